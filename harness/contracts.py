@@ -1,0 +1,259 @@
+"""The words of the house as types: what a method, a dataset, a task and a cell are.
+
+Imports nothing of ours and nothing heavy, so that the command line can check names, options and
+pairings before torch or pandas are loaded. Cards are *data*: a method's or dataset's `CARD` is built
+from literals only, so that the registry reads it from the file's syntax tree without importing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from torch import Tensor
+
+    from harness.phantom import Cohort
+
+Kind = Literal["linear", "finetune", "segmentation", "detection", "zero-shot", "retrieval"]
+ProtocolName = Literal["clean", "published"]
+ProfileName = Literal["demo", "paper"]
+DataKind = Literal["real", "phantom"]
+Geometry = Literal["pad", "stretch"]
+
+NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
+"""Kinds that compare pictures with words: a method without a text side is refused at the door."""
+
+
+# --- methods ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a stored picture becomes the network's input. Travels with the weights, never with the task."""
+
+    size: int  # side of the network's input in pixels; a crop of the stored picture
+    stored: int  # side of the square picture in the image cache
+    geometry: Geometry  # "pad": keep the aspect ratio, zero borders; "stretch": to a square
+    mean: float  # grey value in 0..1 that becomes 0
+    std: float
+    upsample: int | None = None  # bilinear resize inside the encoder (299 for GLoRIA and MGCA's ResNet)
+
+
+@dataclass(frozen=True)
+class ImageBackbone:
+    """A timm architecture: `timm.create_model(name, **options)`."""
+
+    name: str
+    pretrained: bool = False  # start from timm's ImageNet weights (needs the hub or a local copy)
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextBackbone:
+    """A BERT: a hub id, a folder, or `package:NAME/FOLDER` for weights inside an installed package."""
+
+    source: str
+    max_length: int  # tokens, special ones included
+    lower_case: bool  # explicit, because the hub's default has changed between library versions
+    frozen: bool  # features are computed once per corpus and cached
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is pre-trained. Every field is stored in the checkpoint's card."""
+
+    epochs: int
+    batch: int  # pairs per optimiser step
+    accumulate: int  # micro-batches per optimiser step
+    learning_rate: float
+    weight_decay: float
+    schedule: Literal["cosine", "constant"]
+    views: int  # augmented pictures per pair and step
+    augmentation: tuple[str, ...]  # names in harness/pretrain/augment.py, applied in this order
+    text_units: tuple[str, ...]  # report columns the method reads: "findings", "impression"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of a method. `demo` and `paper` differ in data, not in code."""
+
+    image: ImageBackbone
+    preprocessing: Preprocessing
+    text: TextBackbone | None = None
+    recipe: Recipe | None = None  # None: nothing to train, the initial weights are the checkpoint
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    title: str
+    citation: str
+    year: int
+    source: str  # where the authors' code is, with the commit that was read
+    licence: str  # of the authors' code and weights
+    trained_on: tuple[str, ...]  # corpora of the published weights: the leakage question as a field
+    profiles: Mapping[ProfileName, Profile]
+
+    @property
+    def has_text(self) -> bool:
+        return all(profile.text is not None for profile in self.profiles.values())
+
+
+class ImageFeatures(NamedTuple):
+    pooled: Tensor  # [B, D] what probes and heads read
+    embedding: Tensor | None  # [B, d] in the space shared with text
+    local: Tensor | None  # [B, P, d] patches in that space
+    pyramid: dict[int, Tensor]  # stride -> [B, C, H/stride, W/stride]
+
+
+class TextFeatures(NamedTuple):
+    embedding: Tensor  # [B, d]
+    local: Tensor | None  # [B, W, d] words
+    mask: Tensor | None  # [B, W] true where there is a word
+
+
+class Batch(NamedTuple):
+    """What a method's loss sees. Rows of all fields belong together."""
+
+    ids: Sequence[str]  # B image ids, for error messages
+    views: tuple[Tensor, ...]  # each [B, 3, size, size], normalised
+    text: Mapping[str, Tensor]  # text unit -> frozen features [B, W]
+    present: Mapping[str, Tensor]  # text unit -> [B] bool, false where the report lacks that section
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A `torch.nn.Module` made by `build(profile, official=...)` of a file in `methods/`."""
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        """`x` [B, 3, H, W], normalised as the profile's `preprocessing` says."""
+        ...
+
+
+@runtime_checkable
+class TextMethod(Method, Protocol):
+    """A method that was pre-trained with reports."""
+
+    def frozen_text(self, texts: Sequence[str]) -> Tensor:
+        """Constant features [len(texts), W] of the frozen text encoder, float32 on the CPU."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures: ...
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise and its named, detached terms."""
+        ...
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Embeddings (image [b, d], text [b, d]) of the rows that have text: retrieval as a health signal."""
+        ...
+
+    def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """Scores [n_images, n_texts]; higher means more alike."""
+        ...
+
+
+# --- datasets --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows are train, validation and test: a name takes an official part, a number draws that
+    share of the persons (with `seed`) from what is left."""
+
+    test: str | float
+    validation: str | float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset used in one way. Anything that changes a number here asks for a new `version`."""
+
+    kind: Kind
+    labels: tuple[str, ...]  # scored columns, in the order of the published tables
+    metric: Literal["macro_auroc"]
+    version: int
+    splits: Mapping[ProtocolName, Split]
+    frontal_only: bool = True
+    uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
+    blank: Literal[0] | None = None  # what "not mentioned" counts as; None: never blank in this dataset
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A release of a dataset and the counts that prove it complete."""
+
+    name: str
+    images: int  # rows of the table after reading
+    parts: Mapping[str, int] = field(default_factory=dict)  # official split -> images
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    title: str
+    source: str  # how to obtain it
+    licence: str
+    citation: str
+    folders: tuple[str, ...]  # names the official download gives its folder
+    markers: tuple[str, ...]  # files that prove a folder is this dataset: all must exist
+    variants: tuple[Variant, ...]
+    tasks: tuple[Task, ...]  # the first is the default kind
+    corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
+    phantom_persons: Mapping[ProfileName, int] = field(default_factory=dict)  # size of the stand-in
+
+
+TABLE_COLUMNS: tuple[str, ...] = (
+    "image_id",  # unique, stable across machines: the official relative path or id
+    "path",  # absolute
+    "person_id",  # the best known identity of the person: splits and intervals group by it
+    "study_id",
+    "split",  # official part, or "" where the dataset has none
+    "view",  # "PA", "AP", "LATERAL", "LL", "RL" or "" when unknown
+    "frontal",  # bool
+    "sex",  # "F", "M" or ""
+    "age",  # years, float, NaN when unknown
+)
+"""Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
+`findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels)."""
+
+
+class Dataset(Protocol):
+    """A file in `tasks/`: a card and two functions."""
+
+    CARD: DatasetCard
+
+    def read(self, root: Path) -> pd.DataFrame:
+        """One row per image, columns as `TABLE_COLUMNS`, sorted by `image_id`. No pixels."""
+        ...
+
+    def write_phantom(self, root: Path, cohort: Cohort) -> None:
+        """The official layout, byte for byte, from a synthetic cohort."""
+        ...
+
+
+# --- cells -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """The unit of work. `task` is a full id such as `chexpert:linear`."""
+
+    method: str
+    checkpoint: str  # folder name in the checkpoint store
+    task: str
+    protocol: ProtocolName
+    fraction: float  # share of the training persons' labels, in (0, 1]
+    seed: int
+
+    @property
+    def dataset(self) -> str:
+        return self.task.split(":")[0]
+
+    @property
+    def kind(self) -> str:
+        return self.task.split(":")[1]

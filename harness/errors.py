@@ -1,0 +1,81 @@
+"""Every error a user can cause or cure. Each message names the thing, the place and the cure.
+
+HarnessError
+├── UsageError              exit 2: a name, option or pairing that cannot be
+│   ├── UnknownName             no such method, task, kind, checkpoint
+│   └── ImpossiblePairing       method and task do not go together
+├── DataError               exit 1: what lies on the disk is not what was expected
+│   ├── MissingDataset          no folder with the dataset's files under the data root
+│   ├── BadTable                a header, row or value that the format does not allow
+│   ├── UnreadableImage         a picture that cannot be decoded
+│   └── EmptyClass              a label with one class only where two are needed
+├── CorruptCache            exit 1: a cached file that does not match its index
+├── CheckpointError         exit 1: weights that are missing, broken or belong to something else
+├── TrainingDiverged        exit 1: the loss became NaN or infinite
+└── BadRecord               exit 1: a result that breaks the schema, or a stale leaderboard
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """The user can do something about it: printed without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """`UnknownName("method", "imitat", known)` says what was meant and what there is."""
+
+    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {noun} {name!r}.{hint} Available: {', '.join(names) or 'none'}")
+
+
+class ImpossiblePairing(UsageError):
+    pass
+
+
+class DataError(HarnessError):
+    pass
+
+
+class MissingDataset(DataError):
+    pass
+
+
+class BadTable(DataError):
+    pass
+
+
+class UnreadableImage(DataError):
+    pass
+
+
+class EmptyClass(DataError):
+    pass
+
+
+class CorruptCache(HarnessError):
+    pass
+
+
+class CheckpointError(HarnessError):
+    pass
+
+
+class TrainingDiverged(HarnessError):
+    pass
+
+
+class BadRecord(HarnessError):
+    pass

@@ -1,0 +1,69 @@
+"""One progress display for everything that takes longer than a breath: a bar on a terminal, a line now
+and then in a log file. Written to standard error, so that `--json` output stays clean."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+LOG_EVERY_SECONDS = 15.0  # plain lines in a log: seldom enough to read, often enough to trust
+
+
+class Bar:
+    """Counts items of one job; `advance` may carry a short note (the loss, say)."""
+
+    def __init__(self, label: str, total: int, unit: str = "images") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done, self.note = 0, ""
+        self.started = self.reported = time.monotonic()
+        self._rich: Progress | None = None
+
+    def __enter__(self) -> Bar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"))
+            self._rich = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._rich.start()
+            self._row = self._rich.add_task(self.label, total=self.total, rate="")
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        elif self.done and kind is None:
+            self._line()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done, self.note = self.done + count, note
+        if self._rich is not None:
+            self._rich.update(self._row, completed=self.done, rate=f"{self._rate()} {note}")
+        elif time.monotonic() - self.reported > LOG_EVERY_SECONDS and self.done < self.total:
+            self.reported = time.monotonic()
+            self._line()
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return f"{self.done}/{self.total} {self.unit}, {self.done / seconds:.0f}/s"
+
+    def _line(self) -> None:
+        seconds = time.monotonic() - self.started
+        left = (self.total - self.done) * seconds / max(self.done, 1)
+        tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.0f} s"
+        sys.stderr.write(f"{self.label}: {self._rate()}{tail} {self.note}".rstrip() + "\n")
+
+
+def track(items: Iterable[T], label: str, total: int, unit: str = "images") -> Iterator[T]:
+    """Yields `items` while showing how far it is."""
+    with Bar(label, total, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()

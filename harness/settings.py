@@ -1,0 +1,62 @@
+"""Where things are: the project, the user's data, caches and checkpoints. The only reader of the environment.
+
+HARNESS_DATA         folder(s) with official downloads, as in PATH; unset: phantoms stand in
+HARNESS_HOME         caches, phantoms and checkpoints; default `.harness` in the project's folder
+HARNESS_DEVICE       cpu, cuda, cuda:1, ...; default: cuda when there is one
+HARNESS_WORKERS      decoding processes; default: all cores this process may use
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read once per command by `load()` and handed down; nothing below reads the environment."""
+
+    project: Path  # holds methods/, tasks/ and leaderboard.md
+    results: Path  # one record per cell
+    home: Path  # caches, phantoms, checkpoints
+    data_roots: tuple[Path, ...]  # empty: no real data configured
+    device: str  # "" lets torch decide
+    workers: int
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def images(self) -> Path:
+        return self.home / "images"
+
+    @property
+    def banks(self) -> Path:
+        return self.home / "banks"
+
+    @property
+    def texts(self) -> Path:
+        return self.home / "texts"
+
+    @property
+    def phantoms(self) -> Path:
+        return self.home / "phantoms"
+
+
+def load(data_root: Path | None = None, results: Path | None = None) -> Settings:
+    """Settings from the environment; explicit arguments win."""
+    project = PACKAGE_ROOT if (PACKAGE_ROOT / "pyproject.toml").exists() else Path.cwd()
+    listed = os.environ.get("HARNESS_DATA", "").split(os.pathsep)
+    roots = [data_root] if data_root else [Path(item) for item in listed if item]
+    return Settings(
+        project=project,
+        results=results or project / "results",
+        home=Path(os.environ.get("HARNESS_HOME") or project / ".harness"),
+        data_roots=tuple(root.expanduser().resolve() for root in roots),
+        device=os.environ.get("HARNESS_DEVICE", ""),
+        workers=int(os.environ.get("HARNESS_WORKERS") or len(os.sched_getaffinity(0))),
+    )
