@@ -1,0 +1,26 @@
+"""Shared fixtures: where the real pictures are, and a home that every test throws away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real X-rays beside the project; tests that need it are skipped where it is absent."""
+    if not REALDATA.is_dir():
+        pytest.skip("no real X-rays: the folder shared/realdata does not lie beside the project")
+    return REALDATA
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Caches, phantoms and checkpoints of this test; the user's own are never touched."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("HARNESS_HOME", str(folder))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    return folder
