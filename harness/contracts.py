@@ -60,7 +60,7 @@ class TextBackbone:
     source: str
     max_length: int  # tokens, special ones included
     lower_case: bool  # explicit, because the hub's default has changed between library versions
-    frozen: bool  # features are computed once per corpus and cached
+    pooling: Literal["cls", "mean"]  # which last hidden state stands for the whole text
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Batch(NamedTuple):
 
     ids: Sequence[str]  # B image ids, for error messages
     views: tuple[Tensor, ...]  # each [B, 3, size, size], normalised
-    text: Mapping[str, Tensor]  # text unit -> frozen features [B, W]
+    text: Mapping[str, Tensor]  # text unit -> prepared rows [B, ...], see TextMethod.prepare_text
     present: Mapping[str, Tensor]  # text unit -> [B] bool, false where the report lacks that section
 
 
@@ -138,11 +138,14 @@ class Method(Protocol):
 class TextMethod(Method, Protocol):
     """A method that was pre-trained with reports."""
 
-    def frozen_text(self, texts: Sequence[str]) -> Tensor:
-        """Constant features [len(texts), W] of the frozen text encoder, float32 on the CPU."""
+    def prepare_text(self, texts: Sequence[str]) -> Tensor:
+        """What is constant about each text, [len(texts), ...] on the CPU: features of a frozen encoder, or
+        token ids of a trained one. Computed once per corpus and cached."""
         ...
 
-    def encode_text(self, texts: Sequence[str]) -> TextFeatures: ...
+    def encode_text(self, prepared: Tensor) -> TextFeatures:
+        """Embeddings of prepared rows [B, ...]."""
+        ...
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise and its named, detached terms."""
@@ -194,6 +197,15 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class PhantomSize:
+    """How large the stand-in of a dataset is."""
+
+    persons: int
+    height: int  # of a picture in pixels
+    width: int
+
+
+@dataclass(frozen=True)
 class DatasetCard:
     title: str
     source: str  # how to obtain it
@@ -204,7 +216,7 @@ class DatasetCard:
     variants: tuple[Variant, ...]
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
-    phantom_persons: Mapping[ProfileName, int] = field(default_factory=dict)  # size of the stand-in
+    phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
 
 
 TABLE_COLUMNS: tuple[str, ...] = (
@@ -231,8 +243,8 @@ class Dataset(Protocol):
         """One row per image, columns as `TABLE_COLUMNS`, sorted by `image_id`. No pixels."""
         ...
 
-    def write_phantom(self, root: Path, cohort: Cohort) -> None:
-        """The official layout, byte for byte, from a synthetic cohort."""
+    def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None:
+        """The official layout, byte for byte, from a synthetic cohort, drawn by `workers` processes."""
         ...
 
 

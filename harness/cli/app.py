@@ -1,0 +1,45 @@
+"""The command line: one file per verb, errors without tracebacks, exit codes that scripts can trust.
+
+Apart because it stays instant: nothing heavy is imported here, and each verb imports its work when it runs.
+
+Exit codes: 0 done, 1 something failed, 2 the command itself was wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from harness.cli import data, leaderboard, listing, pretrain, run
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    help="A benchmark of medical vision-language pre-training on chest X-rays.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="First steps: python -m harness run --method imitate --task chexpert --fraction 0.01",
+)
+app.command("run")(run.run)
+app.command("pretrain")(pretrain.pretrain)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.add_typer(listing.app, name="list")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("harness").setLevel(logging.INFO)
+    try:
+        app()
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {place}{error.strerror}. Finished work is kept: cure it and run again\n")
+        sys.exit(1)

@@ -1,0 +1,36 @@
+"""`leaderboard`: rebuild leaderboard.md from the records, or check that it is up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import settings
+from harness.cli import show
+
+
+def leaderboard(
+    check: Annotated[bool, typer.Option("--check", help="Only compare; exit 1 with a diff.")] = False,
+    results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/")] = None,
+) -> None:
+    """Rebuild leaderboard.md from the records in results/."""
+    from harness import leaderboard as page
+    from harness.errors import BadRecord
+    from harness.files import write_text
+
+    current = settings.load(results=results)
+    # records of another folder get a page of their own there, never the project's
+    target = (current.project if results is None else results) / "leaderboard.md"
+    text = page.build(current.results)
+    difference = page.difference(target, text)
+    if check:
+        if difference:
+            show.line(difference)
+            raise BadRecord(f"{target} is stale. Rebuild it: python -m harness leaderboard")
+        show.line(f"{target} is up to date")
+        return
+    if difference:
+        write_text(target, text)
+    show.line(f"{target} {'rebuilt' if difference else 'was up to date'}")

@@ -1,0 +1,137 @@
+"""`list methods|tasks|checkpoints|results`: what there is, read without importing a single method or dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import settings
+from harness.cli import show
+
+app = typer.Typer(help="What there is: methods, tasks, checkpoints, results.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@app.command()
+def methods(json: AsJson = False) -> None:
+    """Methods, with their backbones and the corpora of their authors' weights."""
+    from harness import registry
+    from harness.contracts import MethodCard
+
+    rows = []
+    for name, entry in registry.entries("methods").items():
+        card = entry.card if isinstance(entry.card, MethodCard) else None
+        rows.append(
+            {
+                "name": name,
+                "title": card.title if card else "",
+                "year": card.year if card else None,
+                "text": card.has_text if card else None,
+                "profiles": {key: item.image.name for key, item in card.profiles.items()} if card else {},
+                "trained_on": list(card.trained_on) if card else [],
+                "licence": card.licence if card else "",
+                "error": entry.error,
+            }
+        )
+    if json:
+        show.as_json(rows)
+        return
+    lines = [
+        [
+            str(row["name"]),
+            row["error"] and f"cannot be used: {row['error']}" or f"{row['title']} ({row['year']})",
+            ", ".join(f"{key}: {name}" for key, name in row["profiles"].items()),
+            "yes" if row["text"] else "no",
+        ]
+        for row in rows
+    ]
+    show.table("Methods", ["name", "title", "image encoder", "text"], lines)
+
+
+@app.command()
+def tasks(json: AsJson = False) -> None:
+    """Tasks by id, and the corpora that methods can be pre-trained on."""
+    from harness import registry
+    from harness.contracts import DatasetCard
+
+    rows = []
+    for name, entry in registry.entries("tasks").items():
+        if not isinstance(entry.card, DatasetCard):
+            rows.append({"id": name, "kind": "", "title": "", "error": entry.error})
+            continue
+        for task in entry.card.tasks:
+            rows.append(
+                {
+                    "id": f"{name}:{task.kind}",
+                    "kind": task.kind,
+                    "title": entry.card.title,
+                    "labels": list(task.labels),
+                    "metric": task.metric,
+                    "version": task.version,
+                    "protocols": list(task.splits),
+                    "error": "",
+                }
+            )
+        if entry.card.corpus:
+            rows.append({"id": name, "kind": "corpus", "title": entry.card.title, "error": ""})
+    if json:
+        show.as_json(rows)
+        return
+    lines = [
+        [
+            str(row["id"]),
+            str(row["kind"]),
+            row["error"] and f"cannot be used: {row['error']}" or str(row["title"]),
+            ", ".join(row.get("labels", ())),
+            ", ".join(row.get("protocols", ())),
+        ]
+        for row in rows
+    ]
+    show.table("Tasks", ["id", "kind", "dataset", "labels", "protocols"], lines)
+
+
+@app.command()
+def checkpoints(json: AsJson = False) -> None:
+    """Trained weights in the store, newest first; a broken folder is listed with its reason."""
+    from harness.pretrain import checkpoint
+
+    found = checkpoint.listing(settings.load().checkpoints)
+    if json:
+        show.as_json([item.summary() for item in found])
+        return
+    rows = [[str(value) for value in item.summary().values()] for item in found]
+    show.table("Checkpoints", list(found[0].summary()) if found else ["name"], rows)
+
+
+@app.command()
+def results(
+    json: AsJson = False,
+    folder: Annotated[Path | None, typer.Option("--results", help="Folder of records.")] = None,
+) -> None:
+    """Records, one line each; `--json` prints them whole."""
+    from harness import records
+
+    found = [record for _, record in records.read_all(settings.load(results=folder).results)]
+    if json:
+        show.as_json([record.model_dump(mode="json") for record in found])
+        return
+    lines = []
+    for record in found:
+        cell, value = record.cell, record.metrics[record.task.metric]
+        lines.append(
+            [
+                record.data.kind,
+                cell.task,
+                cell.checkpoint,
+                cell.protocol,
+                f"{cell.fraction * 100:g} %",
+                str(cell.seed),
+                f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
+                f"{record.written:%Y-%m-%d %H:%M}",
+            ]
+        )
+    columns = ["data", "task", "checkpoint", "protocol", "labels", "seed", "macro AUROC", "written"]
+    show.table("Results", columns, lines)

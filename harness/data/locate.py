@@ -1,0 +1,76 @@
+"""Where a dataset lies: a folder of the user's, or a phantom made once. The two are never mixed up.
+
+Apart because this is where honesty rule 4 lives: with a data root configured, a dataset that is not there
+is an error; only without any data root does a phantom stand in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.contracts import DataKind, DatasetCard, ProfileName
+from harness.errors import DataError, MissingDataset
+from harness.files import hash_of, replacing
+from harness.phantom import STAMP, Cohort
+from harness.settings import Settings
+
+PHANTOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Located:
+    root: Path
+    kind: DataKind
+
+
+class Writer(Protocol):
+    def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None: ...
+
+
+def real(name: str, card: DatasetCard, settings: Settings) -> Located:
+    """The dataset's folder under the data roots: the root itself, or a folder named as the download or as
+    the dataset. Raises MissingDataset listing what was looked for and where."""
+    for root in settings.data_roots:
+        if not root.is_dir():
+            raise MissingDataset(f"the data root {root} is not a folder. Check --data-root or HARNESS_DATA")
+        for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
+            if all((folder / marker).exists() for marker in card.markers):
+                return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
+    roots = ", ".join(map(str, settings.data_roots))
+    raise MissingDataset(
+        f"no {card.title} under {roots}: looked for {' and '.join(card.markers)} there and in its folders "
+        f"{', '.join(dict.fromkeys((*card.folders, name)))}. How to obtain it: {card.source}. To use a phantom "
+        "instead, run without --data-root and with HARNESS_DATA unset"
+    )
+
+
+def phantom(
+    name: str, card: DatasetCard, writer: Writer, settings: Settings, profile: ProfileName = "demo"
+) -> Located:
+    """The phantom in the cache; written on first use, into place only when complete."""
+    size = card.phantom[profile]
+    cohort = Cohort(name, size.persons, PHANTOM_SEED, (size.height, size.width))
+    root = settings.phantoms / f"{name}-{hash_of(cohort.describe())[:8]}"
+    if not (root / STAMP).exists():
+        write(writer, root, cohort, settings.workers)
+    return Located(root, "phantom")
+
+
+def write(writer: Writer, root: Path, cohort: Cohort, workers: int) -> None:
+    """Raises DataError when something other than a phantom lies at `root`."""
+    if root.exists() and any(root.iterdir()) and not (root / STAMP).exists():
+        raise DataError(f"{root} is not empty and not a phantom. Give a new folder")
+    if root.exists():
+        raise DataError(f"{root} holds a phantom already. Delete it first, or give a new folder")
+    with replacing(root) as temporary:
+        temporary.mkdir()
+        writer.write_phantom(temporary, cohort, workers)
+
+
+def stamp(root: Path) -> dict[str, object]:
+    """What a phantom says of itself."""
+    found: dict[str, object] = json.loads((root / STAMP).read_text(encoding="utf-8"))
+    return found

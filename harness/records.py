@@ -1,0 +1,237 @@
+"""The record of one cell: its schema, its file, and the predictions beside it.
+
+Apart because this is what outlives a run. Everything is typed, unknown keys, NaN and infinity are refused
+on writing and on reading, and nothing of torch or pandas is needed to read a record years later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName
+from harness.errors import BadRecord
+from harness.files import hash_of, replacing, write_json
+
+SCHEMA = 1
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CellBlock(_Block):
+    """The unit of work."""
+
+    method: str
+    checkpoint: str  # its folder's name in the checkpoint store
+    task: str  # full id, `chexpert:linear`
+    protocol: ProtocolName
+    fraction: float = Field(gt=0, le=1)  # share of the training persons whose labels were used
+    seed: int  # of the label draw and of the bootstrap
+
+
+class TaskBlock(_Block):
+    """What was asked: anything here that changes asks for a new version."""
+
+    kind: Kind
+    version: int
+    metric: str
+    labels: tuple[str, ...]
+    frontal_only: bool
+    uncertain: dict[str, int]  # what -1 counted as, per label
+    blank: int | None  # what "not mentioned" counted as
+    split: dict[str, str | float | int]  # the rule that made train, validation and test
+
+
+class Measured(_Block):
+    """A value in 0..1 with its 95 % interval over the test persons."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Interval(_Block):
+    """How the intervals were made."""
+
+    level: float
+    replicates: int  # resamples of the test persons
+    undefined: int  # replicates left out because a label had one class only
+
+
+class Part(_Block):
+    """Size of one split."""
+
+    images: int
+    persons: int
+    positives: dict[str, int]  # per label
+
+
+class DataBlock(_Block):
+    """Which data, as hashes: two records with the same values saw the same images and labels."""
+
+    kind: DataKind
+    release: str  # the known variant whose counts the data has, or "" when none fits
+    fingerprint: str  # of sorted image ids with their labels
+    images: str  # of the decoded pixels
+    split: str  # of the ids in train, validation and test
+    fraction: str  # of the ids whose labels were used
+    persons_known: bool  # false where the dataset does not say whose picture an image is
+
+
+class PretrainingBlock(_Block):
+    """Where the encoder comes from."""
+
+    profile: ProfileName
+    family: str  # the checkpoint without its seed: what a leaderboard row is made of
+    seed: int
+    corpus: str | None  # None: not trained
+    data_kind: DataKind | None
+    weights: str  # sha256
+    images_per_second: float | None
+    seconds: float | None
+
+
+class InputBlock(_Block):
+    """Pre-processing, taken from the checkpoint, never from the task."""
+
+    size: int
+    stored: int
+    geometry: Geometry
+    mean: float
+    std: float
+    upsample: int | None
+
+
+class ProbeBlock(_Block):
+    """The head and how its one hyper-parameter was chosen, on validation only."""
+
+    strength: float  # chosen inverse L2 strength C
+    grid: tuple[float, ...]
+    validation: tuple[float, ...]  # macro AUROC on validation, one per grid value
+    features: int  # dimension of the frozen features
+    dtype: str
+
+
+class CodeBlock(_Block):
+    """What ran."""
+
+    commit: str  # "" outside a git checkout
+    dirty: bool
+    version: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    arguments: dict[str, Any]  # as given by the user
+    defaults: dict[str, Any]  # what was not given
+
+
+class CostBlock(_Block):
+    """What it cost here; cached steps say so and cost nothing."""
+
+    device: str  # where the features were computed
+    seconds: dict[str, float]  # per step
+    peak_memory_mib: float
+    images_per_second: float | None  # of the encoder; None when its features came from the cache
+    cached: dict[str, bool]  # step -> taken from the cache
+
+
+class Record(_Block):
+    schema_version: Literal[1]
+    written: AwareDatetime
+    cell: CellBlock
+    task: TaskBlock
+    metrics: dict[str, Measured]  # "macro_auroc" and "auroc:LABEL"
+    interval: Interval
+    parts: dict[Literal["train", "used", "validation", "test"], Part]  # used: the drawn fraction of train
+    data: DataBlock
+    pretraining: PretrainingBlock
+    preprocessing: InputBlock
+    probe: ProbeBlock
+    code: CodeBlock
+    cost: CostBlock
+
+
+class Predictions(NamedTuple):
+    """Per test image, in the order of the hashed ids: kept so that paired tests can be computed later."""
+
+    images: np.ndarray  # [N] uint64, hashed ids
+    persons: np.ndarray  # [N] uint64, hashed ids
+    truth: np.ndarray  # [N, L] int8
+    scores: np.ndarray  # [N, L] float32
+
+
+def path_of(results: Path, record: Record) -> Path:
+    """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
+    cell = record.cell
+    task = cell.task.replace(":", "-")
+    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}.json"
+    return results / record.data.kind / task / cell.checkpoint / name
+
+
+def write(results: Path, record: Record, predictions: Predictions) -> Path:
+    """Both files, each atomically, the record last: a record without its predictions is never left behind."""
+    path = path_of(results, record)
+    with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **predictions._asdict())
+    write_json(path, record.model_dump(mode="json"))
+    return path
+
+
+def read(path: Path) -> Record:
+    """Raises BadRecord naming the file, the field and what is wrong with it."""
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadRecord(
+            f"{path}: {place or 'file'}: {first['msg']}. Records are never edited by hand: "
+            "delete it and run the cell again"
+        ) from error
+
+
+def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
+    for kind in ("phantom", "real"):
+        for path in sorted((results / kind).rglob("*.json")):
+            record = read(path)
+            if path != path_of(results, record):
+                raise BadRecord(
+                    f"{path} holds the record of another cell, which belongs to {path_of(results, record)}. "
+                    "Move it there"
+                )
+            yield path, record
+
+
+def predictions(path: Path) -> Predictions:
+    """The predictions beside a record. Raises BadRecord when they are missing or do not fit together."""
+    file = path.with_suffix(".npz")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = Predictions(*(arrays[field] for field in Predictions._fields))
+    except (OSError, KeyError, ValueError) as error:
+        raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error
+    if len({len(array) for array in found}) != 1 or found.truth.shape != found.scores.shape:
+        raise BadRecord(f"{file}: its arrays have different lengths. Run the cell of {path.name} again")
+    return found
+
+
+def hashed(ids: Iterable[str]) -> np.ndarray:
+    """[N] uint64: enough to match two records, not enough to read an id off."""
+    return np.array([int(hash_of("prediction", name)[:16], 16) for name in ids], dtype=np.uint64)
+
+
+def sorted_predictions(
+    images: Sequence[str], persons: Sequence[str], truth: np.ndarray, scores: np.ndarray
+) -> Predictions:
+    """Ordered by hashed id, so that the order tells nothing and two records align row by row."""
+    hashes = hashed(images)
+    order = np.argsort(hashes)
+    return Predictions(
+        hashes[order], hashed(persons)[order], truth[order].astype(np.int8), scores[order].astype(np.float32)
+    )

@@ -1,0 +1,232 @@
+"""What methods and datasets there are: a file in `methods/` or `tasks/` is one by existing, under its name.
+
+Apart because the command line must list, check and refuse names in milliseconds: a card is read from the
+file's syntax tree, so that neither torch nor pandas is imported until there is work for them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+from harness import contracts
+from harness.contracts import DatasetCard, Kind, MethodCard, Task
+from harness.errors import HarnessError, ImpossiblePairing, UnknownName, UsageError
+from harness.settings import PACKAGE_ROOT
+
+Group = Literal["methods", "tasks"]
+
+NOUN: Mapping[Group, str] = {"methods": "method", "tasks": "dataset"}
+CARD_TYPE: Mapping[Group, type[MethodCard] | type[DatasetCard]] = {
+    "methods": MethodCard,
+    "tasks": DatasetCard,
+}
+FUNCTIONS: Mapping[Group, tuple[str, ...]] = {"methods": ("build",), "tasks": ("read", "write_phantom")}
+BLOCKS = {
+    block.__name__: block
+    for block in (
+        contracts.MethodCard,
+        contracts.Profile,
+        contracts.Preprocessing,
+        contracts.ImageBackbone,
+        contracts.TextBackbone,
+        contracts.Recipe,
+        contracts.DatasetCard,
+        contracts.Task,
+        contracts.Split,
+        contracts.Variant,
+        contracts.PhantomSize,
+    )
+}
+"""What a card may be built of, beside literals and names of literals in the same file."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a group. `error` is set for a plug-in that cannot be used, and says why."""
+
+    name: str
+    path: Path
+    module: str | None  # importable name; None: loaded from the path
+    card: MethodCard | DatasetCard | None = None
+    error: str = ""
+
+
+def entries(group: Group) -> dict[str, Entry]:
+    """All files of a group, sorted by name: our own, then entry points; a broken one carries its reason."""
+    found = {
+        path.stem: Entry(path.stem, path, f"{group}.{path.stem}")
+        for path in sorted((PACKAGE_ROOT / group).glob("[!_]*.py"))
+    }
+    for point in entry_points(group=f"harness.{group}"):
+        if point.name in found:
+            problem = f"the name is taken by {found[point.name].path}; rename the entry point in its package"
+            found[f"{point.name} ({point.value})"] = Entry(point.name, Path(), None, error=problem)
+            continue
+        found[point.name] = _from_entry_point(point.name, point.value)
+    return {name: _with_card(group, entry) for name, entry in sorted(found.items())}
+
+
+def entry(group: Group, name: str) -> Entry:
+    """The usable entry behind a name, or behind the path of a file (`--method path/to/file.py`).
+
+    Raises UnknownName with the nearest name, UsageError with the reason when the file is no such thing.
+    """
+    if name.endswith(".py"):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}. Give the path of a {NOUN[group]}'s file, or its name")
+        found = _with_card(group, Entry(path.stem, path, None))
+    else:
+        known = entries(group)
+        if name not in known:
+            raise UnknownName(NOUN[group], name, (key for key, item in known.items() if not item.error))
+        found = known[name]
+    if found.error:
+        raise UsageError(f"{NOUN[group]} {name!r} cannot be used: {found.error}")
+    return found
+
+
+def method_card(name: str) -> MethodCard:
+    card = entry("methods", name).card
+    assert isinstance(card, MethodCard)
+    return card
+
+
+def dataset_card(name: str) -> DatasetCard:
+    card = entry("tasks", name).card
+    assert isinstance(card, DatasetCard)
+    return card
+
+
+def load(group: Group, name: str) -> ModuleType:
+    """Imports one file and checks its contract. Raises UsageError naming what is missing."""
+    found = entry(group, name)
+    try:
+        module = _import(found)
+    except HarnessError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way; the reason is passed on
+        raise UsageError(f"{found.path} cannot be imported: {type(error).__name__}: {error}") from error
+    missing = [function for function in FUNCTIONS[group] if not callable(getattr(module, function, None))]
+    if missing:
+        raise UsageError(
+            f"{found.path} has no function {missing[0]}(). A {NOUN[group]}'s file needs CARD and "
+            f"{', '.join(f'{function}()' for function in FUNCTIONS[group])}; see CONTRIBUTING.md"
+        )
+    return module
+
+
+# --- tasks and pairings ----------------------------------------------------------------------------
+
+
+def task_of(text: str) -> tuple[str, str, Task]:
+    """Dataset name, full id and task of `chexpert` (the dataset's default kind) or `rsna:detection`."""
+    dataset, _, kind = text.partition(":")
+    card = dataset_card(dataset)
+    name = entry("tasks", dataset).name
+    if not card.tasks:
+        raise ImpossiblePairing(
+            f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --corpus {name}"
+        )
+    if kind and kind not in get_args(Kind):
+        raise UnknownName("kind", kind, get_args(Kind))
+    for task in card.tasks:
+        if task.kind == (kind or card.tasks[0].kind):
+            return name, f"{name}:{task.kind}", task
+    offered = ", ".join(f"{name}:{task.kind}" for task in card.tasks)
+    raise ImpossiblePairing(f"{name} has no task of kind {kind!r}. It offers {offered}")
+
+
+def check_pairing(method: str, card: MethodCard, task_id: str, task: Task) -> None:
+    """Refuses a method without words where the kind compares pictures with words."""
+    if task.kind in contracts.NEEDS_TEXT and not card.has_text:
+        able = [name for name, item in entries("methods").items() if getattr(item.card, "has_text", False)]
+        raise ImpossiblePairing(
+            f"{task_id} compares pictures with words, and {method} has no text encoder. "
+            f"Methods that have one: {', '.join(able)}"
+        )
+
+
+# --- reading a card without running its file ---------------------------------------------------------
+
+
+def read_card(path: Path) -> Any:
+    """The value of `CARD` in a file, from its syntax tree. Raises ValueError naming the line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    constants: dict[str, ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            constants[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            constants[node.target.id] = node.value
+    if "CARD" not in constants:
+        raise ValueError("it has no CARD; see CONTRIBUTING.md")
+    return _value(constants["CARD"], constants)
+
+
+def _value(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Tuple() | ast.List():
+            return tuple(_value(item, constants) for item in node.elts)
+        case ast.Dict() if None not in node.keys:
+            pairs = zip(node.keys, node.values, strict=True)
+            return {_value(key, constants): _value(item, constants) for key, item in pairs if key}
+        case ast.Name() if node.id in constants:
+            return _value(constants[node.id], constants)
+        case ast.Call(func=ast.Name(id=name)) if name in BLOCKS:
+            arguments = [_value(item, constants) for item in node.args]
+            named = {item.arg or "**": _value(item.value, constants) for item in node.keywords}
+            try:
+                return BLOCKS[name](*arguments, **named)
+            except TypeError as error:
+                raise ValueError(f"line {node.lineno}: {error}") from error
+    blocks = ", ".join(sorted(BLOCKS))
+    raise ValueError(
+        f"line {node.lineno}: a card holds literals and {blocks} only, not {ast.unparse(node)!r}"
+    )
+
+
+def _with_card(group: Group, found: Entry) -> Entry:
+    if found.error:
+        return found
+    try:
+        card = read_card(found.path)
+    except (ValueError, SyntaxError, OSError) as error:
+        return replace(found, error=f"{found.path}: {error}")
+    if not isinstance(card, CARD_TYPE[group]):
+        return replace(found, error=f"{found.path}: CARD is not a {CARD_TYPE[group].__name__}")
+    return replace(found, card=card)
+
+
+def _from_entry_point(name: str, module: str) -> Entry:
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception as error:  # noqa: BLE001 - finding a submodule imports its package, which may fail in any way
+        return Entry(name, Path(), None, error=f"{module} cannot be imported: {error}")
+    if spec is None or not spec.origin:
+        return Entry(name, Path(), None, error=f"no module {module}; is its package still installed?")
+    return Entry(name, Path(spec.origin), module)
+
+
+def _import(found: Entry) -> ModuleType:
+    if found.module:
+        return importlib.import_module(found.module)
+    spec = importlib.util.spec_from_file_location(f"harness_plugin_{found.name}", found.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up while they are made
+    spec.loader.exec_module(module)
+    return module
