@@ -1,0 +1,96 @@
+"""AUROC, exactly: the share of (positive, negative) pairs that the scores put in the right order.
+
+Apart because every number of the benchmark passes through here. What is undefined raises; it is never 0.0
+or NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.errors import DataError, EmptyClass
+
+
+class Comparison:
+    """One label's scores, reduced to what its AUROC depends on: which negatives each positive beats.
+
+    Sorting happens once; after that the AUROC under any weights of the images is a sum. With weights w, it is
+
+        Σ_i w_i (B_i + ½ T_i) / (Σ_i w_i · Σ_j w_j)      i over positives, j over negatives,
+
+    where B_i and T_i are the weights of the negatives that score lower than i and the same as i: the
+    Mann-Whitney form of the area (Hanley & McNeil, Radiology 1982), ties counting half.
+    """
+
+    def __init__(self, truth: np.ndarray, scores: np.ndarray) -> None:
+        """`truth` [N] 1 or 0, and -1 where unknown: such an image takes no part. `scores` [N]."""
+        if not np.isin(truth, (0, 1, -1)).all():
+            raise DataError(f"truth must be 1, 0 or -1 (unknown), not {np.setdiff1d(truth, (0, 1, -1))[:3]}")
+        if np.isnan(scores).any():
+            row = np.flatnonzero(np.isnan(scores))[0]
+            raise DataError(f"the score of row {row} is NaN and has no rank. Check the features it is from")
+        self._positives = np.flatnonzero(truth == 1)
+        negatives = np.flatnonzero(truth == 0)
+        self._negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+        ranked, ours = scores[self._negatives], scores[self._positives]
+        ends = np.searchsorted(ranked, ours, side="left"), np.searchsorted(ranked, ours, side="right")
+        # Weights of negatives are added up between these places only: positives are few
+        cuts, where = np.unique(np.concatenate(([0], *ends)), return_inverse=True)
+        self._starts = cuts[cuts < len(ranked)]
+        self._lower, self._not_higher = np.split(where[1:], 2)
+
+    def auroc(self, weights: np.ndarray) -> np.ndarray:
+        """[R] values for R weightings `weights` [N, R]; NaN where a class has no weight. The caller decides
+        what an undefined value means: an error for a result, a replicate left out for an interval."""
+        below = np.zeros((len(self._starts) + 1, weights.shape[1]))  # weight of the negatives before each cut
+        segments = np.add.reduceat(weights.take(self._negatives, axis=0), self._starts, axis=0)
+        np.cumsum(segments, axis=0, out=below[1:])
+        positives = weights.take(self._positives, axis=0)
+        won = np.einsum("ir,ir->r", positives, below[self._lower] + below[self._not_higher]) / 2
+        pairs = positives.sum(axis=0) * below[-1]
+        values = np.full(len(won), np.nan)
+        np.divide(won, pairs, out=values, where=pairs > 0)
+        return values
+
+
+def auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """`truth` [N] 1, 0 or -1 for unknown (left out), `scores` [N], `weights` [N] or None for equal ones.
+
+    Raises EmptyClass unless both classes have weight, DataError for other truths and for NaN scores.
+    """
+    weights = np.ones(len(truth)) if weights is None else weights
+    (value,) = Comparison(truth, scores).auroc(weights[:, None])
+    if np.isnan(value):
+        raise EmptyClass(
+            f"AUROC needs weight on both classes, but has {np.sum(weights[truth == 1]):g} on positives and "
+            f"{np.sum(weights[truth == 0]):g} on negatives (n = {len(truth)}). Score a larger part"
+        )
+    return float(value)
+
+
+def auroc_per_label(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """`truth` [N, L] 1, 0 or -1 for unknown (left out of that label), `scores` [N, L], `labels` L names.
+
+    Raises EmptyClass naming every label that has one class only.
+    """
+    require_both_classes(truth, labels, "the scored images", "Score a larger part")
+    return {label: auroc(truth[:, column], scores[:, column]) for column, label in enumerate(labels)}
+
+
+def macro_auroc(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> float:
+    """The plain mean of `auroc_per_label`: every label counts the same, however rare."""
+    return float(np.mean(list(auroc_per_label(truth, scores, labels).values())))
+
+
+def require_both_classes(truth: np.ndarray, labels: Sequence[str], where: str, cure: str) -> None:
+    """Raises EmptyClass unless every column of `truth` [N, L] has a 1 and a 0; names all that do not."""
+    missing = [
+        f"{label!r} has no {name}"
+        for column, label in enumerate(labels)
+        for name, value in (("positive", 1), ("negative", 0))
+        if not (truth[:, column] == value).any()
+    ]
+    if missing:
+        raise EmptyClass(f"{', '.join(missing)} among {where} (n = {len(truth)}). {cure}")
