@@ -39,8 +39,8 @@ class Preprocessing:
     size: int  # side of the network's input in pixels; a crop of the stored picture
     stored: int  # side of the square picture in the image cache
     geometry: Geometry  # "pad": keep the aspect ratio, zero borders; "stretch": to a square
-    mean: float  # grey value in 0..1 that becomes 0
-    std: float
+    mean: tuple[float, float, float]  # per channel, of values in 0..1; grey fills all three channels
+    std: tuple[float, float, float]
     upsample: int | None = None  # bilinear resize inside the encoder (299 for GLoRIA and MGCA's ResNet)
 
 
@@ -58,6 +58,7 @@ class TextBackbone:
     """A BERT: a hub id, a folder, or `package:NAME/FOLDER` for weights inside an installed package."""
 
     source: str
+    width: int  # of its hidden states
     max_length: int  # tokens, special ones included
     lower_case: bool  # explicit, because the hub's default has changed between library versions
     pooling: Literal["cls", "mean"]  # which last hidden state stands for the whole text
@@ -74,7 +75,7 @@ class Recipe:
     weight_decay: float
     schedule: Literal["cosine", "constant"]
     views: int  # augmented pictures per pair and step
-    augmentation: tuple[str, ...]  # names in harness/pretrain/augment.py, applied in this order
+    augmentation: tuple[str, ...]  # names in harness/data/transforms.py
     text_units: tuple[str, ...]  # report columns the method reads: "findings", "impression"
 
 
@@ -91,6 +92,7 @@ class Profile:
 @dataclass(frozen=True)
 class MethodCard:
     title: str
+    version: int  # counts changes of the code that change trained weights; older checkpoints stop fitting
     citation: str
     year: int
     source: str  # where the authors' code is, with the commit that was read
@@ -137,6 +139,11 @@ class Method(Protocol):
 @runtime_checkable
 class TextMethod(Method, Protocol):
     """A method that was pre-trained with reports."""
+
+    @property
+    def text_key(self) -> str:
+        """A hash of everything that shapes `prepare_text`: settings and weights."""
+        ...
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """What is constant about each text, [len(texts), ...] on the CPU: features of a frozen encoder, or

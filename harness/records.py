@@ -103,8 +103,8 @@ class InputBlock(_Block):
     size: int
     stored: int
     geometry: Geometry
-    mean: float
-    std: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     upsample: int | None
 
 
