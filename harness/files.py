@@ -44,6 +44,10 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_of(*parts: object) -> str:
     """sha256 over the JSON of `parts`: for keys made of names, numbers and other hashes."""
     text = json.dumps(parts, sort_keys=True, allow_nan=False, separators=(",", ":"))

@@ -17,11 +17,11 @@ LOG_EVERY_SECONDS = 15.0  # plain lines in a log: seldom enough to read, often e
 
 
 class Bar:
-    """Counts items of one job; `advance` may carry a short note (the loss, say)."""
+    """Counts items of one job, `done` of them by an earlier run; `advance` may carry a note (the loss, say)."""
 
-    def __init__(self, label: str, total: int, unit: str = "images") -> None:
+    def __init__(self, label: str, total: int, unit: str = "images", done: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.note = 0, ""
+        self.done, self.before, self.note = done, done, ""
         self.started = self.reported = time.monotonic()
         self._rich: Progress | None = None
 
@@ -39,7 +39,7 @@ class Bar:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._rich is not None:
             self._rich.stop()
-        elif self.done and kind is None:
+        elif self.done > self.before and kind is None:
             self._line()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -52,11 +52,11 @@ class Bar:
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
-        return f"{self.done}/{self.total} {self.unit}, {self.done / seconds:.0f}/s"
+        return f"{self.done}/{self.total} {self.unit}, {(self.done - self.before) / seconds:.0f}/s"
 
     def _line(self) -> None:
         seconds = time.monotonic() - self.started
-        left = (self.total - self.done) * seconds / max(self.done, 1)
+        left = (self.total - self.done) * seconds / max(self.done - self.before, 1)
         tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.0f} s"
         sys.stderr.write(f"{self.label}: {self._rate()}{tail} {self.note}".rstrip() + "\n")
 

@@ -1,0 +1,80 @@
+"""A dataset's table: read, checked, and reduced to the rows and labels that a task asks for.
+
+Apart because what counts as a label (uncertain, blank, which views) is part of a task's identity and is
+applied here, in one place, for every dataset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from harness.contracts import TABLE_COLUMNS, DatasetCard, Task
+from harness.errors import BadTable
+from harness.files import hash_lines
+
+UNKNOWN = -1
+"""A label that is neither known to be there nor known not to be; left out of training and of scores."""
+
+
+class Reader(Protocol):
+    def read(self, root: Path) -> pd.DataFrame: ...
+
+
+class Labelled(NamedTuple):
+    """The images a task is about, in the order of their ids."""
+
+    frame: pd.DataFrame  # N rows
+    labels: np.ndarray  # [N, L] int8: 1, 0 or UNKNOWN
+    fingerprint: str  # of ids and labels
+
+
+def read(reader: Reader, root: Path) -> pd.DataFrame:
+    """The whole table, sorted by image id. Raises BadTable when the reader breaks its contract."""
+    frame = reader.read(root)
+    missing = [column for column in TABLE_COLUMNS if column not in frame]
+    if missing:
+        raise BadTable(f"{root}: the reader gave no column {missing[0]!r}; see TABLE_COLUMNS in contracts.py")
+    repeated = frame["image_id"][frame["image_id"].duplicated()]
+    if len(repeated):
+        raise BadTable(f"{root}: image id {repeated.iloc[0]!r} stands in the table more than once")
+    if frame.empty:
+        raise BadTable(f"{root}: the tables there hold no image")
+    return frame.sort_values("image_id", ignore_index=True)
+
+
+def release(frame: pd.DataFrame, card: DatasetCard) -> str:
+    """The known release whose counts the table has, or "" when none fits."""
+    parts = frame["split"].value_counts().to_dict()
+    for variant in card.variants:
+        if len(frame) == variant.images and all(parts.get(k, 0) == n for k, n in variant.parts.items()):
+            return variant.name
+    return ""
+
+
+def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
+    """Rows and labels under the task's policy. Raises BadTable when a label's column is missing."""
+    chosen = frame[frame["frontal"]] if task.frontal_only else frame
+    columns = []
+    for label in task.labels:
+        if f"label:{label}" not in chosen:
+            raise BadTable(f"the table has no label {label!r}")
+        values = chosen[f"label:{label}"].astype("Int8")
+        uncertain = values.eq(-1).fillna(False)
+        values = values.mask(uncertain, task.uncertain.get(label, pd.NA))
+        if task.blank is not None:
+            values = values.where(uncertain | values.notna(), task.blank)
+        columns.append(values.fillna(UNKNOWN).to_numpy(np.int8))
+    labels = np.stack(columns, axis=1)
+    chosen = chosen.reset_index(drop=True)
+    return Labelled(chosen, labels, fingerprint(chosen["image_id"], labels))
+
+
+def fingerprint(ids: pd.Series, labels: np.ndarray) -> str:
+    """sha256 over ids and their labels, in the order given."""
+    return hash_lines(
+        f"{image} {' '.join(map(str, row))}" for image, row in zip(ids, labels.tolist(), strict=True)
+    )

@@ -1,0 +1,24 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.errors import UsageError
+
+
+def choose(name: str) -> torch.device:
+    """The device of that name, or for "" a GPU when there is one. Raises UsageError when it is not there."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
+        raise UsageError(f"the device {name!r} cannot be used: {error}. Check HARNESS_DEVICE") from error
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """The name a record gives it: "cpu (2 threads)", "NVIDIA H100"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,121 @@
+"""Pictures and reports to pre-train on: in memory or memory-mapped, so that a step reads and nothing else.
+
+Apart because the loop should not know where data come from: texts are turned into what the method needs
+once per corpus, pictures are decoded once, and both are cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness.contracts import DataKind, Profile, Split, TextMethod
+from harness.data import cache, splits
+from harness.errors import CorruptCache, DataError
+from harness.files import hash_lines, hash_of, replacing
+from harness.progress import Bar
+
+CHUNK = 256  # texts between two moves of the progress bar
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One unit of all reports, each distinct text prepared once."""
+
+    prepared: Tensor  # [U, ...]
+    row: Tensor  # [N] int64 into `prepared`; 0 where the report lacks the unit
+    present: Tensor  # [N] bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Frontal pictures whose report has at least one of the units the method reads."""
+
+    name: str
+    kind: DataKind
+    fingerprint: str  # of pictures, reports and split
+    ids: Sequence[str]  # [N]
+    pixels: np.ndarray  # [N, S, S] uint8, memory-mapped
+    texts: Mapping[str, Texts]
+    train: np.ndarray  # positions
+    validation: np.ndarray
+
+
+def build(
+    name: str,
+    kind: DataKind,
+    frame: pd.DataFrame,
+    split: Split,
+    profile: Profile,
+    method: TextMethod,
+    *,
+    images: Path,
+    texts: Path,
+    workers: int,
+) -> Corpus:
+    """From a dataset's table to a corpus. Raises DataError when no report has any of the units."""
+    assert profile.recipe is not None
+    units = profile.recipe.text_units
+    told = (frame[list(units)] != "").any(axis=1)
+    frame = frame[frame["frontal"] & told].reset_index(drop=True)
+    if frame.empty:
+        raise DataError(f"{name}: no frontal picture has a report with {' or '.join(units)}")
+    parts = splits.make(frame, split)
+    shape = profile.preprocessing
+    ids = frame["image_id"].tolist()
+    pictures = cache.open_images(
+        name,
+        ids,
+        frame["path"].tolist(),
+        side=shape.stored,
+        geometry=shape.geometry,
+        folder=images,
+        workers=workers,
+    )
+    reports = hash_lines(text for unit in units for text in frame[unit])
+    return Corpus(
+        name,
+        kind,
+        hash_of(pictures.fingerprint, reports, parts.digest(ids)),
+        ids,
+        pictures.pixels,
+        {unit: _texts(frame[unit], unit, method, texts) for unit in units},
+        parts.train,
+        parts.validation,
+    )
+
+
+def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:
+    distinct = sorted(set(column) - {""}, key=lambda text: (len(text), text))  # alike lengths pad little
+    number = {text: row for row, text in enumerate(distinct)}
+    prepared = _prepared(distinct, unit, method, folder)
+    row = torch.tensor([number.get(text, 0) for text in column])
+    return Texts(prepared, row, torch.tensor([text != "" for text in column]))
+
+
+def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
+    path = folder / f"{hash_of(method.text_key, hash_lines(distinct))}.safetensors"
+    if path.exists():
+        try:
+            return load_file(path)["prepared"]
+        except (SafetensorError, KeyError) as error:
+            raise CorruptCache(f"{path}: {error}. Delete this file and run again") from error
+    with Bar(f"reading {unit}", len(distinct), "texts") as bar:
+        done = []
+        for start in range(0, len(distinct), CHUNK):
+            done.append(method.prepare_text(distinct[start : start + CHUNK]))
+            bar.advance(len(done[-1]))
+    prepared = torch.cat(done)
+    with replacing(path) as temporary:
+        save_file({"prepared": prepared}, temporary)
+    return prepared
+
+

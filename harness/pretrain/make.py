@@ -1,0 +1,140 @@
+"""From a method's name to a checkpoint in the store: data, network, training, folder.
+
+Apart because it is the only place where the parts of pre-training meet; `pretrain` and `run` both call it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness import device, provenance, registry
+from harness.contracts import DatasetCard
+from harness.data import locate, table
+from harness.data.locate import Located
+from harness.errors import MissingDataset
+from harness.files import replacing
+from harness.plan import MethodPlan
+from harness.pretrain import checkpoint, corpus
+from harness.pretrain.checkpoint import Checkpoint
+from harness.pretrain.corpus import Corpus
+from harness.pretrain.engine import STATE, Outcome, Training
+from harness.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def network(plan: MethodPlan, seed: int, *, initialise: bool = True) -> nn.Module:
+    """The method's untrained network; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    built: nn.Module = registry.load("methods", plan.source).build(plan.profile, initialise=initialise)
+    return built
+
+
+def load(plan: MethodPlan, found: Checkpoint) -> nn.Module:
+    """The network of a checkpoint, with its weights."""
+    assert found.card is not None
+    module = registry.load("methods", plan.source)
+    model: nn.Module = module.build(found.card.profile, initialise=False)
+    checkpoint.load_weights(found, model)
+    return model
+
+
+def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
+    """The checkpoint of a method that has nothing to train: its initial weights."""
+    target = settings.checkpoints / _name(plan, None, seed)
+    if not target.exists():
+        with replacing(target) as folder:
+            _write(folder, plan, network(plan, seed), seed, None, Outcome(0, {}, {}, 0.0, None), "cpu")
+    return checkpoint.named(settings.checkpoints, target.name)
+
+
+def trained(
+    plan: MethodPlan, corpus_name: str, settings: Settings, *, seed: int, stand_in: bool
+) -> Checkpoint:
+    """The checkpoint of this method, corpus and seed: from the store, or trained now, going on from where a
+    run before was cut off. With `stand_in`, a corpus missing under the data roots is replaced by a phantom;
+    that is said aloud and recorded."""
+    model = network(plan, seed)
+    _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
+    data = _corpus(plan, corpus_name, model, settings, stand_in)
+    target = settings.checkpoints / _name(plan, data.fingerprint, seed)
+    if target.exists():
+        return checkpoint.named(settings.checkpoints, target.name)
+    logger.info("pre-training %s on %d pairs of %s (%s)", target.name, len(data.train), data.name, data.kind)
+    place = device.choose(settings.device)
+    folder = settings.checkpoints / f".{target.name}.training"
+    outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
+    _write(folder, plan, model, seed, data, outcome, device.describe(place))
+    (folder / STATE).unlink(missing_ok=True)
+    folder.replace(target)
+    return checkpoint.named(settings.checkpoints, target.name)
+
+
+def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
+    return checkpoint.name_of(
+        plan.name, plan.card.version, plan.profile_name, plan.profile, fingerprint, seed
+    )
+
+
+def _corpus(plan: MethodPlan, name: str, model: nn.Module, settings: Settings, stand_in: bool) -> Corpus:
+    card, reader = registry.dataset_card(name), registry.load("tasks", name)
+    assert card.corpus is not None
+    found = _located(plan, name, card, settings, stand_in)
+    return corpus.build(
+        name,
+        found.kind,
+        table.read(reader, found.root),  # type: ignore[arg-type]
+        card.corpus,
+        plan.profile,
+        model,  # type: ignore[arg-type]
+        images=settings.images,
+        texts=settings.texts,
+        workers=settings.workers,
+    )
+
+
+def _located(plan: MethodPlan, name: str, card: DatasetCard, settings: Settings, stand_in: bool) -> Located:
+    if settings.data_roots:
+        try:
+            return locate.real(name, card, settings)
+        except MissingDataset:
+            if not stand_in:
+                raise
+            logger.info(
+                "the data roots hold no %s: pre-training on a PHANTOM of it. The record and the leaderboard "
+                "say so. For a real corpus: python -m harness pretrain --method %s --data-root DIR",
+                name,
+                plan.name,
+            )
+    return locate.phantom(name, card, registry.load("tasks", name), settings, plan.profile_name)
+
+
+def _write(
+    folder: Path, plan: MethodPlan, model: nn.Module, seed: int, data: Corpus | None, outcome: Outcome, place: str
+) -> None:
+    code = provenance.code()
+    checkpoint.save(
+        folder,
+        model.state_dict(),
+        {
+            "written": datetime.datetime.now(datetime.UTC),
+            "method": plan.name,
+            "method_version": plan.card.version,
+            "profile_name": plan.profile_name,
+            "profile": plan.profile,
+            "seed": seed,
+            "corpus": data.name if data else None,
+            "corpus_kind": data.kind if data else None,
+            "corpus_fingerprint": data.fingerprint if data else None,
+            **outcome._asdict(),
+            "device": place,
+            "commit": code.commit,
+            "dirty": code.dirty,
+            "packages": code.packages,
+        },
+    )
