@@ -1,0 +1,152 @@
+"""What a run says of itself: from the objects of the road to the blocks of a record.
+
+Apart because run.py should read as the road and nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from harness import provenance, records
+from harness.data.cache import Images
+from harness.data.task_data import TaskData
+from harness.evaluate.bank import Bank
+from harness.evaluate.linear import Probe
+from harness.files import hash_lines
+from harness.plan import CellPlan
+from harness.pretrain.checkpoint import Checkpoint
+from harness.records import Argument, Measured, Part, Record
+from harness.stats import Bootstrap, Interval
+
+
+class Arguments(NamedTuple):
+    """What the user gave, and what stood in for what they did not."""
+
+    given: dict[str, Argument]
+    defaults: dict[str, Argument]
+
+
+@dataclass
+class Cost:
+    """Seconds of each step, and which steps a cache answered."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: dict[str, bool] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 3)
+
+
+def record(
+    *,
+    plan: CellPlan,
+    data: TaskData,
+    images: Images,
+    checkpoint: Checkpoint,
+    bank: Bank,
+    probe: Probe,
+    measured: Bootstrap,
+    cost: Cost,
+    device: str,
+    arguments: Arguments,
+) -> Record:
+    card = checkpoint.card
+    assert card is not None
+    labels = plan.task.labels
+    auroc = dict(zip(labels, measured.labels, strict=True))
+    ids = data.frame["image_id"].to_numpy()
+    return Record(
+        schema_version=records.SCHEMA,
+        written=datetime.datetime.now(datetime.UTC),
+        cell=records.CellBlock(
+            method=plan.method.name,
+            checkpoint=checkpoint.name,
+            task=plan.task_id,
+            protocol=plan.protocol,
+            fraction=plan.fraction,
+            seed=plan.seed,
+        ),
+        task=records.TaskBlock(
+            kind=plan.task.kind,
+            version=plan.task.version,
+            metric=plan.task.metric,
+            labels=labels,
+            frontal_only=plan.task.frontal_only,
+            uncertain=dict(plan.task.uncertain),
+            blank=plan.task.blank,
+            split=asdict(plan.task.splits[plan.protocol]),
+        ),
+        metrics={
+            "macro_auroc": _measured(measured.macro),
+            **{f"auroc:{label}": _measured(interval) for label, interval in auroc.items()},
+        },
+        interval=records.Interval(
+            level=measured.level, replicates=measured.replicates, undefined=measured.undefined
+        ),
+        parts={
+            "train": _part(data, data.parts.train, labels),
+            "used": _part(data, data.used, labels),
+            "validation": _part(data, data.parts.validation, labels),
+            "test": _part(data, data.parts.test, labels),
+        },
+        data=records.DataBlock(
+            kind=data.located.kind,
+            release=data.release,
+            fingerprint=data.fingerprint,
+            images=images.fingerprint,
+            split=data.parts.digest(ids),
+            fraction=hash_lines(sorted(ids[data.used])),
+            persons_known=data.persons_known,
+        ),
+        pretraining=records.PretrainingBlock(
+            profile=card.profile_name,
+            family=checkpoint.family,
+            seed=card.seed,
+            corpus=card.corpus,
+            data_kind=card.corpus_kind,
+            weights=card.weights,
+            images_per_second=card.images_per_second,
+            seconds=card.seconds,
+        ),
+        preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
+        probe=records.ProbeBlock(
+            strength=probe.strength,
+            grid=tuple(probe.grid),
+            validation=tuple(probe.validation),
+            features=bank.features.shape[1],
+            dtype=str(bank.features.dtype),
+        ),
+        code=records.CodeBlock(
+            **asdict(provenance.code()), arguments=arguments.given, defaults=arguments.defaults
+        ),
+        cost=records.CostBlock(
+            device=device,
+            seconds=cost.seconds,
+            peak_memory_mib=round(provenance.peak_memory_mib(), 1),
+            images_per_second=bank.images_per_second,
+            cached=cost.cached,
+        ),
+    )
+
+
+def _measured(interval: Interval) -> Measured:
+    return Measured(value=interval.value, low=interval.low, high=interval.high)
+
+
+def _part(data: TaskData, rows: np.ndarray, labels: tuple[str, ...]) -> Part:
+    positives = (data.labels[rows] == 1).sum(axis=0)
+    return Part(
+        images=len(rows),
+        persons=data.frame["person_id"].iloc[rows].nunique(),
+        positives={label: int(count) for label, count in zip(labels, positives, strict=True)},
+    )

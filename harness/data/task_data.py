@@ -1,0 +1,56 @@
+"""The images of one cell: which there are, what their labels are, and who is in which part.
+
+Apart because it is everything about a cell's data that needs no pixel and no network, and every kind of
+task starts from it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.contracts import DatasetCard, ProtocolName, Task
+from harness.data import fractions, splits, table
+from harness.data.locate import Located
+from harness.data.splits import Parts
+from harness.data.table import Reader
+
+
+class TaskData(NamedTuple):
+    located: Located
+    release: str  # the known variant of the dataset whose counts the table has, or ""
+    persons_known: bool
+    frame: pd.DataFrame  # N rows, in the order of their ids
+    labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
+    fingerprint: str  # of ids and labels
+    parts: Parts  # positions in `frame`
+    used: np.ndarray  # the training positions whose labels the fraction leaves
+
+
+def load(
+    located: Located,
+    reader: Reader,
+    card: DatasetCard,
+    task: Task,
+    protocol: ProtocolName,
+    fraction: float,
+    seed: int,
+) -> TaskData:
+    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction."""
+    whole = table.read(reader, located.root)
+    frame, labels, fingerprint = table.for_task(whole, task)
+    parts = splits.make(frame, task.splits[protocol])
+    persons = frame["person_id"].to_numpy()
+    drawn = fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)
+    return TaskData(
+        located,
+        table.release(whole, card),
+        bool(whole.attrs.get("persons_known", True)),
+        frame,
+        labels,
+        fingerprint,
+        parts,
+        parts.train[drawn],
+    )

@@ -1,0 +1,103 @@
+"""Features of a frozen encoder on a set of pictures: computed once, then read.
+
+Apart because a wrong cache is a wrong number: the key holds everything that shapes the features, and the
+encoder is proven unchanged by the computation.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.contracts import Preprocessing
+from harness.data import transforms
+from harness.data.cache import Images
+from harness.errors import CorruptCache, HarnessError
+from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
+from harness.progress import Bar
+
+VERSION = 1
+"""Counts changes of this file and of transforms.py that change features."""
+
+BATCH = 128  # pictures a forward
+Precision = Literal["float32", "float16"]
+
+
+class Source(NamedTuple):
+    """An encoder by name; `build` is called only when its features are not cached."""
+
+    method: str
+    method_version: int
+    weights: str  # sha256
+    preprocessing: Preprocessing
+    build: Callable[[], nn.Module]
+
+
+class Bank(NamedTuple):
+    features: np.ndarray  # [N, D], memory-mapped
+    cached: bool
+    images_per_second: float | None  # None when they were read
+
+
+def open_bank(
+    source: Source, images: Images, *, folder: Path, device: torch.device, precision: Precision
+) -> Bank:
+    """Pooled features of all `images`, in their order. Raises CorruptCache when a stored bank is not the one
+    that was written."""
+    key = hash_of(
+        VERSION,
+        *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
+        *(images.fingerprint, device.type, torch.__version__, precision),
+    )
+    path, stamp = folder / f"{key}.npy", folder / f"{key}.json"
+    if stamp.exists():
+        try:
+            known = json.loads(stamp.read_text(encoding="utf-8"))["sha256"] == file_hash(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise CorruptCache(f"{stamp}: {error}. Delete it and run again") from error
+        if not known:
+            raise CorruptCache(f"{path} is not the file that was written. Delete {stamp} and run again")
+        return Bank(np.load(path, mmap_mode="r"), True, None)
+    started = time.monotonic()
+    features = encode(source.build(), images.pixels, source.preprocessing, device).astype(precision)
+    seconds = time.monotonic() - started
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, features)
+    write_json(stamp, {"sha256": file_hash(path), "shape": features.shape, "method": source.method})
+    return Bank(np.load(path, mmap_mode="r"), False, len(features) / seconds)
+
+
+def encode(
+    model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
+) -> np.ndarray:
+    """[N, S, S] uint8 to pooled features [N, D] float32, with the encoder frozen: evaluation mode, and the
+    same state after as before."""
+    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = _state_hash(model)
+    rows = []
+    with Bar("encoding", len(pixels)) as bar, torch.inference_mode():
+        for start in range(0, len(pixels), BATCH):
+            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH])).to(device)
+            pooled = model.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
+            rows.append(pooled.float().cpu().numpy())
+            bar.advance(len(part))
+    if _state_hash(model) != before:
+        raise HarnessError(
+            f"{type(model).__name__}.encode_image changed the encoder's state. A frozen encoder must not: "
+            "look for running statistics or buffers that it updates in evaluation mode"
+        )
+    return np.concatenate(rows)
+
+
+def _state_hash(model: nn.Module) -> str:
+    return hash_of(
+        {name: hash_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in sorted(model.state_dict().items())}
+    )

@@ -1,0 +1,84 @@
+"""What a command asks for, checked by name before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from harness import registry
+from harness.contracts import DatasetCard, MethodCard, Profile, ProfileName, ProtocolName, Task
+from harness.errors import ImpossiblePairing, UnknownName, UsageError
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """A method at one size. `source` is what the registry loads: a name, or the path of a file."""
+
+    source: str
+    name: str
+    card: MethodCard
+    profile_name: ProfileName
+
+    @property
+    def profile(self) -> Profile:
+        return self.card.profiles[self.profile_name]
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell whose checkpoint may not exist yet."""
+
+    method: MethodPlan
+    source: str  # of the dataset, as in MethodPlan
+    dataset: str
+    dataset_card: DatasetCard
+    task_id: str  # `chexpert:linear`
+    task: Task
+    protocol: ProtocolName
+    fraction: float
+    seed: int
+
+
+def method(source: str, profile: str) -> MethodPlan:
+    """Raises UnknownName for the method or the profile."""
+    found = registry.entry("methods", source)
+    card = registry.method_card(source)
+    for name in get_args(ProfileName):
+        if name == profile and name in card.profiles:
+            return MethodPlan(source, found.name, card, name)
+    raise UnknownName(f"profile of {found.name}", profile, card.profiles)
+
+
+def cell(
+    source: str, task: str, *, profile: str, protocol: str, fraction: float, seed: int
+) -> CellPlan:
+    """Raises UsageError for anything that no data could cure."""
+    chosen = method(source, profile)
+    dataset_source = task.partition(":")[0]
+    dataset, task_id, found = registry.task_of(task)
+    registry.check_pairing(chosen.name, chosen.card, task_id, found)
+    if not 0 < fraction <= 1:
+        raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
+    for name in get_args(ProtocolName):
+        if name == protocol and name in found.splits:
+            card = registry.dataset_card(dataset_source)
+            return CellPlan(chosen, dataset_source, dataset, card, task_id, found, name, fraction, seed)
+    raise UnknownName(f"protocol of {task_id}", protocol, found.splits)
+
+
+def corpus(chosen: MethodPlan, name: str | None) -> str:
+    """The corpus to pre-train on: the one named, else the first that the method's authors used.
+
+    Raises ImpossiblePairing when the dataset has no reports, or the method nothing to train.
+    """
+    if chosen.profile.recipe is None:
+        raise ImpossiblePairing(f"{chosen.name} is not trained: its initial weights are its checkpoint")
+    known = {key: item.card for key, item in registry.entries("tasks").items() if not item.error}
+    corpora = [key for key, card in known.items() if isinstance(card, DatasetCard) and card.corpus]
+    if name is None:
+        preferred = [key for key in chosen.card.trained_on if key in corpora]
+        return (preferred or corpora)[0]
+    card = registry.dataset_card(name)
+    if card.corpus is None:
+        raise ImpossiblePairing(f"{name} has no reports to pre-train with. Corpora: {', '.join(corpora)}")
+    return name

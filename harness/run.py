@@ -1,0 +1,160 @@
+"""One cell, from its plan to its record. Knows no argument parser and no Ray.
+
+Apart because everything that runs cells (the command line, the sweep, a notebook) calls this one function.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from harness import account, device, records, registry, stats
+from harness import plan as plans
+from harness.account import Arguments
+from harness.data import cache, locate, task_data
+from harness.data.locate import Located
+from harness.data.task_data import TaskData
+from harness.errors import UsageError
+from harness.evaluate import bank, linear
+from harness.plan import CellPlan
+from harness.pretrain import checkpoint, make
+from harness.pretrain.checkpoint import Checkpoint
+from harness.records import Record
+from harness.settings import Settings
+
+REPLICATES = 1000  # resamples of the test persons behind every interval
+
+
+class Outcome(NamedTuple):
+    record: Record
+    path: Path
+
+
+def run(
+    plan: CellPlan,
+    settings: Settings,
+    *,
+    checkpoint_name: str | None = None,
+    arguments: Arguments,
+) -> Outcome:
+    """Encodes the images, fits the head, scores the test split once, writes the record.
+
+    Args:
+        checkpoint_name: a folder of the store; default the newest that fits, else one is made.
+        arguments: kept in the record.
+    """
+    clock = account.Cost()
+    place = device.choose(settings.device)
+    with clock.step("data"):
+        data = task_data.load(
+            _located(plan, settings),
+            registry.load("tasks", plan.source),
+            plan.dataset_card,
+            plan.task,
+            plan.protocol,
+            plan.fraction,
+            plan.seed,
+        )
+    chosen = _existing(plan, settings, checkpoint_name)
+    clock.cached["checkpoint"] = chosen is not None
+    profile = chosen.card.profile if chosen and chosen.card else plan.method.profile
+    with clock.step("images"):
+        images = cache.open_images(
+            plan.dataset,
+            data.frame["image_id"].tolist(),
+            data.frame["path"].tolist(),
+            side=profile.preprocessing.stored,
+            geometry=profile.preprocessing.geometry,
+            folder=settings.images,
+            workers=settings.workers,
+        )
+        clock.cached["images"] = images.cached
+    with clock.step("checkpoint"):
+        if chosen is None:
+            chosen = _made(plan, settings)
+    with clock.step("features"):
+        features = bank.open_bank(
+            _source(plan, chosen), images, folder=settings.banks, device=place, precision=settings.bank_dtype
+        )
+        clock.cached["features"] = features.cached
+    with clock.step("probe"):
+        probe = linear.fit(
+            _labelled(data, features.features, data.used),
+            _labelled(data, features.features, data.parts.validation),
+            labels=plan.task.labels,
+            device=place,
+        )
+    with clock.step("test"):
+        test = data.parts.test
+        scores = probe.scores(torch.from_numpy(features.features[test]))
+        people = data.frame["person_id"].to_numpy()[test]
+        measured = stats.person_bootstrap(
+            data.labels[test], scores, people, replicates=REPLICATES, seed=plan.seed
+        )
+    record = account.record(
+        plan=plan,
+        data=data,
+        images=images,
+        checkpoint=chosen,
+        bank=features,
+        probe=probe,
+        measured=measured,
+        cost=clock,
+        device=device.describe(place),
+        arguments=arguments,
+    )
+    kept = records.sorted_predictions(
+        data.frame["image_id"].to_numpy()[test], people, data.labels[test], scores
+    )
+    return Outcome(record, records.write(settings.results, record, kept))
+
+
+def _located(plan: CellPlan, settings: Settings) -> Located:
+    if settings.data_roots:
+        return locate.real(plan.dataset, plan.dataset_card, settings)
+    module = registry.load("tasks", plan.source)
+    return locate.phantom(plan.dataset, plan.dataset_card, module, settings, plan.method.profile_name)
+
+
+def _existing(plan: CellPlan, settings: Settings, name: str | None) -> Checkpoint | None:
+    """The checkpoint asked for, or the newest that fits, or none. Raises UsageError for another method's."""
+    method = plan.method
+    if name is not None:
+        found = checkpoint.named(settings.checkpoints, name)
+        assert found.card is not None
+        if found.card.method != method.name:
+            raise UsageError(f"checkpoint {name} is of {found.card.method}, not of {method.name}")
+        return found
+    if method.profile.recipe is None:
+        return None  # every seed has initial weights of its own
+    fitting = checkpoint.fitting(
+        settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
+    )
+    return fitting[0] if fitting else None
+
+
+def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
+    if plan.method.profile.recipe is None:
+        return make.untrained(plan.method, settings, seed=plan.seed)
+    corpus = plans.corpus(plan.method, None)
+    stand_in = plan.method.profile_name == "demo"
+    return make.trained(plan.method, corpus, settings, seed=0, stand_in=stand_in)
+
+
+def _source(plan: CellPlan, chosen: Checkpoint) -> bank.Source:
+    card = chosen.card
+    assert card is not None
+    return bank.Source(
+        card.method,
+        card.method_version,
+        card.weights,
+        card.profile.preprocessing,
+        lambda: make.load(plan.method, chosen),
+    )
+
+
+def _labelled(data: TaskData, features: np.ndarray, rows: np.ndarray) -> linear.Labelled:
+    return linear.Labelled(torch.from_numpy(features[rows]).float(), data.labels[rows])
