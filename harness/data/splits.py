@@ -1,0 +1,89 @@
+"""Which rows are train, validation and test, with no person in two of them.
+
+Apart because a leak here makes every later number wrong without any of them looking wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.contracts import Split
+from harness.errors import DataError, UsageError
+from harness.files import hash_lines, hash_of
+
+
+class Parts(NamedTuple):
+    """Row positions, int64, rising."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def digest(self, ids: Sequence[str]) -> str:
+        """Hash of the ids in each part; the order of the rows does not matter."""
+        return hash_of(*(hash_lines(sorted(ids[row] for row in rows)) for rows in self))
+
+
+def make(table: pd.DataFrame, split: Split) -> Parts:
+    """Rows of the named parts first; then the share for test, and of what is left the share for validation,
+    are drawn by person with the split's seed. Everything else is train.
+
+    Which persons are drawn depends on their ids and the seed, not on the order of the rows. Raises DataError
+    when a name is no official part, a part is empty, or two parts share a person.
+    """
+    persons, names = pd.factorize(table["person_id"].astype(str), sort=True)  # codes rise with the ids
+    part = np.full(len(table), "train", dtype=object)
+    for name, rule in (("validation", split.validation), ("test", split.test)):
+        if isinstance(rule, str):
+            part[_official(table, rule)] = name
+    left = np.random.default_rng(split.seed).permutation(np.unique(persons[part == "train"]))
+    for name, rule in (("test", split.test), ("validation", split.validation)):
+        if not isinstance(rule, str):
+            drawn, left = np.split(left, [share(rule, len(left))])
+            part[(part == "train") & np.isin(persons, drawn)] = name
+    parts = Parts(*(np.flatnonzero(part == name) for name in Parts._fields))
+    _check(parts, persons, names, split)
+    return parts
+
+
+def share(fraction: float, persons: int) -> int:
+    """How many of `persons` a fraction is, rounded up. Counted in decimals, as the fraction is written:
+    7 % of 100 is 7, where binary floats make it a little more. Raises UsageError outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise UsageError(f"a share of the persons is above 0 and at most 1, not {fraction}. 0.1 means 10 %")
+    return math.ceil(Decimal(str(fraction)) * persons)
+
+
+def _official(table: pd.DataFrame, name: str) -> np.ndarray:
+    """[N] bool, the rows of an official part."""
+    rows = (table["split"] == name).to_numpy()
+    if not rows.any():
+        known = ", ".join(repr(part) for part in sorted(set(table["split"])) if part) or "none"
+        raise DataError(
+            f"the dataset has no official part {name!r}; it has: {known}. Name one of them in the task's "
+            "split, or a share of the persons; if the part should be there, the download is incomplete"
+        )
+    return rows
+
+
+def _check(parts: Parts, persons: np.ndarray, names: pd.Index, split: Split) -> None:
+    for name, rows in parts._asdict().items():
+        if not len(rows):
+            raise DataError(
+                f"the {name} part is empty: {split} leaves nothing for it among {len(names)} persons. "
+                "Use smaller shares, other official parts, or a dataset with more persons"
+            )
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        shared = np.intersect1d(persons[getattr(parts, first)], persons[getattr(parts, second)])
+        if len(shared):
+            examples = ", ".join(names[shared[:3]])
+            raise DataError(
+                f"{first} and {second} share {len(shared)} persons (first: {examples}) under {split}: scores "
+                "would reward remembering them. Draw one of the parts by share instead of by name"
+            )
