@@ -37,7 +37,7 @@ def real(name: str, card: DatasetCard, settings: Settings) -> Located:
         if not root.is_dir():
             raise MissingDataset(f"the data root {root} is not a folder. Check --data-root or HARNESS_DATA")
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
-            if all((folder / marker).exists() for marker in card.markers):
+            if all(any(folder.glob(marker)) for marker in card.markers):
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
     roots = ", ".join(map(str, settings.data_roots))
     raise MissingDataset(

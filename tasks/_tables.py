@@ -1,0 +1,141 @@
+"""Label files, read strictly: what a format does not allow is an error that names the file, line and column.
+
+Apart because every dataset needs it, and because a table that is quietly misread becomes a wrong number.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from harness.contracts import TABLE_COLUMNS
+from harness.errors import BadTable, DataError
+from harness.parallel import parallel_map
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LABEL_CELLS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": pd.NA}
+"""How CheXpert's labeller writes asserted, denied, hedged and not mentioned; a spreadsheet drops the `.0`."""
+
+BLOCK = 256  # small files read per task of a worker process: one alone costs less than sending it there
+
+
+def find_csv(root: Path, name: str) -> Path:
+    """`name` or `name.gz` under `root`. Raises DataError when there is neither."""
+    for path in (root / name, root / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(f"{root} has no {name} (nor {name}.gz). Complete the download")
+
+
+def read_cells(path: Path, columns: Sequence[str], *, exact: bool = True) -> pd.DataFrame:
+    """All cells as text, blank as "", indexed by their line in the file.
+
+    With `exact` the header must be `columns` in that order; otherwise it must hold them. Raises BadTable.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        # utf-8-sig: a spreadsheet puts a byte-order mark before the first column's name
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(path, header, columns, exact)
+            lines, rows = [], []
+            for row in reader:
+                if len(row) != len(header):
+                    raise BadTable(
+                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has "
+                        f"{len(header)}. Restore the file from the download"
+                    )
+                lines.append(reader.line_num)
+                rows.append(row)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Complete the download") from error
+    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise BadTable(f"{path} cannot be read: {error}. Restore the file from the download") from error
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=str)
+
+
+def translate(cells: pd.Series, meaning: Mapping[str, object], path: Path) -> pd.Series:
+    """What each cell stands for. Raises BadTable at the first cell that is not a key of `meaning`."""
+    refuse(cells, ~cells.isin(list(meaning)), path, f"is not one of {', '.join(map(repr, meaning))}")
+    return cells.map(meaning)
+
+
+def numbers(cells: pd.Series, path: Path) -> pd.Series:
+    """Floats, NaN for a blank cell. Raises BadTable at the first cell that is neither."""
+    values = pd.to_numeric(cells, errors="coerce").astype(float)
+    refuse(cells, values.isna() & (cells != ""), path, "is not a number")
+    return values
+
+
+def label_columns(rows: pd.DataFrame, names: Sequence[str], path: Path) -> dict[str, pd.Series]:
+    """`label:NAME` for each of `names`: 1, 0, -1 or NA."""
+    return {f"label:{name}": translate(rows[name], LABEL_CELLS, path).astype("Int8") for name in names}
+
+
+def refuse(cells: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
+    """Raises BadTable for the first of `cells`, indexed by line, where `wrong` holds."""
+    if wrong.any():
+        line, cell = next(cells[wrong].items())
+        raise BadTable(
+            f"{path}, line {line}, column {cells.name!r}: {cell!r} {problem} "
+            f"({wrong.sum()} such rows). Restore the file from the download"
+        )
+
+
+def refuse_files(paths: Iterable[object], problem: str) -> None:
+    """Raises DataError naming the first of `paths`, if there are any."""
+    found = [str(path) for path in paths]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise DataError(f"{', '.join(found[:3])}{more}: {problem}")
+
+
+def finish(columns: Mapping[str, object], *, persons_known: bool = True) -> pd.DataFrame:
+    """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures."""
+    frame = pd.DataFrame(columns)
+    refuse_files(
+        (path for path in frame["path"] if not Path(path).is_file()), "no such picture. Complete the download"
+    )
+    rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
+    frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
+    frame.attrs["persons_known"] = persons_known
+    return frame
+
+
+def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label: str) -> list[Result]:
+    """`function` of many small files, in their order, on all cores. `function` must pickle."""
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    read = partial(_each, function)
+    parts = parallel_map(
+        read, blocks, workers=os.cpu_count() or 1, label=label, unit=f"blocks of {BLOCK} files"
+    )
+    return [result for part in parts for result in part]
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _check_header(path: Path, header: list[str], columns: Sequence[str], exact: bool) -> None:
+    missing = [name for name in columns if name not in header]
+    extra = [name for name in header if name not in columns]
+    if missing or (exact and list(columns) != header):
+        difference = "; ".join(
+            f"{word} {', '.join(map(repr, names))}"
+            for word, names in (("missing", missing), ("unexpected", extra if exact else []))
+            if names
+        )
+        raise BadTable(
+            f"{path}, line 1: the header is not that of the official file ({difference or 'other order'}). "
+            f"Expected {','.join(columns)}"
+        )

@@ -1,0 +1,151 @@
+"""MIMIC-CXR: 377,110 chest X-rays of 227,835 studies with their reports, the corpus methods are trained on.
+
+Pictures and labels come from MIMIC-CXR-JPG, reports from MIMIC-CXR. Facts about the layout: the PhysioNet
+pages of both, and MIT-LCP's code for the reports.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from harness.contracts import DatasetCard, PhantomSize, Split, Variant
+from harness.errors import DataError
+from tasks._reports import Report, parse
+from tasks._tables import (
+    find_csv,
+    finish,
+    label_columns,
+    read_cells,
+    read_files,
+    refuse,
+    refuse_files,
+    translate,
+)
+
+CARD = DatasetCard(
+    title="MIMIC-CXR",
+    source="https://physionet.org/content/mimic-cxr-jpg/ and, from https://physionet.org/content/mimic-cxr/, "
+    "mimic-cxr-reports.zip unpacked in the same folder (credentialed access)",
+    licence="PhysioNet Credentialed Health Data License: no redistribution of anything derived",
+    citation="Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs "
+    "with free-text reports, Scientific Data 2019",
+    folders=(
+        "mimic-cxr-jpg",
+        "mimic-cxr-jpg/2.1.0",
+        "mimic-cxr-jpg/2.0.0",
+        "physionet.org/files/mimic-cxr-jpg/2.1.0",
+        "physionet.org/files/mimic-cxr-jpg/2.0.0",
+    ),
+    markers=("mimic-cxr-2.0.0-metadata.csv*", "mimic-cxr-2.0.0-split.csv*", "files"),
+    variants=(Variant("2.0.0 or 2.1.0", 377_110, {"train": 368_960, "validate": 2_991, "test": 5_159}),),
+    tasks=(),
+    corpus=Split(test="test", validation="validate"),
+    phantom={"demo": PhantomSize(1_600, 160, 132), "paper": PhantomSize(16_000, 390, 320)},
+)
+
+LABELS = (  # CheXpert's, in this data set's order
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+METADATA = (
+    "dicom_id",
+    "subject_id",
+    "study_id",
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+    "Rows",
+    "Columns",
+    "StudyDate",
+    "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning",
+    "ViewCodeSequence_CodeMeaning",
+    "PatientOrientationCodeSequence_CodeMeaning",
+)
+VIEWS = ("PA", "AP", "LATERAL", "LL", "RL")  # rarer ones count as unknown
+SPLITS = ("train", "validate", "test")
+REPORT_TREES = (
+    ".",
+    "mimic-cxr-reports",
+    "../mimic-cxr-reports",
+    "../../mimic-cxr/2.1.0",
+    "../../mimic-cxr/2.0.0",
+)
+"""Where the folder `files` with the reports may lie, seen from the pictures."""
+
+
+def read(root: Path) -> pd.DataFrame:
+    """One row per image; the text of a study stands in the row of each of its images.
+
+    Reads every report once: COST.
+    """
+    metadata_csv = find_csv(root, "mimic-cxr-2.0.0-metadata.csv")
+    rows = read_cells(metadata_csv, ("dicom_id", "subject_id", "study_id", "ViewPosition"), exact=False)
+    refuse(rows["dicom_id"], rows["dicom_id"].duplicated(), metadata_csv, "occurs twice")
+    person, study = rows["subject_id"], rows["study_id"]
+    folder = "files/p" + person.str[:2] + "/p" + person + "/s" + study
+    studies = folder.groupby(study).first()
+    texts = _reports(root, studies)
+    return finish(
+        {
+            "image_id": rows["dicom_id"],
+            "path": f"{root.resolve()}/" + folder + "/" + rows["dicom_id"] + ".jpg",
+            "person_id": person,
+            "study_id": study,
+            "split": _splits(root, rows["dicom_id"], metadata_csv),
+            "view": rows["ViewPosition"].where(rows["ViewPosition"].isin(VIEWS), ""),
+            "frontal": rows["ViewPosition"].isin(("PA", "AP")),
+            "sex": "",
+            "age": math.nan,
+            "findings": study.map({name: report.findings for name, report in texts.items()}),
+            "impression": study.map({name: report.impression for name, report in texts.items()}),
+            **_labels(root).reindex(study).set_axis(rows.index),
+        }
+    )
+
+
+def read_report(path: Path) -> Report:
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def _reports(root: Path, studies: pd.Series) -> dict[str, Report]:
+    """The parsed report of each study; `studies` maps its id to its folder, beside which the report lies."""
+    names = [f"{folder}.txt" for folder in studies]
+    trees = [tree for tree in (root / name for name in REPORT_TREES) if (tree / names[0]).is_file()]
+    if not trees:
+        places = ", ".join(str(root / name) for name in REPORT_TREES)
+        raise DataError(f"no report {names[0]} under {places}. Unpack mimic-cxr-reports.zip in {root}")
+    paths = [trees[0] / name for name in names]
+    refuse_files((path for path in paths if not path.is_file()), "no such report. Complete the download")
+    return dict(zip(studies.index, read_files(read_report, paths, "reading reports"), strict=True))
+
+
+def _splits(root: Path, images: pd.Series, metadata_csv: Path) -> pd.Series:
+    path = find_csv(root, "mimic-cxr-2.0.0-split.csv")
+    rows = read_cells(path, ("dicom_id", "study_id", "subject_id", "split"))
+    refuse(rows["dicom_id"], rows["dicom_id"].duplicated(), path, "occurs twice")
+    parts = translate(rows["split"], {name: name for name in SPLITS}, path).set_axis(rows["dicom_id"])
+    refuse(images, ~images.isin(parts.index), metadata_csv, f"has no row in {path.name}")
+    return images.map(parts)
+
+
+def _labels(root: Path) -> pd.DataFrame:
+    """`label:NAME` by study id. A few studies have none: the labeller found no text in them."""
+    path = find_csv(root, "mimic-cxr-2.0.0-chexpert.csv")
+    rows = read_cells(path, ("subject_id", "study_id", *LABELS))
+    refuse(rows["study_id"], rows["study_id"].duplicated(), path, "occurs twice")
+    return pd.DataFrame(label_columns(rows, LABELS, path)).set_axis(rows["study_id"])

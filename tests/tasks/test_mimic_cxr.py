@@ -1,0 +1,144 @@
+"""The MIMIC-CXR reader on small trees, zipped and not, with reports beside the pictures and apart."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.contracts import TABLE_COLUMNS
+from harness.errors import BadTable, DataError
+from tasks import mimic_cxr
+
+FRONTAL, LATERAL, OTHER = (f"{digit * 8}-00000000-00000000-00000000-00000000" for digit in "abc")
+FILES = {
+    "mimic-cxr-2.0.0-metadata.csv": f"""\
+dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,\
+ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning
+{OTHER},10000764,57375967,CHEST (PORTABLE AP),,3056,2544,21800506,213014.531,CHEST (PORTABLE AP),,Erect
+{FRONTAL},10000032,50414267,CHEST (PA AND LAT),PA,3056,2544,21800506,213014.531,CHEST,postero-anterior,Erect
+{LATERAL},10000032,50414267,CHEST (PA AND LAT),LATERAL,3056,2544,21800506,213014.531,CHEST,lateral,Erect
+""",
+    "mimic-cxr-2.0.0-split.csv": f"""\
+dicom_id,study_id,subject_id,split
+{FRONTAL},50414267,10000032,train
+{LATERAL},50414267,10000032,train
+{OTHER},57375967,10000764,test
+""",
+    "mimic-cxr-2.0.0-chexpert.csv": """\
+subject_id,study_id,Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,\
+Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices
+10000032,50414267,1.0,0.0,-1.0,,,,,,,,,,,1.0
+""",
+    "files/p10/p10000032/s50414267.txt": " FINDINGS:  Clear.\n \n IMPRESSION:\n \n No\n change.\n",
+    "files/p10/p10000764/s57375967.txt": " IMPRESSION:  Stable.\n",
+    f"files/p10/p10000032/s50414267/{FRONTAL}.jpg": "",
+    f"files/p10/p10000032/s50414267/{LATERAL}.jpg": "",
+    f"files/p10/p10000764/s57375967/{OTHER}.jpg": "",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "mimic-cxr-jpg" / "2.1.0"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_reads_pictures_texts_and_labels(root: Path) -> None:
+    table = mimic_cxr.read(root)
+    assert tuple(table.columns[: len(TABLE_COLUMNS)]) == TABLE_COLUMNS
+    assert list(table["image_id"]) == [FRONTAL, LATERAL, OTHER]
+    assert list(table["path"]) == [str(root / name) for name in list(FILES)[-3:]]
+    assert list(table["person_id"]) == ["10000032", "10000032", "10000764"]
+    assert list(table["study_id"]) == ["50414267", "50414267", "57375967"]
+    assert list(table["split"]) == ["train", "train", "test"]
+    assert list(table["view"]) == ["PA", "LATERAL", ""]
+    assert list(table["frontal"]) == [True, False, False]
+    assert list(table["findings"]) == ["Clear.", "Clear.", ""]
+    assert list(table["impression"]) == ["No change.", "No change.", "Stable."]
+    said = table.filter(like="label:").iloc[1].dropna().to_dict()
+    assert said == {
+        "label:Atelectasis": 1,
+        "label:Cardiomegaly": 0,
+        "label:Consolidation": -1,
+        "label:Support Devices": 1,
+    }
+    assert table.filter(like="label:").iloc[2].isna().all()  # the labeller leaves some studies out
+    assert table.attrs["persons_known"]
+
+
+def test_tables_may_be_zipped(root: Path) -> None:
+    expected = mimic_cxr.read(root)
+    for path in root.glob("*.csv"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    pd.testing.assert_frame_equal(mimic_cxr.read(root), expected)
+
+
+@pytest.mark.parametrize("place", ["mimic-cxr-reports", "../mimic-cxr-reports", "../../mimic-cxr/2.1.0"])
+def test_reports_may_lie_in_a_tree_of_their_own(root: Path, place: str) -> None:
+    expected = mimic_cxr.read(root)
+    for path in list(root.glob("files/*/*/*.txt")):
+        target = (root / place).resolve() / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    pd.testing.assert_frame_equal(mimic_cxr.read(root), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("metadata", "dicom_id,", "dicom,", "line 1.*missing 'dicom_id'"),
+        ("metadata", LATERAL, FRONTAL, "line 4, column 'dicom_id'.*occurs twice"),
+        ("split", ",test", ",tset", "line 4, column 'split': 'tset' is not one of"),
+        ("split", "study_id,subject_id", "subject_id,study_id", "line 1.*other order"),
+        (
+            "chexpert",
+            "-1.0",
+            "2.0",
+            "line 2, column 'Consolidation': '2.0'",
+        ),
+        ("chexpert", "Atelectasis,Cardiomegaly", "Cardiomegaly,Atelectasis", "line 1.*other order"),
+    ],
+)
+def test_bad_tables_are_named_with_their_line(
+    root: Path, name: str, old: str, new: str, message: str
+) -> None:
+    path = root / f"mimic-cxr-2.0.0-{name}.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(BadTable, match=message) as caught:
+        mimic_cxr.read(root)
+    assert str(path) in str(caught.value)
+
+
+def test_an_image_without_a_split_is_named(root: Path) -> None:
+    path = root / "mimic-cxr-2.0.0-split.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if OTHER not in line))
+    with pytest.raises(BadTable, match=rf"metadata.csv, line 2.*'{OTHER}' has no row in {path.name}"):
+        mimic_cxr.read(root)
+
+
+def test_missing_files_are_named(root: Path) -> None:
+    (root / f"files/p10/p10000032/s50414267/{LATERAL}.jpg").unlink()
+    with pytest.raises(DataError, match=f"{LATERAL}.jpg: no such picture"):
+        mimic_cxr.read(root)
+    (root / "files/p10/p10000764/s57375967.txt").unlink()
+    with pytest.raises(DataError, match=r"s57375967.txt: no such report"):
+        mimic_cxr.read(root)
+    (root / "files/p10/p10000032/s50414267.txt").unlink()
+    with pytest.raises(
+        DataError, match=r"no report files/p10/p10000032/s50414267.txt under .*mimic-cxr-reports"
+    ):
+        mimic_cxr.read(root)
+    (root / "mimic-cxr-2.0.0-metadata.csv").unlink()
+    with pytest.raises(DataError, match=r"has no mimic-cxr-2.0.0-metadata.csv"):
+        mimic_cxr.read(root)
