@@ -36,9 +36,13 @@ class UnknownName(UsageError):
 
     def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
+        self._parts = noun, name, names
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {noun} {name!r}.{hint} Available: {', '.join(names) or 'none'}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._parts  # errors of worker processes arrive pickled
 
 
 class ImpossiblePairing(UsageError):

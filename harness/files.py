@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +15,12 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place only if the block succeeds.
 
-    Works for files and folders alike. A failure (full disk, kill) leaves `path` as it was.
+    Works for files and for new folders. A failure (full disk, kill) leaves `path` as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # not the process id: containers number theirs alike, so two could write one file, or trip over the
+    # left-over of one that was killed
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
         temporary.replace(path)

@@ -6,9 +6,11 @@ on writing and on reading, and nothing of torch or pandas is needed to read a re
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +20,9 @@ from harness.errors import BadRecord
 from harness.files import hash_of, replacing, write_json
 
 SCHEMA = 1
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 
 
 class _Block(BaseModel):
@@ -51,9 +56,9 @@ class TaskBlock(_Block):
 class Measured(_Block):
     """A value in 0..1 with its 95 % interval over the test persons."""
 
-    value: float
-    low: float
-    high: float
+    value: Share
+    low: Share
+    high: Share
 
 
 class Interval(_Block):
@@ -127,8 +132,8 @@ class CodeBlock(_Block):
     python: str
     platform: str
     packages: dict[str, str]
-    arguments: dict[str, Any]  # as given by the user
-    defaults: dict[str, Any]  # what was not given
+    arguments: dict[str, Argument]  # as given by the user
+    defaults: dict[str, Argument]  # what was not given
 
 
 class CostBlock(_Block):
@@ -214,7 +219,7 @@ def predictions(path: Path) -> Predictions:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             found = Predictions(*(arrays[field] for field in Predictions._fields))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error
     if len({len(array) for array in found}) != 1 or found.truth.shape != found.scores.shape:
         raise BadRecord(f"{file}: its arrays have different lengths. Run the cell of {path.name} again")

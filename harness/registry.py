@@ -12,10 +12,11 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, get_args
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness import contracts
 from harness.contracts import DatasetCard, Kind, MethodCard, Task
@@ -190,13 +191,41 @@ def _value(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
             arguments = [_value(item, constants) for item in node.args]
             named = {item.arg or "**": _value(item.value, constants) for item in node.keywords}
             try:
-                return BLOCKS[name](*arguments, **named)
+                block = BLOCKS[name](*arguments, **named)
             except TypeError as error:
                 raise ValueError(f"line {node.lineno}: {error}") from error
+            for field, hint in _hints(name).items():
+                if not _fits(getattr(block, field), hint):
+                    wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+                    raise ValueError(
+                        f"line {node.lineno}: {name}.{field} is {getattr(block, field)!r}, not {wanted}"
+                    )
+            return block
     blocks = ", ".join(sorted(BLOCKS))
     raise ValueError(
         f"line {node.lineno}: a card holds literals and {blocks} only, not {ast.unparse(node)!r}"
     )
+
+
+@cache
+def _hints(block: str) -> dict[str, Any]:
+    return get_type_hints(BLOCKS[block])
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a card's value is what its field is annotated with, so that a misspelt kind is caught here."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, item) for item in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items()
+        )
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def _with_card(group: Group, found: Entry) -> Entry:
@@ -204,7 +233,7 @@ def _with_card(group: Group, found: Entry) -> Entry:
         return found
     try:
         card = read_card(found.path)
-    except (ValueError, SyntaxError, OSError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, OSError) as error:
         return replace(found, error=f"{found.path}: {error}")
     if not isinstance(card, CARD_TYPE[group]):
         return replace(found, error=f"{found.path}: CARD is not a {CARD_TYPE[group].__name__}")

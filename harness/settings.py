@@ -3,7 +3,7 @@
 HARNESS_DATA         folder(s) with official downloads, as in PATH; unset: phantoms stand in
 HARNESS_HOME         caches, phantoms and checkpoints; default `.harness` in the project's folder
 HARNESS_DEVICE       cpu, cuda, cuda:1, ...; default: cuda when there is one
-HARNESS_WORKERS      decoding processes; default: all cores this process may use
+HARNESS_WORKERS      processes that decode and draw pictures; default: all cores this process may use
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.errors import UsageError
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,15 +50,23 @@ class Settings:
 
 
 def load(data_root: Path | None = None, results: Path | None = None) -> Settings:
-    """Settings from the environment; explicit arguments win."""
+    """Settings from the environment; explicit arguments win. Raises UsageError for a value that cannot be."""
     project = PACKAGE_ROOT if (PACKAGE_ROOT / "pyproject.toml").exists() else Path.cwd()
     listed = os.environ.get("HARNESS_DATA", "").split(os.pathsep)
     roots = [data_root] if data_root else [Path(item) for item in listed if item]
     return Settings(
         project=project,
         results=results or project / "results",
-        home=Path(os.environ.get("HARNESS_HOME") or project / ".harness"),
+        home=Path(os.environ.get("HARNESS_HOME") or project / ".harness").expanduser().resolve(),
         data_roots=tuple(root.expanduser().resolve() for root in roots),
         device=os.environ.get("HARNESS_DEVICE", ""),
-        workers=int(os.environ.get("HARNESS_WORKERS") or len(os.sched_getaffinity(0))),
+        workers=_workers(os.environ.get("HARNESS_WORKERS", "")),
     )
+
+
+def _workers(text: str) -> int:
+    if not text:  # macOS cannot say which cores a process may use
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"HARNESS_WORKERS is {text!r}. Set it to a number of processes, 1 or more")
+    return int(text)

@@ -1,9 +1,9 @@
-"""`list methods|tasks|checkpoints|results`: what there is, read without importing a single method or dataset."""
+"""`list methods|tasks|checkpoints|results`: what there is, without importing a method or a dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ def methods(json: AsJson = False) -> None:
     from harness import registry
     from harness.contracts import MethodCard
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, entry in registry.entries("methods").items():
         card = entry.card if isinstance(entry.card, MethodCard) else None
         rows.append(
@@ -42,7 +42,7 @@ def methods(json: AsJson = False) -> None:
     lines = [
         [
             str(row["name"]),
-            row["error"] and f"cannot be used: {row['error']}" or f"{row['title']} ({row['year']})",
+            f"cannot be used: {row['error']}" if row["error"] else f"{row['title']} ({row['year']})",
             ", ".join(f"{key}: {name}" for key, name in row["profiles"].items()),
             "yes" if row["text"] else "no",
         ]
@@ -57,7 +57,7 @@ def tasks(json: AsJson = False) -> None:
     from harness import registry
     from harness.contracts import DatasetCard
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, entry in registry.entries("tasks").items():
         if not isinstance(entry.card, DatasetCard):
             rows.append({"id": name, "kind": "", "title": "", "error": entry.error})
@@ -84,7 +84,7 @@ def tasks(json: AsJson = False) -> None:
         [
             str(row["id"]),
             str(row["kind"]),
-            row["error"] and f"cannot be used: {row['error']}" or str(row["title"]),
+            f"cannot be used: {row['error']}" if row["error"] else row["title"],
             ", ".join(row.get("labels", ())),
             ", ".join(row.get("protocols", ())),
         ]

@@ -42,8 +42,8 @@ def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     roots = ", ".join(map(str, settings.data_roots))
     raise MissingDataset(
         f"no {card.title} under {roots}: looked for {' and '.join(card.markers)} there and in its folders "
-        f"{', '.join(dict.fromkeys((*card.folders, name)))}. How to obtain it: {card.source}. To use a phantom "
-        "instead, run without --data-root and with HARNESS_DATA unset"
+        f"{', '.join(dict.fromkeys((*card.folders, name)))}. How to obtain it: {card.source}. To use a "
+        "phantom instead, run without --data-root and with HARNESS_DATA unset"
     )
 
 
@@ -60,11 +60,11 @@ def phantom(
 
 
 def write(writer: Writer, root: Path, cohort: Cohort, workers: int) -> None:
-    """Raises DataError when something other than a phantom lies at `root`."""
-    if root.exists() and any(root.iterdir()) and not (root / STAMP).exists():
-        raise DataError(f"{root} is not empty and not a phantom. Give a new folder")
-    if root.exists():
+    """Raises DataError when anything lies at `root` already; an empty folder will do."""
+    if (root / STAMP).exists():
         raise DataError(f"{root} holds a phantom already. Delete it first, or give a new folder")
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"{root} is not empty and not a phantom. Give a new folder")
     with replacing(root) as temporary:
         temporary.mkdir()
         writer.write_phantom(temporary, cohort, workers)
