@@ -12,6 +12,7 @@ from harness.cli import show
 
 
 def run(
+    context: typer.Context,
     method: Annotated[str, typer.Option(help="Name, or path of a method's file.")],
     task: Annotated[str, typer.Option(help="Dataset, or dataset:kind.")],
     fraction: Annotated[float, typer.Option(help="Share of the training labels, in (0, 1].")] = 1.0,
@@ -29,21 +30,32 @@ def run(
     from harness import plan
 
     current = settings.load(data_root, results)
-    arguments = {
-        "method": method,
-        "task": task,
-        "fraction": fraction,
-        "seed": seed,
-        "checkpoint": checkpoint,
-        "profile": profile,
-        "protocol": protocol,
-        "data_root": str(data_root) if data_root else None,
-    }
-    wanted = plan.check(method, task, profile, protocol, fraction)
-    found = plan.locate(wanted, current)
+    wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
     if not current.data_roots:
         show.say(
-            f"No data root is configured: using a phantom of {wanted.dataset} (synthetic pictures). "
+            f"No data root is configured: using a PHANTOM of {wanted.dataset} (synthetic pictures). "
             "Give --data-root or set HARNESS_DATA for real data."
         )
-    raise SystemExit(arguments and found)
+    from harness import run as road
+
+    done = road.run(wanted, current, checkpoint_name=checkpoint, arguments=show.arguments(context))
+    record = done.record
+    if json:
+        show.as_json(record.model_dump(mode="json"))
+        return
+    answered = ", ".join(name for name, hit in record.cost.cached.items() if hit) or "nothing"
+    show.say(f"From the cache: {answered}.")
+    test, used = record.parts["test"], record.parts["used"]
+    value = record.metrics[record.task.metric]
+    row = [
+        record.data.kind,
+        record.cell.task,
+        record.cell.checkpoint,
+        f"{record.cell.fraction * 100:g} % ({used.images} images)",
+        f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
+        f"{test.images} / {test.persons}",
+        f"{sum(record.cost.seconds.values()):.0f}",
+    ]
+    columns = ["data", "task", "checkpoint", "labels", "macro AUROC [95 %]", "n images / persons", "seconds"]
+    show.table("", columns, [row])
+    show.say(f"Record: {done.path}. On the leaderboard with: python -m harness leaderboard")

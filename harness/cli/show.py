@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from harness.account import Arguments
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -32,3 +39,15 @@ def say(text: str) -> None:
     """To standard error, so that `--json` output stays clean."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def arguments(context: typer.Context) -> Arguments:
+    """The options of this command: those that were typed, and the defaults of the others."""
+    from harness.account import Arguments
+
+    values = {name: str(v) if isinstance(v, Path) else v for name, v in context.params.items()}
+    typed = {name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return Arguments(
+        {name: value for name, value in values.items() if name in typed},
+        {name: value for name, value in values.items() if name not in typed},
+    )
