@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help would cost as much time as all the rest
     epilog="First steps: python -m harness run --method imitate --task chexpert --fraction 0.01",
 )
 app.command("run")(run.run)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from harness.account import Arguments
@@ -46,7 +45,8 @@ def arguments(context: typer.Context) -> Arguments:
     from harness.account import Arguments
 
     values = {name: str(v) if isinstance(v, Path) else v for name, v in context.params.items()}
-    typed = {name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    sources = {name: context.get_parameter_source(name) for name in values}
+    typed = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     return Arguments(
         {name: value for name, value in values.items() if name in typed},
         {name: value for name, value in values.items() if name not in typed},
