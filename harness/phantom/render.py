@@ -23,7 +23,8 @@ from harness.phantom.thorax import AIR, LEFT, RIGHT, Body, Crack, Thorax
 HEART_GROWTH = 0.21  # of the cardiothoracic ratio: .45 +- .03 healthy, about .65 at worst
 HEART_AP = 1.09  # an AP picture magnifies the heart: a nuisance that overlaps mild cardiomegaly
 EDEMA_HAZE, EDEMA_GRAIN, EDEMA_VESSELS = 0.55, 0.32, 1.2  # share of air; of air; extra fullness of vessels
-EFFUSION_RISE = (0.05, 0.27)  # body units above the costophrenic angle at severity 0 and more at 1
+EFFUSION_RISE = (0.05, 0.27)  # body units above the costophrenic angle at severity 0, and more at 1
+EFFUSION = 1.25  # share of air: fluid is denser than the chest wall
 CONSOLIDATION = (0.40, 0.42)  # share of air in a blob's core: at severity 0, and more at 1
 ATELECTASIS_BAND, ATELECTASIS_RISE = (0.40, 0.45), 0.065  # share of air; body units the diaphragm rises
 PNEUMOTHORAX_GAP = (0.035, 0.13)  # body units between chest wall and lung: at severity 0, and more at 1
@@ -40,6 +41,7 @@ BLOBS = {
     "one": (0.72, 0.26, 0.02),
     "both": (0.0, 0.88, 0.09, 0.03),
 }  # shares of 1, 2, ... blobs, as in RSNA's boxes
+OUTLINE = 0.35  # alpha from which a patch counts as visible: readers draw generous boxes
 OUTLINED = frozenset({"Consolidation", "Pneumothorax", "Lung Lesion", "Fracture", "Foreign Object"})
 
 Side = int  # RIGHT or LEFT
@@ -76,7 +78,7 @@ def render(
         value, shapes = _frontal(frame, Body.of(person), signs, dials.contrast, picture.view == "AP", breath)
         if picture.view == "AP":
             value = devices.wires(rng, frame, value)
-    boxes = ((name, box_of(alpha)) for name, alpha in shapes)
+    boxes = ((name, box_of(alpha, OUTLINE)) for name, alpha in shapes)
     lesions = tuple(Lesion(name, box) for name, box in boxes if box is not None)
     return Rendered(_expose(rng, value, dials.noise), lesions)
 
@@ -109,19 +111,19 @@ def _frontal(
     fullness = 1.0
     if finding := signs.get("Edema"):
         fullness += EDEMA_VESSELS * finding.severity * contrast
-    air = aerated * (1 - thorax.vessels(fullness))
+    vessels = aerated * thorax.vessels(fullness)
+    air = aerated - vessels
     for name, sign in AIR_SIGNS.items():
         if finding := signs.get(name):
             for alpha, share in sign(thorax, finding):
-                air = air * (1 - np.clip(alpha * (share * contrast), 0, 1))
+                air = air * (1 - alpha * (share * contrast))
                 shapes.append((name, alpha * aerated))
 
     value = thorax.tissue - AIR * air + thorax.bones
     if finding := signs.get("Pneumothorax"):
         gap, line = _pneumothorax(thorax, finding)
         gap, line = gap * aerated, line * aerated
-        # no vessels in the gap, and nothing but air
-        value = value - gap * (AIR * (aerated - air) + PNEUMOTHORAX_DARK) * min(contrast, 1.0)
+        value = value - gap * (AIR * vessels + PNEUMOTHORAX_DARK) * min(contrast, 1.0)  # no vessels there
         value = value + line * (PLEURAL_LINE * contrast)
         shapes.append(("Pneumothorax", gap))
     for crack in cracks:
@@ -164,7 +166,7 @@ def _effusion(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     for side in _sides(finding):
         level = thorax.angle(side) - rise * (0.5 + 0.5 * outward * outward)
         fluid = fluid + ramp(thorax.frame.y - level, 0.03) * thorax.half(side)
-    return [(fluid, 0.96)]
+    return [(fluid, EFFUSION)]
 
 
 def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
@@ -177,7 +179,7 @@ def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]
     patches = []
     for number in range(1 + int(rng.choice(len(shares), p=shares))):
         side = sides[number % len(sides)]
-        a, b = rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)
+        a, b = (rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)).tolist()
         lower = rng.beta(2.2, 1.3) if number < len(sides) else rng.beta(1.2, 2.2)  # most sit low
         y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * lower
         x = side * body.half_width * rng.uniform(0.52, 0.72)
