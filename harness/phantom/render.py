@@ -16,7 +16,7 @@ from harness.phantom import devices
 from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study, level
 from harness.phantom.canvas import Field, Frame, blur, box_of, clouds, ramp
 from harness.phantom.lateral import lateral
-from harness.phantom.thorax import AIR, LEFT, RIGHT, Body, Crack, Thorax
+from harness.phantom.thorax import AIR, LEFT, RETROCARDIAC, RIGHT, Body, Crack, Thorax
 
 # How much each sign shows at severity 1. Chosen by eye on sheets of 80 px high pictures: at severity 0.5 a
 # sign is plain to someone who knows where to look, at 0.2 it drowns in posture, exposure and noise.
@@ -107,7 +107,7 @@ def _frontal(
     cracks = _cracks(body, signs["Fracture"], contrast) if "Fracture" in signs else ()
     thorax = Thorax(frame, body, supine, breath, heart, raised, cracks)
 
-    aerated = thorax.cavity * (1 - thorax.heart_shadow)
+    aerated = thorax.cavity * (1 - (1 - RETROCARDIAC) * thorax.heart_shadow)
     fullness = 1.0
     if finding := signs.get("Edema"):
         fullness += EDEMA_VESSELS * finding.severity * contrast
@@ -117,7 +117,7 @@ def _frontal(
         if finding := signs.get(name):
             for alpha, share in sign(thorax, finding):
                 air = air * (1 - alpha * (share * contrast))
-                shapes.append((name, alpha * aerated))
+                shapes.append((name, alpha * thorax.cavity))
 
     value = thorax.tissue - AIR * air + thorax.bones
     if finding := signs.get("Pneumothorax"):
@@ -182,7 +182,9 @@ def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]
         a, b = (rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)).tolist()
         low = level(finding) if number < len(sides) else rng.uniform()
         y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * low
-        x = side * body.half_width * rng.uniform(0.52, 0.72)
+        x = (
+            side * body.half_width * (rng.uniform(0.52, 0.72) + 0.1 * low * (side == LEFT))
+        )  # beside the heart
         distance = frame.ellipse((x, y), a, b * 1.15, rng.uniform(-0.6, 0.6))
         patches.append((ramp(1 - distance + 0.13 * wave, 0.75), core + more * finding.severity))
     return patches
@@ -247,7 +249,7 @@ def _cracks(body: Body, finding: Finding, contrast: float) -> tuple[Crack, ...]:
     rng = np.random.default_rng(finding.seed)
     (side,) = _sides(finding)
     least, more = FRACTURE_STEP
-    x, y = body.half_width * rng.uniform(0.62, 0.80), rng.uniform(-0.10, 0.02)
+    x, y = body.half_width * rng.uniform(0.66, 0.80), rng.uniform(-0.18, -0.06)
     ribs = 1 + (finding.severity > 0.45) + (finding.severity > 0.75)  # neighbours break together
     step = (least + more * finding.severity) * min(contrast, 1.2)
     return tuple(Crack(side, x + 0.006 * rib, y + body.rib_pitch * rib, step) for rib in range(ribs))
