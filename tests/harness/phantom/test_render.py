@@ -195,7 +195,7 @@ def test_a_sign_lies_at_its_height(name: str, from_row: float, to_row: float):
 def test_what_takes_up_air_or_stops_rays_is_brighter(name: str):
     for person in PEOPLE:
         added = change(name, person)
-        assert added.sum() > 0.9 * np.abs(added).sum()
+        assert added.sum() > 0.75 * np.abs(added).sum()  # gas under a raised diaphragm may come into view
 
 
 def test_a_pneumothorax_is_a_dark_rim_with_a_bright_line():
