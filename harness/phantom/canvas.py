@@ -137,4 +137,5 @@ def _pixel_centres(height: int, width: int) -> tuple[Field, Field]:
 def _spread(size: int, cells: int) -> Field:
     """Linear interpolation from `cells` knots to `size` pixels as a matrix [size, cells]."""
     knots = np.linspace(0, cells - 1, size, dtype=np.float32)[:, None]
-    return np.clip(1 - np.abs(knots - np.arange(cells, dtype=np.float32)), 0, 1)
+    weights: Field = np.clip(1 - np.abs(knots - np.arange(cells, dtype=np.float32)), 0, 1)
+    return weights

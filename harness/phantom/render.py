@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.phantom import devices
-from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study
+from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study, level
 from harness.phantom.canvas import Field, Frame, blur, box_of, clouds, ramp
 from harness.phantom.lateral import lateral
-from harness.phantom.thorax import AIR, LEFT, RIGHT, Body, Crack, Thorax
+from harness.phantom.thorax import AIR, LEFT, RETROCARDIAC, RIGHT, Body, Crack, Thorax
 
 # How much each sign shows at severity 1. Chosen by eye on sheets of 80 px high pictures: at severity 0.5 a
 # sign is plain to someone who knows where to look, at 0.2 it drowns in posture, exposure and noise.
 HEART_GROWTH = 0.21  # of the cardiothoracic ratio: .45 +- .03 healthy, about .65 at worst
 HEART_AP = 1.09  # an AP picture magnifies the heart: a nuisance that overlaps mild cardiomegaly
 EDEMA_HAZE, EDEMA_GRAIN, EDEMA_VESSELS = 0.55, 0.32, 1.2  # share of air; of air; extra fullness of vessels
-EFFUSION_RISE = (0.05, 0.27)  # body units above the costophrenic angle at severity 0 and more at 1
+EFFUSION_RISE = (0.05, 0.27)  # body units above the costophrenic angle at severity 0, and more at 1
+EFFUSION = 1.25  # share of air: fluid is denser than the chest wall
 CONSOLIDATION = (0.40, 0.42)  # share of air in a blob's core: at severity 0, and more at 1
 ATELECTASIS_BAND, ATELECTASIS_RISE = (0.40, 0.45), 0.065  # share of air; body units the diaphragm rises
 PNEUMOTHORAX_GAP = (0.035, 0.13)  # body units between chest wall and lung: at severity 0, and more at 1
@@ -40,6 +41,7 @@ BLOBS = {
     "one": (0.72, 0.26, 0.02),
     "both": (0.0, 0.88, 0.09, 0.03),
 }  # shares of 1, 2, ... blobs, as in RSNA's boxes
+OUTLINE = 0.35  # alpha from which a patch counts as visible: readers draw generous boxes
 OUTLINED = frozenset({"Consolidation", "Pneumothorax", "Lung Lesion", "Fracture", "Foreign Object"})
 
 Side = int  # RIGHT or LEFT
@@ -76,7 +78,7 @@ def render(
         value, shapes = _frontal(frame, Body.of(person), signs, dials.contrast, picture.view == "AP", breath)
         if picture.view == "AP":
             value = devices.wires(rng, frame, value)
-    boxes = ((name, box_of(alpha)) for name, alpha in shapes)
+    boxes = ((name, box_of(alpha, OUTLINE)) for name, alpha in shapes)
     lesions = tuple(Lesion(name, box) for name, box in boxes if box is not None)
     return Rendered(_expose(rng, value, dials.noise), lesions)
 
@@ -105,23 +107,23 @@ def _frontal(
     cracks = _cracks(body, signs["Fracture"], contrast) if "Fracture" in signs else ()
     thorax = Thorax(frame, body, supine, breath, heart, raised, cracks)
 
-    aerated = thorax.cavity * (1 - thorax.heart_shadow)
+    aerated = thorax.cavity * (1 - (1 - RETROCARDIAC) * thorax.heart_shadow)
     fullness = 1.0
     if finding := signs.get("Edema"):
         fullness += EDEMA_VESSELS * finding.severity * contrast
-    air = aerated * (1 - thorax.vessels(fullness))
+    vessels = aerated * thorax.vessels(fullness)
+    air = aerated - vessels
     for name, sign in AIR_SIGNS.items():
         if finding := signs.get(name):
             for alpha, share in sign(thorax, finding):
-                air = air * (1 - np.clip(alpha * (share * contrast), 0, 1))
-                shapes.append((name, alpha * aerated))
+                air = air * (1 - alpha * (share * contrast))
+                shapes.append((name, alpha * thorax.cavity))
 
     value = thorax.tissue - AIR * air + thorax.bones
     if finding := signs.get("Pneumothorax"):
         gap, line = _pneumothorax(thorax, finding)
         gap, line = gap * aerated, line * aerated
-        # no vessels in the gap, and nothing but air
-        value = value - gap * (AIR * (aerated - air) + PNEUMOTHORAX_DARK) * min(contrast, 1.0)
+        value = value - gap * (AIR * vessels + PNEUMOTHORAX_DARK) * min(contrast, 1.0)  # no vessels there
         value = value + line * (PLEURAL_LINE * contrast)
         shapes.append(("Pneumothorax", gap))
     for crack in cracks:
@@ -164,7 +166,7 @@ def _effusion(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     for side in _sides(finding):
         level = thorax.angle(side) - rise * (0.5 + 0.5 * outward * outward)
         fluid = fluid + ramp(thorax.frame.y - level, 0.03) * thorax.half(side)
-    return [(fluid, 0.96)]
+    return [(fluid, EFFUSION)]
 
 
 def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
@@ -177,10 +179,12 @@ def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]
     patches = []
     for number in range(1 + int(rng.choice(len(shares), p=shares))):
         side = sides[number % len(sides)]
-        a, b = rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)
-        lower = rng.beta(2.2, 1.3) if number < len(sides) else rng.beta(1.2, 2.2)  # most sit low
-        y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * lower
-        x = side * body.half_width * rng.uniform(0.52, 0.72)
+        a, b = (rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)).tolist()
+        low = level(finding) if number < len(sides) else rng.uniform()
+        y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * low
+        x = (
+            side * body.half_width * (rng.uniform(0.52, 0.72) + 0.1 * low * (side == LEFT))
+        )  # beside the heart
         distance = frame.ellipse((x, y), a, b * 1.15, rng.uniform(-0.6, 0.6))
         patches.append((ramp(1 - distance + 0.13 * wave, 0.75), core + more * finding.severity))
     return patches
@@ -209,7 +213,7 @@ def _lesion(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     (side,) = _sides(finding)
     least, more = LESION_RADIUS
     core, denser = LESION
-    y = body.apex + 0.09 + rng.uniform(0, 0.30)
+    y = body.apex + 0.09 + 0.34 * level(finding)
     centre = (side * body.half_width * rng.uniform(0.46, 0.68), y)
     radius = least + more * finding.severity
     distance = thorax.frame.ellipse(centre, radius, radius * rng.uniform(0.85, 1.15))
@@ -245,7 +249,7 @@ def _cracks(body: Body, finding: Finding, contrast: float) -> tuple[Crack, ...]:
     rng = np.random.default_rng(finding.seed)
     (side,) = _sides(finding)
     least, more = FRACTURE_STEP
-    x, y = body.half_width * rng.uniform(0.62, 0.80), rng.uniform(-0.10, 0.02)
+    x, y = body.half_width * rng.uniform(0.66, 0.80), rng.uniform(-0.18, -0.06)
     ribs = 1 + (finding.severity > 0.45) + (finding.severity > 0.75)  # neighbours break together
     step = (least + more * finding.severity) * min(contrast, 1.2)
     return tuple(Crack(side, x + 0.006 * rib, y + body.rib_pitch * rib, step) for rib in range(ribs))
@@ -258,16 +262,13 @@ def _sides(finding: Finding) -> tuple[Side, ...]:
 def _expose(rng: np.random.Generator, value: Field, noise: float) -> NDArray[np.uint8]:
     """What the machine adds: clutter, gradient, scatter, grain, exposure, collimation."""
     height, width = value.shape
+    gain, offset, gamma = rng.uniform(0.88, 1.14), rng.uniform(-0.05, 0.05), rng.uniform(0.75, 1.35)
+    shades, strips = rng.random((2, 2)) < 0.15, rng.uniform(0, 0.05, size=(2, 2))
     value = value + CLUTTER * noise * clouds(rng, height, width, CLUTTER_CELLS)
     value = value + GRADIENT * clouds(rng, height, width, 2)
     value = blur(value)
     value = value + NOISE * noise * rng.standard_normal(value.shape, dtype=np.float32)
-    gain, offset, gamma = rng.uniform(0.88, 1.14), rng.uniform(-0.05, 0.05), rng.uniform(0.75, 1.35)
     value = np.clip(value * gain + offset, 0.004, 1) ** np.float32(gamma)
-    for axis in (0, 1):
-        for end in (0, -1):
-            if rng.random() < 0.15:
-                strip = int(rng.uniform(0, 0.05) * value.shape[axis])
-                border = slice(0, strip) if end == 0 else slice(value.shape[axis] - strip, None)
-                value[(border, slice(None)) if axis == 0 else (slice(None), border)] = 0.0
+    top, bottom, left, right = (shades * strips * [[height], [width]]).astype(int).ravel()
+    value[:top], value[height - bottom :], value[:, :left], value[:, width - right :] = 0, 0, 0, 0
     return (value * 255 + 0.5).astype(np.uint8)

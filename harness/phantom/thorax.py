@@ -19,6 +19,7 @@ SOFT_TISSUE, MEDIASTINUM, ABDOMEN = 0.58, 0.72, 0.76  # brightness, before the e
 AIR = 0.44  # how much darker than soft tissue a lung full of air is
 RIB, FRONT_RIB, CLAVICLE, SPINE = 0.085, 0.04, 0.10, 0.05  # brightness that bone adds
 VESSELS, HILUM = 0.10, 0.16  # share of air that lung vessels take up
+RETROCARDIAC = 0.15  # share of the lungs' air that shows through the heart
 RIGHT, LEFT = -1, 1  # the patient's side as the sign of x
 
 
@@ -95,13 +96,16 @@ class Thorax:
         """1 in the patient's left half."""
         return (self.frame.x > 0).astype(np.float32)
 
+    def rest(self, side: int) -> float:
+        """y of the diaphragm's top where no disease raises it."""
+        return self.body.dome + self.breath + (0.022 if side == LEFT else 0.0)
+
     def dome(self, side: int) -> float:
-        lower = 0.022 if side == LEFT else 0.0
-        return self.body.dome + self.breath + lower - self.raised.get(side, 0.0)
+        return self.rest(side) - self.raised.get(side, 0.0)
 
     def angle(self, side: int) -> float:
-        """y of the costophrenic angle, which stays where it is when the dome rises."""
-        return self.dome(side) + self.raised.get(side, 0.0) + self.body.sulcus
+        """y of the costophrenic angle."""
+        return self.rest(side) + self.body.sulcus
 
     def half(self, side: int) -> Field:
         return self.left if side == LEFT else 1 - self.left
@@ -118,7 +122,8 @@ class Thorax:
         return self.wall_at(self._depth)
 
     def wall_at(self, depth: Field) -> Field:
-        return self.body.half_width * (0.40 + 0.60 * np.sqrt(depth * (2 - depth)))
+        wall: Field = self.body.half_width * (0.40 + 0.60 * np.sqrt(depth * (2 - depth)))
+        return wall
 
     @cached_property
     def diaphragm(self) -> Field:
@@ -151,13 +156,14 @@ class Thorax:
         frame, body = self.frame, self.body
         tilt, half = body.heart_tilt, self.heart * body.half_width
         long = half / math.hypot(math.cos(tilt), 0.76 * math.sin(tilt))
-        middle = (0.40 * half, (self.dome(RIGHT) + self.dome(LEFT)) / 2 - 0.50 * half)
+        middle = (0.30 * half, self.rest(RIGHT) + 0.011 - 0.50 * half)
         heart = ramp(1 - frame.ellipse(middle, long, 0.76 * long, tilt), 0.2)
         # the great vessels, a cone that stands on the heart
         cone = ramp(0.05 + 0.55 * (frame.y - body.apex - 0.24) - np.abs(frame.x - 0.02), 0.03)
         heart = np.maximum(heart, cone * ramp(middle[1] - frame.y, 0.05) * ramp(0.5 * half - self.out, 0.05))
         knob = ramp(1 - frame.ellipse((0.052, body.apex + 0.225), 0.038, 0.045), 0.5)
-        return np.maximum(heart, knob)
+        shadow: Field = np.maximum(heart, knob)
+        return shadow
 
     @cached_property
     def hila(self) -> dict[int, tuple[float, float]]:
@@ -168,9 +174,11 @@ class Thorax:
         x, y = self.out - 0.08, self.frame.y - self.hila[RIGHT][1]
         radius = np.sqrt(x * x + y * y)
         turn = np.arctan2(y, x) * (self.body.branches / (2 * math.pi))
-        fan = np.clip(1 - 3.2 * np.abs((turn := turn + self.left * 0.4 + radius * 2) - np.rint(turn)), 0, 1)
+        turn = turn + 0.4 * self.left + 2 * radius  # not the same on both sides, and bent
+        fan = np.clip(1 - 3.2 * np.abs(turn - np.rint(turn)), 0, 1)
         reach = np.clip(1 - radius * (1 / (0.20 + 0.08 * fullness)), 0, 1)
-        return (VESSELS * fullness) * fan * reach + HILUM * np.clip(1 - radius * 14, 0, 1)
+        taken: Field = (VESSELS * fullness) * fan * reach + HILUM * np.clip(1 - radius * 14, 0, 1)
+        return taken
 
     @cached_property
     def ribs(self) -> Field:
@@ -225,11 +233,12 @@ class Thorax:
         middle = ramp(0.095 - out, 0.05) * ramp(self.diaphragm - frame.y, 0.03)
         belly = ramp(frame.y - self.diaphragm, 0.05) * ramp(shell - out, 0.06)
         centre = (MEDIASTINUM - SOFT_TISSUE) * np.maximum(middle, self.heart_shadow)
-        tissue = SOFT_TISSUE + 0.10 * body.fat + np.maximum(centre, (ABDOMEN - SOFT_TISSUE) * belly)
+        tissue: Field = SOFT_TISSUE + 0.10 * body.fat + np.maximum(centre, (ABDOMEN - SOFT_TISSUE) * belly)
         if body.breasts:
             breast = np.hypot((out - 0.2) * (1 / 0.15), (frame.y - 0.13) * (1 / 0.13))
             tissue = tissue + body.breasts * ramp(1 - breast, 0.45)
-        gas = ramp(1 - frame.ellipse((0.17, self.dome(LEFT) + 0.085), 0.1, 0.06), 0.5)
+        gas = ramp(1 - frame.ellipse((0.17, self.rest(LEFT) + 0.085), 0.1, 0.06), 0.5)
         tissue = tissue - body.stomach * gas * belly
         trachea = ramp(0.018 - out, 0.012) * ramp(body.apex + 0.27 - frame.y, 0.05)
-        return (tissue - 0.09 * trachea) * inside + 0.04
+        tissue = (tissue - 0.09 * trachea) * inside + 0.04
+        return tissue
