@@ -110,7 +110,7 @@ class Cohort:
         rng = self.stream("person", number)
         sex: Literal["F", "M"] = "F" if rng.random() < 0.45 else "M"
         age = int(np.clip(rng.normal(61, 18), 0, 90))
-        heart, infection, trauma = rng.normal(size=3) + [(age - 61) / 40, 0.0, (45 - age) / 60]
+        heart, infection, trauma = rng.normal(size=3) + np.array([(age - 61) / 40, 0.0, (45 - age) / 60])
         studies = 1 + int(rng.geometric(0.6) - 1 if rng.random() < 0.5 else 0)
         return Person(
             number,
@@ -143,6 +143,15 @@ class Cohort:
             views.append("LATERAL")
         pictures = tuple(Picture(index, view, _seed(rng)) for index, view in enumerate(views, start=1))
         return Study(number, findings, _statements(findings, rng), pictures, _seed(rng))
+
+
+DEVICES = ("central line", "endotracheal tube", "enteric tube", "pacemaker", "chest tube")
+
+
+def devices(finding: Finding) -> tuple[str, ...]:
+    """Which devices a finding of "Support Devices" stands for: more of them the more severe it is."""
+    order = np.random.default_rng(finding.seed).permutation(DEVICES).tolist()
+    return tuple(order[: 1 + (finding.severity > 0.45) + (finding.severity > 0.75)])
 
 
 def _chance(name: str, burdens: tuple[float, float, float]) -> float:
