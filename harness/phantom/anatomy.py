@@ -145,6 +145,11 @@ class Cohort:
         return Study(number, findings, _statements(findings, rng), pictures, _seed(rng))
 
 
+def level(finding: Finding) -> float:
+    """How far down its lung the finding's first patch lies, 0 top .. 1 base: most of them lie low."""
+    return float(np.random.default_rng(finding.seed).beta(2.0, 1.3))
+
+
 DEVICES = ("central line", "endotracheal tube", "enteric tube", "pacemaker", "chest tube")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.phantom import devices
-from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study
+from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study, level
 from harness.phantom.canvas import Field, Frame, blur, box_of, clouds, ramp
 from harness.phantom.lateral import lateral
 from harness.phantom.thorax import AIR, LEFT, RIGHT, Body, Crack, Thorax
@@ -180,8 +180,8 @@ def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]
     for number in range(1 + int(rng.choice(len(shares), p=shares))):
         side = sides[number % len(sides)]
         a, b = (rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)).tolist()
-        lower = rng.beta(2.2, 1.3) if number < len(sides) else rng.beta(1.2, 2.2)  # most sit low
-        y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * lower
+        low = level(finding) if number < len(sides) else rng.uniform()
+        y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * low
         x = side * body.half_width * rng.uniform(0.52, 0.72)
         distance = frame.ellipse((x, y), a, b * 1.15, rng.uniform(-0.6, 0.6))
         patches.append((ramp(1 - distance + 0.13 * wave, 0.75), core + more * finding.severity))
@@ -211,7 +211,7 @@ def _lesion(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     (side,) = _sides(finding)
     least, more = LESION_RADIUS
     core, denser = LESION
-    y = body.apex + 0.09 + rng.uniform(0, 0.30)
+    y = body.apex + 0.09 + 0.34 * level(finding)
     centre = (side * body.half_width * rng.uniform(0.46, 0.68), y)
     radius = least + more * finding.severity
     distance = thorax.frame.ellipse(centre, radius, radius * rng.uniform(0.85, 1.15))
@@ -260,16 +260,13 @@ def _sides(finding: Finding) -> tuple[Side, ...]:
 def _expose(rng: np.random.Generator, value: Field, noise: float) -> NDArray[np.uint8]:
     """What the machine adds: clutter, gradient, scatter, grain, exposure, collimation."""
     height, width = value.shape
+    gain, offset, gamma = rng.uniform(0.88, 1.14), rng.uniform(-0.05, 0.05), rng.uniform(0.75, 1.35)
+    shades, strips = rng.random((2, 2)) < 0.15, rng.uniform(0, 0.05, size=(2, 2))
     value = value + CLUTTER * noise * clouds(rng, height, width, CLUTTER_CELLS)
     value = value + GRADIENT * clouds(rng, height, width, 2)
     value = blur(value)
     value = value + NOISE * noise * rng.standard_normal(value.shape, dtype=np.float32)
-    gain, offset, gamma = rng.uniform(0.88, 1.14), rng.uniform(-0.05, 0.05), rng.uniform(0.75, 1.35)
     value = np.clip(value * gain + offset, 0.004, 1) ** np.float32(gamma)
-    for axis in (0, 1):
-        for end in (0, -1):
-            if rng.random() < 0.15:
-                strip = int(rng.uniform(0, 0.05) * value.shape[axis])
-                border = slice(0, strip) if end == 0 else slice(value.shape[axis] - strip, None)
-                value[(border, slice(None)) if axis == 0 else (slice(None), border)] = 0.0
+    top, bottom, left, right = (shades * strips * [[height], [width]]).astype(int).ravel()
+    value[:top], value[height - bottom :], value[:, :left], value[:, width - right :] = 0, 0, 0, 0
     return (value * 255 + 0.5).astype(np.uint8)
