@@ -8,11 +8,17 @@ read them, and counts of the label file in torchxrayvision.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
+from harness.phantom.render import render
+from tasks._phantoms import save_jpeg, write_csv
 from tasks._tables import finish, label_columns, numbers, read_cells, refuse, translate
 
 CARD = DatasetCard(
@@ -113,3 +119,94 @@ def _paths(root: Path, ids: pd.Series) -> pd.Series:
     home = {person.name: f"{person}/" for batch in batches for person in batch.iterdir()}
     pieces = ids.str.extract(r"^train/(patient\d+)/(.*)$")
     return (pieces[0].map(home) + pieces[1]).fillna(paths)
+
+
+# --- the phantom -------------------------------------------------------------------------------------
+
+RELEASE = "CheXpert-v1.0-small"  # what the phantom's `Path` cells begin with
+FILED_AS_LL, UNKNOWN_SEX = 1, 2  # persons whose rows show the oddities of the official file
+
+
+def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
+    """Every fourth person is in the valid part, labelled with what is truly there; the others are labelled
+    with what their reports say. Patients are numbered from 90001, above every official one."""
+    valid = _valid_persons(cohort)
+    write_person = partial(_write_person, root, cohort, valid)
+    pictures = draw(cohort, write_person, workers=workers, label="drawing CheXpert")
+    for part in ("train", "valid"):
+        rows = [picture.cells for picture in pictures if picture.image_id.startswith(part)]
+        write_csv(root / f"{part}.csv", HEADER, rows)
+    stamp(root, cohort, {picture.image_id: picture.truth for picture in pictures})
+
+
+class _Written(NamedTuple):
+    image_id: str
+    cells: list[str]
+    truth: dict[str, object]
+
+
+def _write_person(root: Path, cohort: Cohort, valid: Set[int], person: Person) -> list[_Written]:
+    part = "valid" if person.number in valid else "train"
+    return [
+        _write_picture(root, cohort, part, person, study, picture)
+        for study in person.studies
+        for picture in study.pictures
+    ]
+
+
+def _write_picture(
+    root: Path, cohort: Cohort, part: str, person: Person, study: Study, picture: Picture
+) -> _Written:
+    side = "lateral" if picture.view == "LATERAL" else "frontal"
+    image_id = f"{part}/patient9{person.number:04d}/study{study.number}/view{picture.number}_{side}.jpg"
+    height, width = cohort.size
+    drawn = render(person, study, picture, height=height, width=width, dials=cohort.dials)
+    save_jpeg(root / image_id, drawn.pixels)
+    unknown = person.number == UNKNOWN_SEX
+    first = study.number == picture.number == 1
+    labels = true_labels(study) if part == "valid" else stated_labels(cohort, person, study)
+    cells = [
+        f"{RELEASE}/{image_id}",
+        "Unknown" if unknown else {"F": "Female", "M": "Male"}[person.sex],
+        "0" if unknown else str(person.age),
+        side.capitalize(),
+        "LL" if person.number == FILED_AS_LL and first else "" if side == "lateral" else picture.view,
+        *(f"{labels[name]:.1f}" if name in labels else "" for name in LABELS),
+    ]
+    return _Written(image_id, cells, truth(person, study, picture, drawn))
+
+
+def stated_labels(cohort: Cohort, person: Person, study: Study) -> dict[str, int]:
+    """What the labeller made of the report; at `label_noise`, that share of its 1s and of its 0s and blanks
+    is exchanged."""
+    rng = cohort.stream("label noise", person.number, study.number)
+    labels = dict(study.statements)
+    for name, chance in zip(LABELS, rng.random(len(LABELS)), strict=True):
+        if chance < cohort.dials.label_noise and labels.get(name) != -1:
+            labels[name] = 0 if labels.get(name) == 1 else 1
+    return labels
+
+
+def true_labels(study: Study) -> dict[str, int]:
+    """0 or 1 for every label, as a radiologist with the truth in hand would fill the form."""
+    present = {name for name in LABELS if study.has(name)}
+    if present & {"Consolidation", "Atelectasis", "Edema", "Lung Lesion"}:
+        present.add("Lung Opacity")
+    if "Cardiomegaly" in present:
+        present.add("Enlarged Cardiomediastinum")
+    if study.statements.get("Pneumonia") == 1:  # a cause, not a sign: only the reader can know
+        present.add("Pneumonia")
+    if not present - {"Support Devices"}:
+        present.add("No Finding")
+    return {name: int(name in present) for name in LABELS}
+
+
+def _valid_persons(cohort: Cohort) -> Set[int]:
+    """Every fourth person, and for each scored class that none of them has, the first who has it."""
+    people = list(cohort.people())
+    valid = {person.number for person in people if person.number % 4 == 0}
+    for name in CARD.tasks[0].labels:
+        having = [person.number for person in people if any(study.has(name) for study in person.studies)]
+        if having and valid.isdisjoint(having):
+            valid.add(having[0])
+    return valid

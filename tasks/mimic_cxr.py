@@ -7,12 +7,18 @@ pages of both, and MIT-LCP's code for the reports.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from harness.contracts import DatasetCard, PhantomSize, Split, Variant
 from harness.errors import DataError
+from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth
+from harness.phantom.render import render
+from tasks._phantoms import save_jpeg, write_csv
 from tasks._reports import Report, parse
 from tasks._tables import (
     find_csv,
@@ -77,6 +83,8 @@ METADATA = (
     "PatientOrientationCodeSequence_CodeMeaning",
 )
 VIEWS = ("PA", "AP", "LATERAL", "LL", "RL")  # rarer ones count as unknown
+SPLIT_HEADER = ("dicom_id", "study_id", "subject_id", "split")
+LABEL_HEADER = ("subject_id", "study_id", *LABELS)
 SPLITS = ("train", "validate", "test")
 REPORT_TREES = (
     ".",
@@ -136,7 +144,7 @@ def _reports(root: Path, studies: pd.Series) -> dict[str, Report]:
 
 def _splits(root: Path, images: pd.Series, metadata_csv: Path) -> pd.Series:
     path = find_csv(root, "mimic-cxr-2.0.0-split.csv")
-    rows = read_cells(path, ("dicom_id", "study_id", "subject_id", "split"))
+    rows = read_cells(path, SPLIT_HEADER)
     refuse(rows["dicom_id"], rows["dicom_id"].duplicated(), path, "occurs twice")
     parts = translate(rows["split"], {name: name for name in SPLITS}, path).set_axis(rows["dicom_id"])
     refuse(images, ~images.isin(parts.index), metadata_csv, f"has no row in {path.name}")
@@ -146,6 +154,101 @@ def _splits(root: Path, images: pd.Series, metadata_csv: Path) -> pd.Series:
 def _labels(root: Path) -> pd.DataFrame:
     """`label:NAME` by study id. A few studies have none: the labeller found no text in them."""
     path = find_csv(root, "mimic-cxr-2.0.0-chexpert.csv")
-    rows = read_cells(path, ("subject_id", "study_id", *LABELS))
+    rows = read_cells(path, LABEL_HEADER)
     refuse(rows["study_id"], rows["study_id"].duplicated(), path, "occurs twice")
     return pd.DataFrame(label_columns(rows, LABELS, path)).set_axis(rows["study_id"])
+
+
+# --- the phantom -------------------------------------------------------------------------------------
+
+BLANK_VIEW = 1  # person whose first picture has no ViewPosition
+PROCEDURES = {"PA": "CHEST (PA AND LAT)", "AP": "CHEST (PORTABLE AP)", "LATERAL": "CHEST (PA AND LAT)"}
+DIRECTIONS = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
+
+
+def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
+    """Of twenty persons one is in the test and one in the validation part. Subjects are numbered from
+    19999001 and studies from 59999001; past 999 they have nine digits, as no real one has."""
+    studies = draw(cohort, partial(_write_person, root, cohort), workers=workers, label="drawing MIMIC-CXR")
+    pictures = [picture for study in studies for picture in study.pictures]
+    tables = {
+        "metadata": (METADATA, [picture.metadata for picture in pictures]),
+        "split": (SPLIT_HEADER, [picture.split for picture in pictures]),
+        "chexpert": (LABEL_HEADER, [study.labels for study in studies]),
+        "negbio": (LABEL_HEADER, [study.labels for study in studies]),  # the other labeller agrees
+    }
+    for name, (header, rows) in tables.items():
+        write_csv(root / f"mimic-cxr-2.0.0-{name}.csv.gz", header, rows)
+    stamp(root, cohort, {picture.image_id: picture.truth for picture in pictures})
+
+
+class _Picture(NamedTuple):
+    image_id: str
+    metadata: list[object]  # cells of each table
+    split: list[object]
+    truth: dict[str, object]
+
+
+class _Study(NamedTuple):
+    labels: list[object]  # cells
+    pictures: list[_Picture]
+
+
+def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Study]:
+    return [_write_study(root, cohort, person, study) for study in person.studies]
+
+
+def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _Study:
+    subject_id = f"19999{person.number:03d}"
+    study_id = f"59999{4 * (person.number - 1) + study.number:03d}"  # nobody has more than four
+    folder = root / f"files/p{subject_id[:2]}/p{subject_id}/s{study_id}"
+    rng = np.random.default_rng(study.seed)
+    folder.mkdir(parents=True)
+    text = report.mimic_text(report.write(person, study, rng), rng)
+    folder.with_suffix(".txt").write_text(text, encoding="utf-8", newline="\n")
+    cells = (f"{study.statements[name]:.1f}" if name in study.statements else "" for name in LABELS)
+    return _Study(
+        [subject_id, study_id, *cells],
+        [
+            _write_picture(folder, cohort, subject_id, study_id, person, study, picture)
+            for picture in study.pictures
+        ],
+    )
+
+
+def _write_picture(
+    folder: Path,
+    cohort: Cohort,
+    subject_id: str,
+    study_id: str,
+    person: Person,
+    study: Study,
+    picture: Picture,
+) -> _Picture:
+    rng = cohort.stream("file", person.number, study.number, picture.number)
+    image_id = "-".join(rng.bytes(4).hex() for _ in range(5))
+    height, width = cohort.size
+    drawn = render(person, study, picture, height=height, width=width, dials=cohort.dials)
+    save_jpeg(folder / f"{image_id}.jpg", drawn.pixels)
+    blank = person.number == BLANK_VIEW and study.number == picture.number == 1
+    metadata = {
+        "dicom_id": image_id,
+        "subject_id": subject_id,
+        "study_id": study_id,
+        "PerformedProcedureStepDescription": PROCEDURES[picture.view],
+        "ViewPosition": "" if blank else picture.view,
+        "Rows": height,
+        "Columns": width,
+        "StudyDate": f"{2180 + study.number}0506",  # shifted into the future, as the official dates
+        "StudyTime": f"{rng.integers(24):02d}{rng.integers(60):02d}14.531",
+        "ProcedureCodeSequence_CodeMeaning": PROCEDURES[picture.view],
+        "ViewCodeSequence_CodeMeaning": DIRECTIONS[picture.view],
+        "PatientOrientationCodeSequence_CodeMeaning": "Recumbent" if picture.view == "AP" else "Erect",
+    }
+    split = {0: "test", 10: "validate"}.get(person.number % 20, "train")
+    return _Picture(
+        image_id,
+        [metadata[name] for name in METADATA],
+        [image_id, study_id, subject_id, split],
+        truth(person, study, picture, drawn),
+    )

@@ -8,16 +8,19 @@ label and header files as torchxrayvision keeps them, which also holds the map, 
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
-from harness.errors import BadTable, UnreadableImage
+from harness.errors import BadTable
+from harness.phantom import Cohort, Person, Study, draw, stamp, truth
+from harness.phantom.render import render
+from tasks._dicom import Encoding, read_header, save_dicom
+from tasks._phantoms import write_csv
 from tasks._tables import finish, numbers, read_cells, read_files, refuse, refuse_files, translate
 
 CARD = DatasetCard(
@@ -45,9 +48,8 @@ CARD = DatasetCard(
 LABEL_HEADER = ("patientId", "x", "y", "width", "height", "Target")
 CLASS_HEADER = ("patientId", "class")
 MAP_HEADER = ("patientId", "nih_image", "nih_patient")
+SUBMISSION_HEADER = ("patientId", "PredictionString")
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
-HEADER_FIELDS = ["Rows", "Columns", "ViewPosition", "PatientSex", "PatientAge"]
-OLDEST = 120  # years; the challenge has five ages between 148 and 155
 
 
 def read(root: Path) -> pd.DataFrame:
@@ -116,24 +118,6 @@ def read_classes(path: Path, pneumonia: pd.Series) -> pd.Series:
     return (kinds == "Normal").groupby(ids).first().astype("Int8")
 
 
-def read_header(path: Path) -> dict[str, object]:
-    """What the DICOM header says about the person and the picture. Raises UnreadableImage."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_FIELDS)
-        height, width = int(header.Rows), int(header.Columns)
-    except (InvalidDicomError, AttributeError, EOFError) as error:
-        raise UnreadableImage(f"{path} has no readable DICOM header: {error}. Restore the file") from error
-    age = re.fullmatch(r"(\d+)Y?", str(header.get("PatientAge", "")))
-    years = float(age[1]) if age else math.nan
-    return {
-        "view": _one_of(("PA", "AP"), header.get("ViewPosition")),
-        "sex": _one_of(("F", "M"), header.get("PatientSex")),
-        "age": years if years <= OLDEST else math.nan,
-        "height": height,
-        "width": width,
-    }
-
-
 def read_persons(root: Path, images: pd.Index) -> pd.Series | None:
     """NIH patient of each image, as ChestX-ray14 writes it; None when no map lies in or beside `root`."""
     for folder in (root, root.parent):
@@ -171,5 +155,77 @@ def _check_boxes(boxes: pd.Series, headers: pd.DataFrame, path: Path) -> None:
                 )
 
 
-def _one_of(known: tuple[str, ...], value: object) -> str:
-    return str(value) if value in known else ""
+# --- the phantom -------------------------------------------------------------------------------------
+
+ENCODINGS: Mapping[int, Encoding] = {1: "inverted", 2: "12 bit", 3: "raw", 7: "raw", 11: "raw"}
+IMPOSSIBLE_AGE, UNLABELLED = 3, 4
+"""Persons whose first picture is not a JPEG, shows an age of 148, or is of the challenge's test part."""
+
+
+def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
+    """One picture per study, with boxes around its consolidations, in the pixels of its own header. The map
+    to the persons lies in the folder. No label noise: radiologists drew the boxes."""
+    for part in ("train", "test"):
+        (root / f"stage_2_{part}_images").mkdir()
+    images = draw(cohort, partial(_write_person, root, cohort), workers=workers, label="drawing RSNA")
+    images.sort(key=lambda image: image.image_id)
+    train = [image for image in images if image.part == "train"]
+    test = [image.image_id for image in images if image.part == "test"]
+    tables: dict[str, tuple[Sequence[str], list[list[object]]]] = {
+        "stage_2_train_labels": (LABEL_HEADER, [row for image in train for row in image.labels]),
+        "stage_2_detailed_class_info": (CLASS_HEADER, [row for image in train for row in image.classes]),
+        "stage_2_sample_submission": (SUBMISSION_HEADER, [[name, "0.5 0 0 100 100"] for name in test]),
+        "rsna_person_map": (MAP_HEADER, [image.person for image in images]),
+    }
+    for name, (header, rows) in tables.items():
+        write_csv(root / f"{name}.csv", header, rows)
+    stamp(root, cohort, {image.image_id: image.truth for image in images})
+
+
+class _Written(NamedTuple):
+    image_id: str
+    part: str
+    labels: list[list[object]]  # rows of each table
+    classes: list[list[object]]
+    person: list[object]
+    truth: dict[str, object]
+
+
+def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Written]:
+    return [_write_study(root, cohort, person, study) for study in person.studies]
+
+
+def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _Written:
+    rng = cohort.stream("file", person.number, study.number)
+    picture = study.pictures[0]  # the frontal one
+    height, width = cohort.size
+    drawn = render(person, study, picture, height=height, width=width, dials=cohort.dials)
+    first = study.number == 1
+    part = "test" if first and person.number == UNLABELLED else "train"
+    image_id = f"{rng.bytes(4).hex()}-0000-4000-8000-{rng.bytes(6).hex()}"
+    save_dicom(
+        root / f"stage_2_{part}_images" / f"{image_id}.dcm",
+        drawn.pixels,
+        person=image_id,
+        view=picture.view,
+        sex=person.sex,
+        age="148" if first and person.number == IMPOSSIBLE_AGE else str(person.age),
+        encoding=ENCODINGS.get(person.number, "jpeg") if first else "jpeg",
+    )
+    boxes = dict.fromkeys(lesion.box for lesion in drawn.lesions if lesion.name == "Consolidation")
+    labels: list[list[object]] = [
+        [image_id, f"{x0:.1f}", f"{y0:.1f}", f"{x1 - x0:.1f}", f"{y1 - y0:.1f}", 1]
+        for x0, y0, x1, y1 in boxes
+    ]
+    labels = labels or [[image_id, "", "", "", "", 0]]
+    ill = {finding.name for finding in study.findings} - {"Support Devices", "Foreign Object"}
+    kind = "Lung Opacity" if boxes else "No Lung Opacity / Not Normal" if ill else "Normal"
+    nih_patient = 90_000 + person.number  # above every real one
+    return _Written(
+        image_id,
+        part,
+        labels,
+        [[image_id, kind] for _ in labels],
+        [image_id, f"{nih_patient:08d}_{study.number:03d}.png", nih_patient],
+        truth(person, study, picture, drawn),
+    )

@@ -103,7 +103,7 @@ def _section(header: str, text: str) -> list[str]:
     """Lines of one section and the blank one after it; long sections start below their header."""
     above = header in ("FINDINGS", "IMPRESSION", "IMPRESSON", "FINDINGS AND IMPRESSION")
     body = text if above or not header else f"{header}:  {text}"
-    wrapped = [f" {line}" for line in textwrap.wrap(body, LINE - 1)]
+    wrapped = [f" {line}" for line in textwrap.wrap(body, LINE - 1, break_on_hyphens=False)]
     return [*([f" {header}: ", " "] if above else []), *wrapped, " "]
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from harness.contracts import TABLE_COLUMNS
 from harness.errors import BadTable, DataError
+from harness.phantom import STAMP, Cohort, Dials
+from harness.phantom.render import render
 from tasks import chexpert
 
 HEADER = (
@@ -147,3 +155,101 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (root / "valid.csv").unlink()
     with pytest.raises(DataError, match=r"valid.csv does not exist"):
         chexpert.read(root)
+
+
+# --- the phantom -------------------------------------------------------------------------------------
+
+
+UNREPORTED = {"Support Devices", "Foreign Object"}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
+    cohort = Cohort("chexpert", 40, seed=0, size=(64, 78))
+    root = tmp_path_factory.mktemp("chexpert")
+    chexpert.write_phantom(root, cohort, workers=1)
+    return cohort, root
+
+
+def test_the_phantom_reads_back_as_what_was_said_and_what_is_true(phantom: tuple[Cohort, Path]) -> None:
+    cohort, root = phantom
+    table = chexpert.read(root)
+    rows = iter(table.sort_values(["person_id", "image_id"]).to_dict("records"))
+    for person in cohort.people():
+        for study in person.studies:
+            for picture in study.pictures:
+                row = next(rows)
+                assert row["study_id"] == f"patient9{person.number:04d}/study{study.number}"
+                assert row["frontal"] == (picture.view != "LATERAL")
+                if person.number > 2:  # the first two show oddities
+                    assert (row["view"], row["sex"], row["age"]) == (picture.view, person.sex, person.age)
+                labels = {name: row[f"label:{name}"] for name in chexpert.LABELS}
+                if row["split"] == "train":
+                    said = {name: value for name, value in labels.items() if not pd.isna(value)}
+                    assert said == study.statements
+                else:
+                    assert set(labels.values()) <= {0, 1}
+                    assert all(labels[name] == study.has(name) for name in chexpert.CARD.tasks[0].labels)
+                    assert labels["No Finding"] == (not {found.name for found in study.findings} - UNREPORTED)
+                drawn = render(person, study, picture, height=64, width=78, dials=cohort.dials)
+                with Image.open(row["path"]) as image:
+                    assert np.abs(np.asarray(image, int) - drawn.pixels).mean() < 3  # what a JPEG loses
+    assert next(rows, None) is None
+    assert set(table["image_id"]) == set(json.loads((root / STAMP).read_text())["images"])
+
+
+def test_the_phantom_shows_the_oddities_of_the_official_files(phantom: tuple[Cohort, Path]) -> None:
+    table = chexpert.read(phantom[1])
+    assert (table["view"] == "LL").sum() == 1
+    assert set(table.loc[table["sex"] == "", "age"]) == {0}
+    assert table.groupby("person_id")["study_id"].nunique().max() > 1
+    for part in ("train", "valid"):
+        text = (phantom[1] / f"{part}.csv").read_text()
+        assert text.splitlines()[0] == HEADER
+        assert all(",," in line for line in text.splitlines() if "lateral" in line)  # no AP or PA
+    assert set(re.findall(r"-?\d\.\d", (phantom[1] / "train.csv").read_text()[len(HEADER) :])) >= {
+        "1.0",
+        "0.0",
+        "-1.0",
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_valid_is_about_a_quarter_and_has_every_class_that_there_is(tmp_path: Path, seed: int) -> None:
+    cohort = Cohort("chexpert", 20, seed, size=(16, 20))
+    chexpert.write_phantom(tmp_path, cohort, workers=1)
+    table = chexpert.read(tmp_path)
+    persons = table.groupby("person_id")["split"].first()
+    assert 5 <= (persons == "valid").sum() <= 8
+    valid = table[(table["split"] == "valid") & table["frontal"]]
+    studies = [study for person in cohort.people() for study in person.studies]
+    for name in chexpert.CARD.tasks[0].labels:
+        assert valid[f"label:{name}"].any() == any(study.has(name) for study in studies)
+
+
+def test_label_noise_exchanges_its_share_of_what_is_not_hedged() -> None:
+    cohort = Cohort("chexpert", 400, seed=0, size=(16, 20), dials=Dials(label_noise=0.2))
+    kept = flipped = 0
+    for person in cohort.people():
+        for study in person.studies:
+            noisy = chexpert.stated_labels(cohort, person, study)
+            for name in chexpert.LABELS:
+                before, after = study.statements.get(name, 0), noisy.get(name, 0)
+                if before == -1:
+                    assert after == -1
+                elif before == after:
+                    kept += 1
+                else:
+                    flipped += 1
+    assert flipped / (kept + flipped) == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / (kept + flipped)))
+
+
+def test_the_demo_has_pure_cases_of_every_scored_class_for_zero_shot_sets() -> None:
+    """As the 5x200 sets are cut: one label 1, the twelve others 0 or blank."""
+    size = chexpert.CARD.phantom["demo"]
+    pure: Counter[str] = Counter()
+    for person in Cohort("chexpert", size.persons, 0, (size.height, size.width)).people():
+        for study in person.studies:
+            stated = {name for name, value in study.statements.items() if value and name != "No Finding"}
+            pure.update(stated if len(stated) == 1 and study.statements[min(stated)] == 1 else ())
+    assert all(pure[name] >= 8 for name in chexpert.CARD.tasks[0].labels), pure

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from harness.contracts import TABLE_COLUMNS
 from harness.errors import BadTable, DataError
+from harness.phantom import STAMP, Cohort, report
 from tasks import mimic_cxr
+from tasks._reports import parse
 
 FRONTAL, LATERAL, OTHER = (f"{digit * 8}-00000000-00000000-00000000-00000000" for digit in "abc")
 FILES = {
@@ -142,3 +147,81 @@ def test_missing_files_are_named(root: Path) -> None:
     (root / "mimic-cxr-2.0.0-metadata.csv").unlink()
     with pytest.raises(DataError, match=r"has no mimic-cxr-2.0.0-metadata.csv"):
         mimic_cxr.read(root)
+
+
+# --- the phantom -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
+    cohort = Cohort("mimic_cxr", 40, seed=0, size=(64, 52))
+    root = tmp_path_factory.mktemp("mimic")
+    mimic_cxr.write_phantom(root, cohort, workers=1)
+    return cohort, root
+
+
+def test_the_phantom_reads_back_as_written(phantom: tuple[Cohort, Path]) -> None:
+    cohort, root = phantom
+    table = mimic_cxr.read(root)
+    stamp = json.loads((root / STAMP).read_text())["images"]
+    assert set(table["image_id"]) == set(stamp)
+    whole = seen = 0
+    for person in cohort.people():
+        for study in person.studies:
+            rows = table[table["study_id"] == f"59999{4 * (person.number - 1) + study.number:03d}"]
+            assert set(rows["person_id"]) == {f"19999{person.number:03d}"}
+            assert sorted(stamp[image]["view"] for image in rows["image_id"]) == sorted(
+                picture.view for picture in study.pictures
+            )
+            for row in rows.to_dict("records"):
+                said = {
+                    name: row[f"label:{name}"]
+                    for name in mimic_cxr.LABELS
+                    if not pd.isna(row[f"label:{name}"])
+                }
+                assert said == study.statements
+                written = report.write(person, study, np.random.default_rng(study.seed))
+                both = (written.findings, written.impression)
+                whole += (row["findings"], row["impression"]) == both
+                assert (row["findings"], row["impression"]) in {
+                    both,
+                    ("", both[1]),
+                    (both[0], ""),
+                    (" ".join(both), ""),
+                }
+                seen += 1
+    assert seen == len(table)
+    assert whole > 0.7 * seen  # most reports have both sections
+
+
+@pytest.mark.parametrize("layout", report.LAYOUTS)
+def test_every_layout_of_a_report_is_understood(layout: str) -> None:
+    for person in Cohort("mimic_cxr", 30, seed=1, size=(64, 52)).people():
+        rng = np.random.default_rng(person.seed)
+        written = report.write(person, person.studies[0], rng)
+        both = (written.findings, written.impression)
+        expected = {
+            "no findings": ("", both[1]),
+            "no impression": (both[0], ""),
+            "no headers": (" ".join(both), ""),
+            "joint": (" ".join(both), ""),
+        }.get(layout, both)
+        assert parse(report.mimic_text(written, rng, layout=layout)) == expected
+
+
+def test_the_phantom_keeps_the_official_layout(phantom: tuple[Cohort, Path]) -> None:
+    root = phantom[1]
+    table = mimic_cxr.read(root)
+    for name in ("metadata", "split", "chexpert"):
+        with gzip.open(root / f"mimic-cxr-2.0.0-{name}.csv.gz", "rt") as file:
+            assert file.readline() == FILES[f"mimic-cxr-2.0.0-{name}.csv"].splitlines(keepends=True)[0]
+    assert (
+        table["path"]
+        .str.fullmatch(rf"{root}/files/p19/p19999\d+/s59999\d+/([0-9a-f]{{8}}-){{4}}[0-9a-f]{{8}}.jpg")
+        .all()
+    )
+    assert (table["view"] == "").sum() == 1
+    assert table.groupby("study_id")["view"].agg(set).map(len).max() == 2  # with a lateral
+    parts = table.groupby("person_id")["split"].agg(set)
+    assert (parts.map(len) == 1).all()
+    assert Counter(min(part) for part in parts) == {"train": 36, "validate": 2, "test": 2}

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
 import zipfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
+from pydicom.pixels import apply_modality_lut
 
 from harness.contracts import TABLE_COLUMNS
 from harness.errors import BadTable, DataError, UnreadableImage
+from harness.phantom import STAMP, Cohort
+from harness.phantom.render import render
 from tasks import rsna
 
 LABELS, CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
@@ -174,3 +180,86 @@ def test_a_person_map_with_gaps_is_refused(copy: Path, person_map: Path) -> None
     edit(person_map, TWO_BOXES, "nobody")
     with pytest.raises(BadTable, match=f"no person for 1 images, {TWO_BOXES} among them"):
         rsna.read(copy)
+
+
+# --- the phantom -------------------------------------------------------------------------------------
+
+
+UNREPORTED = {"Support Devices", "Foreign Object"}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
+    cohort = Cohort("rsna", 60, seed=0, size=(96, 96))
+    root = tmp_path_factory.mktemp("rsna")
+    rsna.write_phantom(root, cohort, workers=1)
+    return cohort, root
+
+
+def test_the_phantom_reads_back_to_the_pixel(phantom: tuple[Cohort, Path]) -> None:
+    cohort, root = phantom
+    table = rsna.read(root).set_index("image_id")
+    stamp = json.loads((root / STAMP).read_text())["images"]
+    found = {(truth["person"], truth["study"]): image for image, truth in stamp.items()}
+    for person in cohort.people():
+        for study in person.studies:
+            image_id = found.pop((person.number, study.number))
+            if (person.number, study.number) == (4, 1):
+                continue  # of the challenge's test part
+            row = table.loc[image_id]
+            picture = study.pictures[0]
+            drawn = render(person, study, picture, height=96, width=96, dials=cohort.dials)
+            assert row["boxes"] == [lesion.box for lesion in drawn.lesions if lesion.name == "Consolidation"]
+            assert row["label:Pneumonia"] == bool(row["boxes"])
+            assert row["label:Normal"] == (not {item.name for item in study.findings} - UNREPORTED)
+            assert row["person_id"] == f"{90_000 + person.number:08d}"
+            assert (row["view"], row["sex"]) == (picture.view, person.sex)
+            assert row["age"] == person.age or (person.number == 3 and math.isnan(row["age"]))
+            shown = grey(pydicom.dcmread(row["path"]))
+            assert np.abs(shown - drawn.pixels).mean() < 3  # what a JPEG loses
+    assert not found
+    counts = set(table["boxes"].map(len))
+    assert counts >= {0, 1, 2, 3}
+
+
+def grey(file: pydicom.Dataset) -> np.ndarray:
+    values = apply_modality_lut(file.pixel_array, file).astype(float)
+    return 255 - values if file.PhotometricInterpretation == "MONOCHROME1" else values
+
+
+def test_the_phantom_has_the_challenges_files_and_every_encoding(phantom: tuple[Cohort, Path]) -> None:
+    root = phantom[1]
+    assert {path.name for path in root.iterdir()} == {
+        "PHANTOM.json",
+        "rsna_person_map.csv",
+        "stage_2_detailed_class_info.csv",
+        "stage_2_sample_submission.csv",
+        "stage_2_test_images",
+        "stage_2_train_images",
+        "stage_2_train_labels.csv",
+    }
+    labels = (root / LABELS).read_text().splitlines()
+    assert labels[0] == "patientId,x,y,width,height,Target"
+    row = re.compile(r"[0-9a-f]{8}-0000-4000-8000-[0-9a-f]{12},(,,,,0|(\d+\.0,){4}1)")
+    assert all(row.fullmatch(line) for line in labels[1:])
+    classes = (root / CLASSES).read_text().splitlines()
+    assert len(classes) == len(labels) and {line.split(",")[1] for line in classes[1:]} == set(rsna.CLASSES)
+    files = [
+        pydicom.dcmread(path, stop_before_pixels=True) for path in root.glob("stage_2_train_images/*.dcm")
+    ]
+    assert all(file.PatientID == Path(str(file.filename)).stem for file in files)
+    assert len(files) == len(rsna.read(root)) < sum(len(person.studies) for person in phantom[0].people())
+    kinds = Counter(
+        (file.file_meta.TransferSyntaxUID.keyword, file.PhotometricInterpretation, file.BitsStored)
+        for file in files
+    )
+    assert kinds[("ExplicitVRLittleEndian", "MONOCHROME1", 8)] == 1
+    assert kinds[("ExplicitVRLittleEndian", "MONOCHROME2", 12)] == 1
+    assert kinds[("ExplicitVRLittleEndian", "MONOCHROME2", 8)] == 3
+    assert kinds[("JPEGBaseline8Bit", "MONOCHROME2", 8)] == len(files) - 5
+
+
+def test_the_phantoms_persons_have_several_images(phantom: tuple[Cohort, Path]) -> None:
+    table = rsna.read(phantom[1])
+    assert table.attrs["persons_known"]
+    assert table["person_id"].nunique() < len(table)

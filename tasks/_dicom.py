@@ -1,0 +1,119 @@
+"""Headers of DICOM files, and such files for phantoms in each encoding that the challenges come in.
+
+Apart because RSNA and SIIM are made of the same kind of file. Pixels are read in harness/data/decode.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+
+from harness.errors import UnreadableImage
+from tasks._phantoms import JPEG_QUALITY
+
+Encoding = Literal["jpeg", "raw", "inverted", "12 bit"]
+FIELDS = ["Rows", "Columns", "ViewPosition", "PatientSex", "PatientAge"]
+OLDEST = 120  # years; RSNA has five ages between 148 and 155
+
+
+class Header(NamedTuple):
+    view: str  # "PA", "AP" or ""
+    sex: str  # "F", "M" or ""
+    age: float  # years, NaN when unknown or impossible
+    height: int  # pixels
+    width: int
+
+
+def read_header(path: Path) -> Header:
+    """What a file says about the person and the picture. Raises UnreadableImage."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=FIELDS)
+        height, width = int(header.Rows), int(header.Columns)
+    except (InvalidDicomError, AttributeError, EOFError) as error:
+        raise UnreadableImage(f"{path} has no readable DICOM header: {error}. Restore the file") from error
+    age = re.fullmatch(r"(\d+)Y?", str(header.get("PatientAge", "")))
+    years = float(age[1]) if age else math.nan
+    return Header(
+        view=_one_of(("PA", "AP"), header.get("ViewPosition")),
+        sex=_one_of(("F", "M"), header.get("PatientSex")),
+        age=years if years <= OLDEST else math.nan,
+        height=height,
+        width=width,
+    )
+
+
+def save_dicom(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    *,
+    person: str,
+    view: str,
+    sex: str,
+    age: str,
+    encoding: Encoding = "jpeg",
+) -> None:
+    """`pixels` [H, W] as a Secondary Capture, with the header fields that the challenges left in.
+
+    `age` is written as it is: the official files hold bare digits, which the standard does not allow.
+    """
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = uid("image", path.stem)
+    dataset.StudyInstanceUID = uid("study", path.stem)
+    dataset.SeriesInstanceUID = uid("series", path.stem)
+    dataset.Modality = "CR"
+    dataset.ConversionType = "WSD"
+    dataset.SeriesDescription = f"view: {view}"
+    dataset.PatientName = dataset.PatientID = person
+    dataset.PatientSex = sex
+    dataset["PatientAge"] = DataElement("PatientAge", "AS", age, validation_mode=IGNORE)
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ViewPosition = view
+    dataset.PixelSpacing = ["0.143", "0.143"]
+    stored: NDArray[np.unsignedinteger] = pixels
+    bits, kind = 8, "MONOCHROME2"
+    if encoding == "inverted":
+        stored, kind = 255 - pixels, "MONOCHROME1"
+    elif encoding == "12 bit":  # stored values 8 .. 4088 stand for 0 .. 255
+        stored, bits = pixels.astype(np.uint16) * 16 + 8, 12
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = "0.0625", "-0.5", "US"
+    dataset.set_pixel_data(stored, kind, bits, generate_instance_uid=False)
+    if encoding == "jpeg":
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        dataset.LossyImageCompression = "01"
+        dataset.PixelData = encapsulate([_jpeg(pixels)])
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def uid(*parts: str) -> str:
+    """A UID under the root for UUIDs, which no scanner uses; the same parts give the same UID."""
+    digest = hashlib.sha256("/".join(parts).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _one_of(known: tuple[str, ...], value: object) -> str:
+    return str(value) if value in known else ""

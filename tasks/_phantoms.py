@@ -1,0 +1,34 @@
+"""What the writers of phantoms share: pictures and tables in the formats of the official downloads.
+
+Apart because none of it is particular to a dataset, and a reader of a dataset's file looks for its layout.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+JPEG_QUALITY = 90  # pinned: Pillow's default is its own affair
+
+
+def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """`pixels` [H, W] as a grey JPEG; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Plain or, by its name, gzipped; the same rows are the same bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    data = text.getvalue().encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
