@@ -1,0 +1,511 @@
+"""Decoding against Pillow, pydicom, the formulas of the DICOM standard and arrays written by hand."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_windowing, pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+
+from harness.data.decode import FLAGS, LARGEST, decode
+from harness.errors import UnreadableImage
+
+RAMP = np.arange(7 * 5, dtype=np.uint8).reshape(7, 5) * 7  # [7, 5]: no symmetry that could hide a turn
+
+
+def dicom(path: Path, stored: np.ndarray, bits: int, **header: object) -> Path:
+    """An uncompressed grey DICOM of `stored` [H, W] with the given elements on top."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape[:2]
+    dataset.BitsAllocated = stored.dtype.itemsize * 8
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    dataset["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
+    for name, value in header.items():
+        setattr(dataset, name, value)
+    dcmwrite(path, dataset, enforce_file_format=True)
+    return path
+
+
+def table(first: int, bits: int, entries: list[int]) -> list[Dataset]:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 2**16, first, bits])
+    item.add_new("LUTData", "US", entries)
+    return [item]
+
+
+def jpeg_dicom(path: Path, frame: bytes, pixels: np.ndarray) -> Path:
+    dataset = dcmread(dicom(path, pixels, 8))
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    dataset.PixelData = encapsulate([frame])
+    dcmwrite(path, dataset)
+    return path
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """[60, 44] uint8 with edges and noise: every row differs from the one before."""
+    rng = np.random.default_rng(3)
+    return (np.add.outer(np.arange(60) * 3, np.arange(44)) + rng.integers(0, 30, (60, 44))).astype(np.uint8)
+
+
+# --- PNG and JPEG ----------------------------------------------------------------------------------
+
+
+def test_a_grey_png_is_its_pixels(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(RAMP, "PNG"))
+    pixels, flags = decode(tmp_path / "x.png")
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, RAMP)
+    assert flags == ()
+
+
+def test_a_16_bit_png_keeps_all_its_bits(tmp_path: Path) -> None:
+    deep = RAMP.astype(np.uint16) * 257 + 3
+    (tmp_path / "x.png").write_bytes(encoded(deep, "PNG"))
+    pixels, flags = decode(tmp_path / "x.png")
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, deep)
+    assert flags == ("16-bit",)
+
+
+def test_a_1_bit_png_is_black_and_full_white(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(RAMP > 100, "PNG"))
+    np.testing.assert_array_equal(decode(tmp_path / "x.png").pixels, np.where(RAMP > 100, 255, 0))
+
+
+def test_colour_is_weighted_as_itu_r_601_and_equal_channels_are_left_alone(tmp_path: Path) -> None:
+    colour = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=-1)
+    (tmp_path / "x.png").write_bytes(encoded(colour, "PNG"))
+    pixels, flags = decode(tmp_path / "x.png")
+    assert np.abs(pixels - colour @ [0.299, 0.587, 0.114]).max() <= 0.51
+    assert flags == ("colour",)
+
+    (tmp_path / "x.png").write_bytes(encoded(np.stack([RAMP] * 3, axis=-1), "PNG"))
+    pixels, flags = decode(tmp_path / "x.png")
+    np.testing.assert_array_equal(pixels, RAMP)
+    assert flags == ()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_dropped_and_said_so_only_where_it_hid_something(tmp_path: Path, channels: int) -> None:
+    for alpha, expected in ((np.full_like(RAMP, 255), ()), (RAMP, ("alpha-dropped",))):
+        (tmp_path / "x.png").write_bytes(encoded(np.stack([RAMP] * channels + [alpha], axis=-1), "PNG"))
+        pixels, flags = decode(tmp_path / "x.png")
+        np.testing.assert_array_equal(pixels, RAMP)
+        assert flags == expected
+
+
+@pytest.mark.parametrize("transparent", [None, bytes([0, 255, 255])])
+def test_a_palette_is_looked_up(tmp_path: Path, transparent: bytes | None) -> None:
+    image = Image.fromarray(RAMP % 3).copy()
+    image.putpalette([10, 10, 10, 200, 200, 200, 90, 90, 90])
+    image.save(tmp_path / "x.png", transparency=transparent)
+    pixels, flags = decode(tmp_path / "x.png")
+    np.testing.assert_array_equal(pixels, np.array([10, 200, 90])[RAMP % 3])
+    assert flags == (("palette",) if transparent is None else ("palette", "alpha-dropped"))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, RAMP),
+        (2, RAMP[:, ::-1]),
+        (3, RAMP[::-1, ::-1]),
+        (4, RAMP[::-1]),
+        (5, RAMP.T),
+        (6, np.rot90(RAMP, -1)),  # quarter turn clockwise
+        (7, RAMP[::-1, ::-1].T),
+        (8, np.rot90(RAMP)),
+    ],
+)
+@pytest.mark.parametrize("depth", [1, 257])
+def test_exif_orientation_is_undone(
+    tmp_path: Path, orientation: int, upright: np.ndarray, depth: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = RAMP if depth == 1 else RAMP.astype(np.uint16) * depth
+    (tmp_path / "x.png").write_bytes(encoded(pixels, "PNG", exif=exif))
+    decoded = decode(tmp_path / "x.png")
+    np.testing.assert_array_equal(decoded.pixels, upright.astype(int) * depth)
+    assert ("exif-rotated" in decoded.flags) == (orientation != 1)
+
+
+def test_a_jpeg_is_what_pillow_makes_of_it(tmp_path: Path, picture: np.ndarray) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded(picture, "JPEG"))
+    pixels, flags = decode(tmp_path / "x.jpg")
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(tmp_path / "x.jpg")))
+    assert flags == ("lossy",)
+
+
+def test_the_first_bytes_decide_and_not_the_name(tmp_path: Path) -> None:
+    (tmp_path / "x.dcm").write_bytes(encoded(RAMP, "PNG"))
+    dicom(tmp_path / "x.jpg", RAMP, 8)
+    np.testing.assert_array_equal(decode(tmp_path / "x.dcm").pixels, RAMP)
+    np.testing.assert_array_equal(decode(tmp_path / "x.jpg").pixels, RAMP)
+
+
+# --- DICOM -----------------------------------------------------------------------------------------
+
+
+def test_8_bit_dicom_without_window_passes_unchanged(tmp_path: Path) -> None:
+    pixels, flags = decode(dicom(tmp_path / "x", RAMP, 8))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, RAMP)
+    assert flags == ()
+
+
+def test_deeper_dicom_is_scaled_by_what_it_can_store(tmp_path: Path) -> None:
+    stored = np.array([[0, 1, 2048, 4095]], np.uint16)
+    pixels, flags = decode(dicom(tmp_path / "x", stored, 12))
+    np.testing.assert_array_equal(pixels, np.rint(stored * (65535 / 4095)))
+    assert flags == ("unwindowed", "16-bit")
+
+
+def test_a_constant_picture_keeps_its_grey(tmp_path: Path) -> None:
+    pixels = decode(dicom(tmp_path / "x", np.full((4, 4), 1000, np.uint16), 12)).pixels
+    assert (pixels == round(1000 * 65535 / 4095)).all()
+
+
+def test_signed_values_run_from_black_to_white(tmp_path: Path) -> None:
+    stored = np.array([[-2048, -1, 0, 2047]], np.int16)
+    pixels = decode(dicom(tmp_path / "x", stored, 12)).pixels
+    np.testing.assert_array_equal(pixels, np.rint((stored + 2048.0) * (65535 / 4095)))
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (12, np.uint16)])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 70, "WindowWidth": 90}])
+def test_monochrome1_is_the_exact_complement(
+    tmp_path: Path, bits: int, kind: type, window: dict[str, object]
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (9, 8)).astype(kind)
+    plain = decode(dicom(tmp_path / "2", stored, bits, **window))
+    inverted = decode(dicom(tmp_path / "1", stored, bits, PhotometricInterpretation="MONOCHROME1", **window))
+    np.testing.assert_array_equal(inverted.pixels, np.iinfo(kind).max - plain.pixels)
+    assert inverted.flags == (*plain.flags, "monochrome1")
+
+
+def test_the_window_is_given_in_values_before_inversion(tmp_path: Path) -> None:
+    """Standing order of PS3.4 N.2: values 0..100 of 0..4095 carry the contrast; inverted, they are bright."""
+    stored = np.array([[0, 50, 100, 4000]], np.uint16)
+    header = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 50.5, "WindowWidth": 101}
+    pixels = decode(dicom(tmp_path / "x", stored, 12, **header)).pixels
+    np.testing.assert_array_equal(pixels, [[65535, 32767, 0, 0]])
+
+
+def test_the_standards_example_of_a_window(tmp_path: Path) -> None:
+    """PS3.3 C.11.2.1.2.1, center 0 and width 100: up to -50 is black, above 49 is white."""
+    stored = np.array([[-2000, -50, -49, 0, 49, 50, 2000]], np.int16)
+    pixels = decode(dicom(tmp_path / "x", stored, 12, WindowCenter=0, WindowWidth=100)).pixels
+    np.testing.assert_array_equal(pixels, np.rint(65535 * np.array([[0, 0, 1 / 99, 50 / 99, 1, 1, 1]])))
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("width", [1, 2, 300.5, 4096])
+def test_windows_agree_with_pydicom(tmp_path: Path, function: str, width: float) -> None:
+    stored = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    header = {"WindowCenter": 1000.5, "WindowWidth": width, "VOILUTFunction": function}
+    path = dicom(tmp_path / "x", stored, 12, **header)
+    with np.errstate(over="ignore"):  # of pydicom's exponential
+        expected = apply_windowing(stored, dcmread(path)) * (65535 / 4095)
+    decoded = decode(path)
+    assert np.abs(decoded.pixels - expected).max() <= 0.51
+    assert decoded.flags == ("windowed", "16-bit")
+
+
+def test_of_several_windows_the_first_is_used(tmp_path: Path) -> None:
+    stored = np.arange(0, 4096, 97, dtype=np.uint16)[None]
+    one = decode(dicom(tmp_path / "1", stored, 12, WindowCenter=300, WindowWidth=500))
+    two = decode(dicom(tmp_path / "2", stored, 12, WindowCenter=[300, 9], WindowWidth=[500, 9]))
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+
+
+@pytest.mark.parametrize("slope", [0.5, -0.5])
+def test_the_window_acts_on_rescaled_values(tmp_path: Path, slope: float) -> None:
+    stored = np.array([[0, 100, 200, 300]], np.uint16)
+    rescale = {"RescaleSlope": slope, "RescaleIntercept": -10}
+    path = dicom(tmp_path / "x", stored, 12, **rescale, WindowCenter=0.5, WindowWidth=201)
+    values = stored * slope - 10  # window from -100 to 100
+    np.testing.assert_array_equal(decode(path).pixels, np.rint(np.clip((values + 100) / 200, 0, 1) * 65535))
+    assert decode(path).flags == ("rescale", "windowed", "16-bit")
+
+
+def test_a_negative_slope_without_window_turns_the_scale_round(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "x", RAMP, 8, RescaleSlope=-2, RescaleIntercept=7)
+    np.testing.assert_array_equal(decode(path).pixels, 255 - RAMP)
+
+
+def test_a_rescale_that_does_nothing_is_not_mentioned(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "x", RAMP, 8, RescaleSlope=1, RescaleIntercept=0)
+    assert decode(path).flags == ()
+    np.testing.assert_array_equal(decode(path).pixels, RAMP)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lookup_tables_clamp_at_their_ends(tmp_path: Path, bits: int) -> None:
+    """First value 100, 1,000 entries; an output of 8 bits must not wrap the *input* at 256."""
+    entries = [round(i * 255 / 999) for i in range(1000)]
+    stored = np.array([[0, 100, 101, 356, 700, 1099, 1100, 4095]], np.uint16)
+    expected = np.rint(np.array([entries[i] for i in (0, 0, 1, 256, 600, 999, 999, 999)]) * 65535 / 255)[None]
+    for name, flags in (
+        ("ModalityLUTSequence", ("modality-lut", "unwindowed")),
+        ("VOILUTSequence", ("voi-lut",)),
+    ):
+        decoded = decode(dicom(tmp_path / "x", stored, 12, **{name: table(100, bits, entries)}))
+        np.testing.assert_array_equal(decoded.pixels, expected)
+        assert decoded.flags == (*flags, "16-bit")
+
+
+def test_modality_table_comes_before_voi_table_and_a_table_before_a_window(tmp_path: Path) -> None:
+    stored = np.array([[0, 1, 2, 3]], np.uint8)
+    header = {
+        "ModalityLUTSequence": table(0, 16, [30, 20, 10, 0]),
+        "VOILUTSequence": table(0, 16, [i * i for i in range(31)]),
+        "WindowCenter": 3,
+        "WindowWidth": 2,
+    }
+    decoded = decode(dicom(tmp_path / "x", stored, 8, **header))
+    np.testing.assert_array_equal(decoded.pixels, [[255, round(400 / 900 * 255), round(100 / 900 * 255), 0]])
+    assert decoded.flags == ("modality-lut", "voi-lut")
+
+
+def test_oddities_that_touch_no_pixel_cost_no_picture(tmp_path: Path) -> None:
+    """pydicom warns of both: bytes after the last pixel, and an unknown encoding of the patient's name."""
+    path = dicom(
+        tmp_path / "x", RAMP, 8, PixelData=RAMP.tobytes() + b"\7" * 9, SpecificCharacterSet="ISO_IR 100"
+    )
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_XY 999"))
+    np.testing.assert_array_equal(decode(path).pixels, RAMP)
+
+
+def test_colour_dicom_becomes_grey(tmp_path: Path) -> None:
+    colour = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=-1)
+    header = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    decoded = decode(dicom(tmp_path / "x", colour, 8, **header))
+    assert np.abs(decoded.pixels - colour @ [0.299, 0.587, 0.114]).max() <= 0.51
+    assert decoded.flags == ("colour",)
+
+
+def test_a_jpeg_is_the_same_inside_and_outside_a_dicom(tmp_path: Path, picture: np.ndarray) -> None:
+    frame = encoded(picture, "JPEG")
+    (tmp_path / "x.jpg").write_bytes(frame)
+    inside = decode(jpeg_dicom(tmp_path / "x.dcm", frame, picture))
+    np.testing.assert_array_equal(inside.pixels, decode(tmp_path / "x.jpg").pixels)
+    assert inside.flags == ("lossy",)
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><title>404</title>", "neither JPEG, PNG nor DICOM"),
+        (gzip.compress(b"x"), "neither JPEG, PNG nor DICOM"),
+        (b"\xff\xd8\xff\xe0" + bytes(500), "not decoded"),
+        (bytes(128) + b"DICM", "cut before them"),
+        (png_header(8193, 8192), "67117056|8193 x 8192"),
+        (png_header(12000, 12000), "144000000"),
+        (png_header(60000, 60000), "3600000000"),
+    ],
+)
+def test_refusals_name_file_and_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "patient.png"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match=rf"patient\.png: .*({reason})"):
+        decode(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match=r"absent\.png: .*No such file"):
+        decode(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"NumberOfFrames": 2}, "2 frames"),
+        ({"Rows": 0}, "5 x 0 pixels"),
+        ({"Rows": 65535, "Columns": 65535}, "65535 x 65535"),
+        ({"Rows": 8}, "less than expected"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"BitsStored": 7}, "outside of the 7 bits"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 3}, "one grey"),
+        ({"WindowCenter": 40, "WindowWidth": 0}, "Window Width"),
+        ({"WindowCenter": 40, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "CUBIC"),
+        ({"VOILUTSequence": table(0, 8, [1, 1])}, "one grey"),
+    ],
+)
+def test_dicom_refusals_name_file_and_reason(tmp_path: Path, header: dict[str, object], reason: str) -> None:
+    assert LARGEST < 65535**2
+    with pytest.raises(UnreadableImage, match=rf"x\.dcm: .*{reason}"):
+        decode(dicom(tmp_path / "x.dcm", RAMP, 8, **header))
+
+
+def test_a_lookup_table_with_missing_entries_is_refused(tmp_path: Path) -> None:
+    short = table(0, 16, [1, 2, 3])
+    short[0].LUTDescriptor = [9, 0, 16]
+    with pytest.raises(UnreadableImage, match="3 of 9 entries"):
+        decode(dicom(tmp_path / "x.dcm", RAMP, 8, VOILUTSequence=short))
+
+
+@pytest.mark.parametrize("options", [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})], ids=str)
+def test_a_cut_picture_is_refused_wherever_it_is_cut(
+    tmp_path: Path, picture: np.ndarray, options: tuple[str, dict[str, object]]
+) -> None:
+    whole = encoded(picture, options[0], **options[1])
+    end = len(whole) - (4 if options[0] == "PNG" else 0)  # the checksum of the end mark holds nothing
+    for length in range(0, end, 7):
+        (tmp_path / "x").write_bytes(whole[:length])
+        with pytest.raises(UnreadableImage):
+            decode(tmp_path / "x")
+    (tmp_path / "x").write_bytes(whole[: end - 1])
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "x")
+
+
+def test_a_flipped_byte_of_a_png_is_refused(tmp_path: Path, picture: np.ndarray) -> None:
+    whole = bytearray(encoded(picture, "PNG"))
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "x").write_bytes(whole)
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "x")
+
+
+def test_a_cut_dicom_never_gives_another_picture(tmp_path: Path, picture: np.ndarray) -> None:
+    path = jpeg_dicom(tmp_path / "x.dcm", encoded(picture, "JPEG"), picture)
+    whole, right = path.read_bytes(), decode(path).pixels
+    refused = 0
+    for length in range(0, len(whole), 11):
+        path.write_bytes(whole[:length])
+        try:
+            np.testing.assert_array_equal(decode(path).pixels, right)
+        except UnreadableImage:
+            refused += 1
+    assert refused >= len(range(0, len(whole), 11)) - 1  # only what follows the pixels may be missing
+
+
+# --- real files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def uncompressed(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dicom") / "RG3_UNC.dcm"
+    path.write_bytes(gzip.decompress((realdata / "dicom" / "RG3_UNC.dcm.gz").read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("coding", ["RLE", "JPLL", "JLSL", "J2KR"])
+def test_lossless_codings_agree_bit_for_bit(realdata: Path, uncompressed: Path, coding: str) -> None:
+    expected, decoded = decode(uncompressed), decode(realdata / "dicom" / f"RG3_{coding}.dcm")
+    np.testing.assert_array_equal(decoded.pixels, expected.pixels)
+    assert decoded.flags == expected.flags == ("windowed", "16-bit", "monochrome1")
+
+
+@pytest.mark.parametrize(("coding", "error"), [("JLSN", 10), ("J2KI", 60)])
+def test_lossy_codings_come_close_and_say_so(
+    realdata: Path, uncompressed: Path, coding: str, error: int
+) -> None:
+    decoded = decode(realdata / "dicom" / f"RG3_{coding}.dcm")
+    levels = np.abs(decoded.pixels.astype(int) - decode(uncompressed).pixels) / 64  # of the 10 bits stored
+    assert 0 < levels.max() < error
+    assert decoded.flags[0] == "lossy"
+
+
+def test_a_real_window_by_hand(uncompressed: Path) -> None:
+    stored = dcmread(uncompressed).pixel_array.astype(float)  # 10 bits, center 550, width 1024, MONOCHROME1
+    expected = 65535 - np.rint(np.clip((stored - 549.5) / 1023 + 0.5, 0, 1) * 65535)
+    np.testing.assert_array_equal(decode(uncompressed).pixels, expected)
+
+
+def test_a_real_modality_table_by_hand(realdata: Path) -> None:
+    """1,024 entries declared as 16 bits that only reach 1,023: white is the table's end, not 65,535."""
+    path = realdata / "dicom" / "CR-ModalitySequenceLUT.dcm"
+    header = dcmread(path)
+    entries = np.frombuffer(header.ModalityLUTSequence[0].LUTData, "<u2").astype(float)
+    expected = 65535 - np.rint(entries[header.pixel_array] * (65535 / 1023))
+    np.testing.assert_array_equal(decode(path).pixels, expected)
+
+
+def test_a_real_picture_tagged_monochrome1_is_the_complement(realdata: Path) -> None:
+    plain = decode(realdata / "dicom" / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
+    inverted = decode(realdata / "dicom" / "Fake_MONOHR1.dcm")
+    np.testing.assert_array_equal(inverted.pixels, 255 - plain.pixels)
+
+
+@pytest.mark.parametrize("name", ["RG3_JPLY.dcm", "MR_truncated.dcm", "no_meta.dcm", "RG3_UNC.dcm.gz"])
+def test_real_files_that_cannot_be_read_are_refused(realdata: Path, name: str) -> None:
+    with pytest.raises(UnreadableImage, match=name):
+        decode(realdata / "dicom" / name)
+
+
+def test_an_oddly_written_header_costs_no_picture(realdata: Path) -> None:
+    """Declared explicit, written implicit: pydicom warns and reads on."""
+    decoded = decode(realdata / "dicom" / "SC_rgb_jpeg.dcm")
+    assert decoded.pixels.shape == (256, 256)
+    assert decoded.flags == ("lossy", "colour")
+
+
+@pytest.mark.parametrize("coding", ["JPLL", "JLSL", "JLSN", "J2KR", "J2KI", "RLE"])
+def test_a_cut_frame_inside_a_whole_dicom_is_refused(realdata: Path, tmp_path: Path, coding: str) -> None:
+    """The decoders of JPEG-LS and lossless JPEG return a picture for such frames."""
+    header = dcmread(realdata / "dicom" / f"RG3_{coding}.dcm")
+    frame = get_frame(header.PixelData, 0, number_of_frames=1)
+    for share in (0.1, 0.5, 0.9, 0.999):
+        header.PixelData = encapsulate([frame[: int(len(frame) * share)]])
+        dcmwrite(tmp_path / "x.dcm", header)
+        with pytest.raises(UnreadableImage):
+            decode(tmp_path / "x.dcm")
+
+
+def test_all_rsna_pictures_decode(realdata: Path) -> None:
+    paths = sorted((realdata / "rsna" / "stage_2_train_images").glob("*.dcm"))
+    assert len(paths) == 169
+    for place, path in enumerate(paths):
+        pixels, flags = decode(path)
+        assert (pixels.shape, pixels.dtype, flags) == ((1024, 1024), np.uint8, ("lossy",))
+        assert pixels.std() > 20
+        if place % 20 == 0:  # another JPEG library, which may round differently
+            other = pixel_array(path, decoding_plugin="pylibjpeg").astype(int)
+            assert np.abs(pixels - other).max() <= 1
+
+
+@pytest.mark.parametrize(("pattern", "count"), [("chestxray14/**/*.png", 150), ("hannover/*.png", 12)])
+def test_real_pngs_are_what_pillow_makes_of_them(realdata: Path, pattern: str, count: int) -> None:
+    paths = sorted(realdata.glob(pattern))
+    assert len(paths) == count
+    for path in paths:
+        decoded = decode(path)
+        np.testing.assert_array_equal(decoded.pixels, np.asarray(Image.open(path)))
+        assert set(decoded.flags) <= set(FLAGS)
