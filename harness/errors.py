@@ -11,7 +11,7 @@ HarnessError
 │   └── EmptyClass              a label with one class only where two are needed
 ├── CorruptCache            exit 1: a cached file that does not match its index
 ├── CheckpointError         exit 1: weights that are missing, broken or belong to something else
-├── TrainingDiverged        exit 1: the loss became NaN or infinite
+├── TrainingDiverged        exit 1: the loss became NaN or infinite, or a probe found no optimum
 └── BadRecord               exit 1: a result that breaks the schema, or a stale leaderboard
 """
 

@@ -26,8 +26,7 @@ class Comparison:
 
     def __init__(self, truth: np.ndarray, scores: np.ndarray) -> None:
         """`truth` [N] 1 or 0, and -1 where unknown: such an image takes no part. `scores` [N]."""
-        if not np.isin(truth, (0, 1, -1)).all():
-            raise DataError(f"truth must be 1, 0 or -1 (unknown), not {np.setdiff1d(truth, (0, 1, -1))[:3]}")
+        _require_known_values(truth)
         if np.isnan(scores).any():
             row = np.flatnonzero(np.isnan(scores))[0]
             raise DataError(f"the score of row {row} is NaN and has no rank. Check the features it is from")
@@ -85,7 +84,9 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) ->
 
 
 def require_both_classes(truth: np.ndarray, labels: Sequence[str], where: str, cure: str) -> None:
-    """Raises EmptyClass unless every column of `truth` [N, L] has a 1 and a 0; names all that do not."""
+    """Raises EmptyClass unless every column of `truth` [N, L] has a 1 and a 0; names all that do not.
+    Raises DataError for values that are not 1, 0 or -1."""
+    _require_known_values(truth)
     missing = [
         f"{label!r} has no {name}"
         for column, label in enumerate(labels)
@@ -94,3 +95,11 @@ def require_both_classes(truth: np.ndarray, labels: Sequence[str], where: str, c
     ]
     if missing:
         raise EmptyClass(f"{', '.join(missing)} among {where} (n = {len(truth)}). {cure}")
+
+
+def _require_known_values(truth: np.ndarray) -> None:
+    known = np.isin(truth, (0, 1, -1))
+    if not known.all():
+        raise DataError(
+            f"truth must be 1, 0 or -1 (unknown), not {truth[~known][0]}. Apply the task's label policy first"
+        )
