@@ -74,8 +74,8 @@ def record(
             "size": 64,
             "stored": 72,
             "geometry": "pad",
-            "mean": 0.5,
-            "std": 0.25,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.25, 0.25, 0.25),
             "upsample": None,
         },
         "probe": {

@@ -18,7 +18,7 @@ CARD = MethodCard("Toy", "Doe", 2020, source="", licence="MIT", trained_on=(), p
 SIZE = 64
 PROFILE = Profile(
     image=ImageBackbone("resnet18", options={"in_chans": 1, "offsets": [-1, -0.5]}),
-    preprocessing=Preprocessing(SIZE, stored=72, geometry="pad", mean=0, std=0.25),
+    preprocessing=Preprocessing(SIZE, stored=72, geometry="pad", mean=[0, 0.5, 1], std=[0.25, 0.25, 0.25]),
     text=TEXT,
 )
 TEXT: TextBackbone = TextBackbone("bert", max_length=32, lower_case=True, pooling="cls")
@@ -89,6 +89,7 @@ BROKEN = {
         r"Preprocessing.geometry is 'padd', not Literal\['pad'",
     ),
     "wrong type": (METHOD.replace("2020, source", "'2020', source"), "MethodCard.year is '2020', not int"),
+    "too few": (METHOD.replace("[0, 0.5, 1]", "[0, 1]"), r"Preprocessing.mean is \(0, 1\), not tuple"),
     "unknown profile": (METHOD.replace('"demo"', '"huge"'), "MethodCard.profiles is {'huge'"),
     "a dataset's card": (DATASET, "CARD is not a MethodCard"),
     "a circle": ("CARD = A\nA = CARD", "recursion"),

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: instant help, exit codes, JSON that parses, errors that say the cure."""
+"""The command line as a user meets it: instant help, exit codes, JSON, errors that say the cure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ import pytest
 from harness import registry
 from tests import fakes
 
-HEAVY = "{'torch', 'torchvision', 'timm', 'transformers', 'ray', 'pandas', 'sklearn', 'scipy', 'pydantic', 'numpy'}"
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "ray",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "pydantic",
+    "numpy",
+}
 
 
 def harness(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
