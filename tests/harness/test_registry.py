@@ -14,14 +14,16 @@ from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 METHOD = """
 import no_such_package
-CARD = MethodCard("Toy", "Doe", 2020, source="", licence="MIT", trained_on=(), profiles={"demo": PROFILE})
+CARD = MethodCard(
+    "Toy", 1, "Doe", 2020, source="", licence="MIT", trained_on=(), profiles={"demo": PROFILE}
+)
 SIZE = 64
 PROFILE = Profile(
     image=ImageBackbone("resnet18", options={"in_chans": 1, "offsets": [-1, -0.5]}),
     preprocessing=Preprocessing(SIZE, stored=72, geometry="pad", mean=[0, 0.5, 1], std=[0.25, 0.25, 0.25]),
     text=TEXT,
 )
-TEXT: TextBackbone = TextBackbone("bert", max_length=32, lower_case=True, pooling="cls")
+TEXT: TextBackbone = TextBackbone("bert", width=8, max_length=32, lower_case=True, pooling="cls")
 def build(profile, *, official=False): ...
 """
 WORDLESS = METHOD.replace("text=TEXT", "text=None")
