@@ -13,18 +13,7 @@ import pytest
 from harness import registry
 from tests import fakes
 
-HEAVY = {
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "ray",
-    "pandas",
-    "sklearn",
-    "scipy",
-    "pydantic",
-    "numpy",
-}
+HEAVY = {"torch", "torchvision", "timm", "transformers", "ray", "pandas", "sklearn", "scipy", "numpy"}
 
 
 def harness(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
