@@ -1,4 +1,4 @@
-"""Honesty rule 7: every published number has one source and one setting, and keeps the digits it was printed with."""
+"""Honesty rule 7: a published number has one source and one setting, and the digits it was printed with."""
 
 from __future__ import annotations
 
