@@ -217,7 +217,8 @@ def predictions(path: Path) -> Predictions:
     """The predictions beside a record. Raises BadRecord when they are missing or do not fit together."""
     file = path.with_suffix(".npz")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # opened here, because numpy leaves a broken archive open
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
             found = Predictions(*(arrays[field] for field in Predictions._fields))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error

@@ -1,0 +1,103 @@
+"""The command line as a user meets it: instant help, exit codes, JSON, errors that say the cure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import registry
+from tests import fakes
+
+HEAVY = {"torch", "torchvision", "timm", "transformers", "ray", "pandas", "sklearn", "scipy", "numpy"}
+
+
+def harness(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["run", "--method=x", "--task=y"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported_before_there_is_work(arguments: Sequence[str]) -> None:
+    program = (
+        "import sys\nfrom harness.cli.app import main\n"
+        f"sys.argv = ['harness', *{list(arguments)!r}]\n"
+        "try:\n    main()\n"
+        f"finally:\n    sys.stderr.write('heavy: ' + ' '.join(sorted({HEAVY} & set(sys.modules))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.endswith("heavy: ")
+
+
+def test_help_names_every_verb_and_the_first_step() -> None:
+    shown = harness("--help").stdout
+    for word in ("run", "pretrain", "leaderboard", "list", "data", "--method imitate"):
+        assert word in shown
+
+
+@pytest.mark.parametrize("group", ["methods", "tasks"])
+def test_list_is_for_machines_too(group: registry.Group) -> None:
+    rows = json.loads(harness("list", group, "--json").stdout)
+    key = {"methods": "name", "tasks": "id"}[group]
+    assert {row[key].split(":")[0] for row in rows} == set(registry.entries(group))
+    assert not any(row["error"] for row in rows)
+
+
+USAGE = {
+    "method": (["run", "--method", "imitat", "--task", "chexpert"], "Did you mean 'imitate'? Available: "),
+    "task": (["run", "--method", "imitate", "--task", "chexprt"], "Did you mean 'chexpert'? Available: "),
+    "kind": (
+        ["run", "--method", "imitate", "--task", "chexpert:linaer"],
+        "Did you mean 'linear'? Available: ",
+    ),
+    "fraction": (["run", "--method", "imitate", "--task", "chexpert", "--fraction", "1.5"], "fraction"),
+    "profile": (["run", "--method", "imitate", "--task", "chexpert", "--profile", "dem"], "'demo'"),
+    "protocol": (["run", "--method", "imitate", "--task", "chexpert", "--protocol", "clen"], "'clean'"),
+    "missing option": (["run", "--method", "imitate"], "--task"),
+    "verb": (["rum"], "rum"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE.values(), ids=USAGE)
+def test_a_wrong_command_ends_with_2_and_says_what_was_meant(arguments: Sequence[str], message: str) -> None:
+    assert message in harness(*arguments, code=2).stderr
+
+
+def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:
+    done = harness("run", "--method", "imitate", "--task", "chexpert", "--data-root", str(tmp_path), code=1)
+    assert done.stderr.startswith("error: no CheXpert")
+    assert str(tmp_path) in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_leaderboard_of_a_folder_is_written_checked_and_found_stale(tmp_path: Path) -> None:
+    fakes.write(tmp_path)
+    harness("leaderboard", "--results", str(tmp_path))
+    harness("leaderboard", "--results", str(tmp_path), "--check")
+    fakes.write(tmp_path, seed=1)
+    stale = harness("leaderboard", "--results", str(tmp_path), "--check", code=1)
+    assert "(2 seeds)" in stale.stdout
+    assert "Rebuild it: python -m harness leaderboard" in stale.stderr
+
+
+def test_list_results_prints_whole_records(tmp_path: Path) -> None:
+    fakes.write(tmp_path, fraction=0.1)
+    [shown] = json.loads(harness("list", "results", "--results", str(tmp_path), "--json").stdout)
+    assert shown == fakes.record(fraction=0.1).model_dump(mode="json")
+    assert "chexpert:linear" in harness("list", "results", "--results", str(tmp_path)).stdout

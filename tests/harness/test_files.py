@@ -1,0 +1,90 @@
+"""Writing that is never half done, under the failures that happen: an error, a full disk, kill -9."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.files import file_hash, hash_lines, hash_of, replacing, write_json, write_text
+
+
+def test_a_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "note.txt"
+    write_text(path, "old\n")
+    write_text(path, "new – ±\n")
+    assert path.read_bytes() == "new – ±\n".encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "phantom"
+    with pytest.raises(RuntimeError, match="stop"), replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "half").write_text("half")
+        raise RuntimeError("stop")
+    assert list(tmp_path.iterdir()) == []
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "whole").write_text("whole")
+    assert [item.name for item in path.iterdir()] == ["whole"]
+
+
+def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # moved last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+INTERRUPTIONS = {
+    "kill -9": "temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)",
+    "full disk": "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4)); temporary.write_text('too long')",
+}
+
+
+@pytest.mark.parametrize("cause", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
+def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path, cause: str) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    program = (
+        "import os, resource, signal, sys\nfrom pathlib import Path\nfrom harness.files import replacing\n"
+        f"with replacing(Path(sys.argv[1])) as temporary:\n    {cause}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL or "File too large" in done.stderr
+    assert path.read_text() == "old"
+    # what kill -9 leaves is hidden and has no suffix that any reader looks for
+    assert all(item == path or item.name.startswith(".note.txt.") for item in tmp_path.iterdir())
+
+
+def test_json_is_the_same_everywhere_and_never_nan(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"b": 1.5, "a": [1, None]})
+    first = path.read_bytes()
+    write_json(path, {"a": [1, None], "b": 1.5})
+    assert path.read_bytes() == first
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_bytes() == first
+
+
+def test_hashes() -> None:
+    assert hash_of("a", 1) == hashlib.sha256(b'["a",1]').hexdigest()
+    assert hash_of({"x": 1, "y": 2}) == hash_of({"y": 2, "x": 1})
+    assert hash_of("ab") != hash_of("a", "b")
+    assert hash_lines(["a", "b"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+    assert hash_lines(["ab"]) != hash_lines(["a", "b"])
+
+
+def test_file_hash(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "x").write_bytes(content)
+    assert file_hash(tmp_path / "x") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,128 @@
+"""A record read back is the record written, and what breaks the schema is named, never read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from harness import records
+from harness.errors import BadRecord
+from tests import fakes
+
+
+def test_a_record_and_its_predictions_come_back(tmp_path: Path) -> None:
+    record, predictions = fakes.record(fraction=0.1, seed=3), fakes.predictions()
+    path = records.write(tmp_path, record, predictions)
+    assert path == tmp_path / "phantom/chexpert-linear/imitate-demo-1a2b3c4d-s3/clean-10pct-s3.json"
+    assert records.read(path) == record
+    for stored, given in zip(records.predictions(path), predictions, strict=True):
+        np.testing.assert_array_equal(stored, given)
+        assert stored.dtype == given.dtype
+    assert list(records.read_all(tmp_path)) == [(path, record)]
+
+
+BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "unknown key": (lambda raw: raw["cell"].update(colour="red"), "cell.colour"),
+    "missing key": (lambda raw: raw["data"].pop("split"), "data.split"),
+    "NaN metric": (lambda raw: raw["metrics"]["macro_auroc"].update(value=float("nan")), "macro_auroc.value"),
+    "infinite cost": (lambda raw: raw["cost"].update(peak_memory_mib=float("inf")), "cost.peak_memory_mib"),
+    "NaN argument": (lambda raw: raw["code"]["arguments"].update(fraction=float("nan")), "code.arguments"),
+    "percent": (lambda raw: raw["metrics"]["macro_auroc"].update(value=81.5), "macro_auroc.value"),
+    "no fraction": (lambda raw: raw["cell"].update(fraction=0.0), "cell.fraction"),
+    "unknown protocol": (lambda raw: raw["cell"].update(protocol="lenient"), "cell.protocol"),
+    "neither real nor phantom": (lambda raw: raw["data"].update(kind="mixed"), "data.kind"),
+    "no time zone": (lambda raw: raw.update(written="2025-01-02T03:04:05"), "written"),
+    "later schema": (lambda raw: raw.update(schema_version=2), "schema_version"),
+}
+
+
+@pytest.mark.parametrize(("change", "field"), BREAKS.values(), ids=BREAKS)
+def test_what_breaks_the_schema_is_refused_by_name(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], field: str
+) -> None:
+    raw = fakes.record().model_dump(mode="json")
+    change(raw)
+    with pytest.raises(ValidationError):
+        records.Record.model_validate(raw)
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadRecord, match=rf"record\.json: .*{field}.*run the cell again"):
+        records.read(path)
+
+
+def test_half_a_file_is_refused(tmp_path: Path) -> None:
+    path = fakes.write(tmp_path)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(BadRecord, match=r"clean-1pct-s0\.json: file"):
+        list(records.read_all(tmp_path))
+
+
+def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
+    path = fakes.write(tmp_path)
+    path.rename(path.with_name("clean-100pct-s0.json"))
+    with pytest.raises(BadRecord, match=r"holds the record of another cell, which belongs to .*1pct"):
+        list(records.read_all(tmp_path))
+
+
+def test_no_record_without_its_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        fakes.write(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:200]),
+    "flipped bits": lambda file: file.write_bytes(file.read_bytes().replace(b"\x00\x00", b"\x00\x07")),
+    "another field": lambda file: np.savez(file, images=np.zeros(2)),
+    "lengths differ": lambda file: np.savez(
+        file, images=np.zeros(2), persons=np.zeros(2), truth=np.zeros((3, 1)), scores=np.zeros((3, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_predictions_are_named(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    path = fakes.write(tmp_path)
+    damage(path.with_suffix(".npz"))
+    with pytest.raises(BadRecord, match=r"clean-1pct-s0\.npz: .*Run the cell"):
+        records.predictions(path)
+
+
+def test_predictions_are_sorted_by_hash_and_stay_together() -> None:
+    images = [f"image-{row}" for row in range(50)]
+    persons = [f"person-{row // 3}" for row in range(50)]
+    truth = np.arange(50)[:, None] % 2
+    scores = np.arange(50.0)[:, None]
+    found = records.sorted_predictions(images, persons, truth, scores)
+    assert (np.diff(found.images.astype(object)) > 0).all()
+    by_hash = {int(records.hashed([name])[0]): row for row, name in enumerate(images)}
+    rows = [by_hash[int(value)] for value in found.images]
+    assert found.scores[:, 0].tolist() == rows
+    assert found.truth[:, 0].tolist() == [row % 2 for row in rows]
+    np.testing.assert_array_equal(found.persons, records.hashed([persons[row] for row in rows]))
+
+
+def test_a_hashed_id_is_the_first_half_of_a_sha256() -> None:
+    digest = hashlib.sha256(b'["prediction","patient00001"]').hexdigest()
+    assert records.hashed(["patient00001"]).tolist() == [int(digest[:16], 16)]
+
+
+def test_reading_records_needs_neither_torch_nor_pandas() -> None:
+    program = "import sys, harness.records; print({'torch', 'pandas', 'ray', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
