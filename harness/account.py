@@ -64,9 +64,9 @@ def record(
     assert card is not None
     labels = plan.task.labels
     auroc = dict(zip(labels, measured.labels, strict=True))
-    ids = data.frame["image_id"].to_numpy()
+    ids = data.frame["image_id"].tolist()
     return Record(
-        schema_version=records.SCHEMA,
+        schema_version=1,
         written=datetime.datetime.now(datetime.UTC),
         cell=records.CellBlock(
             method=plan.method.name,
@@ -105,7 +105,7 @@ def record(
             fingerprint=data.fingerprint,
             images=images.fingerprint,
             split=data.parts.digest(ids),
-            fraction=hash_lines(sorted(ids[data.used])),
+            fraction=hash_lines(sorted(ids[row] for row in data.used)),
             persons_known=data.persons_known,
         ),
         pretraining=records.PretrainingBlock(

@@ -49,9 +49,7 @@ def method(source: str, profile: str) -> MethodPlan:
     raise UnknownName(f"profile of {found.name}", profile, card.profiles)
 
 
-def cell(
-    source: str, task: str, *, profile: str, protocol: str, fraction: float, seed: int
-) -> CellPlan:
+def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float, seed: int) -> CellPlan:
     """Raises UsageError for anything that no data could cure."""
     chosen = method(source, profile)
     dataset_source = task.partition(":")[0]

@@ -17,7 +17,7 @@ LOG_EVERY_SECONDS = 15.0  # plain lines in a log: seldom enough to read, often e
 
 
 class Bar:
-    """Counts items of one job, `done` of them by an earlier run; `advance` may carry a note (the loss, say)."""
+    """Counts items of one job, `done` of them by an earlier run; a note (the loss, say) may go with it."""
 
     def __init__(self, label: str, total: int, unit: str = "images", done: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit

@@ -19,8 +19,6 @@ from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolNam
 from harness.errors import BadRecord
 from harness.files import hash_of, replacing, write_json
 
-SCHEMA = 1
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 

@@ -19,6 +19,7 @@ from harness.data.locate import Located
 from harness.data.task_data import TaskData
 from harness.errors import UsageError
 from harness.evaluate import bank, linear
+from harness.evaluate.bank import Bank
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
@@ -77,15 +78,14 @@ def run(
             chosen = _made(plan, settings)
     with clock.step("features"):
         features = bank.open_bank(
-            _source(plan, chosen), images, folder=settings.banks, device=place, precision=settings.bank_dtype
+            _source(plan, chosen), images, folder=settings.banks, device=place, dtype=settings.bank_dtype
         )
         clock.cached["features"] = features.cached
     with clock.step("probe"):
         probe = linear.fit(
-            _labelled(data, features.features, data.used),
-            _labelled(data, features.features, data.parts.validation),
-            labels=plan.task.labels,
-            device=place,
+            _labelled(data, features, data.used, place),
+            _labelled(data, features, data.parts.validation, place),
+            plan.task.labels,
         )
     with clock.step("test"):
         test = data.parts.test
@@ -156,5 +156,5 @@ def _source(plan: CellPlan, chosen: Checkpoint) -> bank.Source:
     )
 
 
-def _labelled(data: TaskData, features: np.ndarray, rows: np.ndarray) -> linear.Labelled:
-    return linear.Labelled(torch.from_numpy(features[rows]).float(), data.labels[rows])
+def _labelled(data: TaskData, features: Bank, rows: np.ndarray, place: torch.device) -> linear.Labelled:
+    return linear.Labelled(torch.from_numpy(features.features[rows]).to(place), data.labels[rows])

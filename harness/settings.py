@@ -4,6 +4,7 @@ HARNESS_DATA         folder(s) with official downloads, as in PATH; unset: phant
 HARNESS_HOME         caches, phantoms and checkpoints; default `.harness` in the project's folder
 HARNESS_DEVICE       cpu, cuda, cuda:1, ...; default: cuda when there is one
 HARNESS_WORKERS      processes that decode and draw pictures; default: all cores this process may use
+HARNESS_BANK_DTYPE   float32 or float16, of cached features; default: float32
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from harness.errors import UsageError
+
+BankDtype = Literal["float32", "float16"]
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +31,7 @@ class Settings:
     data_roots: tuple[Path, ...]  # empty: no real data configured
     device: str  # "" lets torch decide
     workers: int
+    bank_dtype: BankDtype
 
     @property
     def checkpoints(self) -> Path:
@@ -61,6 +66,7 @@ def load(data_root: Path | None = None, results: Path | None = None) -> Settings
         data_roots=tuple(root.expanduser().resolve() for root in roots),
         device=os.environ.get("HARNESS_DEVICE", ""),
         workers=_workers(os.environ.get("HARNESS_WORKERS", "")),
+        bank_dtype=_bank_dtype(os.environ.get("HARNESS_BANK_DTYPE") or "float32"),
     )
 
 
@@ -70,3 +76,9 @@ def _workers(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"HARNESS_WORKERS is {text!r}. Set it to a number of processes, 1 or more")
     return int(text)
+
+
+def _bank_dtype(text: str) -> BankDtype:
+    if text not in get_args(BankDtype):
+        raise UsageError(f"HARNESS_BANK_DTYPE is {text!r}. Set it to {' or '.join(get_args(BankDtype))}")
+    return cast(BankDtype, text)

@@ -5,6 +5,8 @@ Apart because a method is its heads and its loss; which network they sit on is d
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,8 +34,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.upsample = upsample
         wanted = backbone.pretrained and initialise
+        options: dict[str, Any] = dict(backbone.options)
         try:
-            self.net = timm.create_model(backbone.name, pretrained=wanted, num_classes=0, **backbone.options)
+            self.net: Any = timm.create_model(backbone.name, pretrained=wanted, num_classes=0, **options)
         except (OSError, RuntimeError) as error:
             if not wanted:
                 raise
@@ -41,7 +44,8 @@ class ImageEncoder(nn.Module):
                 f"no pre-trained weights for {backbone.name}: {error}. Let this machine reach the model hub "
                 "once, or copy the hub's cache folder (HF_HOME) from a machine that has them"
             ) from error
-        self.channels = tuple(info["num_chs"] for info in self.net.feature_info[-len(STRIDES) :])
+        stages = list(self.net.feature_info)[-len(STRIDES) :]
+        self.channels: tuple[int, ...] = tuple(stage["num_chs"] for stage in stages)
         self.width = self.channels[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:

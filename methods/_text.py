@@ -90,11 +90,12 @@ class FrozenText:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from transformers import BertModel, BertTokenizerFast
-        from transformers.utils import logging
+        import transformers
 
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # the pooler's weights are left out on purpose
-        tokenizer = BertTokenizerFast.from_pretrained(self._folder, do_lower_case=self.backbone.lower_case)
-        model = BertModel.from_pretrained(self._folder, add_pooling_layer=False)
+        library: Any = transformers  # its functions carry no types
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()  # the pooler's weights are left out on purpose
+        lower_case = self.backbone.lower_case
+        tokenizer = library.BertTokenizerFast.from_pretrained(self._folder, do_lower_case=lower_case)
+        model = library.BertModel.from_pretrained(self._folder, add_pooling_layer=False)
         return tokenizer, model.eval().requires_grad_(False)

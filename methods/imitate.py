@@ -142,7 +142,8 @@ class FindingsBranch(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Maps of the four stages, [B, C, H, W] each, to [B, d]; one draw of channels for the whole batch."""
-        return self.read_proj(self.attend(self.tokens(pyramid)))
+        described: Tensor = self.read_proj(self.attend(self.tokens(pyramid)))
+        return described
 
     def tokens(self, pyramid: Sequence[Tensor]) -> Tensor:
         """[B, slots, 256]; slots beyond the drawn channels hold their position only, and are not masked."""
@@ -155,7 +156,7 @@ class FindingsBranch(nn.Module):
         return tokens + self.positional_embedding[:, 1:]
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """Self-attention over tokens [B, slots, 256] and class token, plus the residual, at the class token."""
+        """Self-attention over tokens [B, slots, 256] and class token, plus residual, at the class token."""
         attention = self.multi_attent
         token = (self.cls_token + self.positional_embedding[:, :1])[0]  # [1, W]
         w_query, w_key, w_value = attention.in_proj_weight.chunk(3)
@@ -169,7 +170,8 @@ class FindingsBranch(nn.Module):
         weights = (everything @ folded.T).softmax(dim=1)  # [B, slots + 1, HEADS]
         mixed = torch.einsum("bth,btd->bhd", weights, everything)
         values = torch.einsum("bhd,hwd->bhw", mixed, w_value.view(HEADS, width, -1)).flatten(1) + b_value
-        return attention.out_proj(values) + token
+        attended: Tensor = attention.out_proj(values) + token
+        return attended
 
 
 class Imitate(nn.Module):

@@ -11,24 +11,24 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from harness.contracts import Preprocessing
+from harness.contracts import Method, Preprocessing
 from harness.data import transforms
 from harness.data.cache import Images
 from harness.errors import CorruptCache, HarnessError
 from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
 from harness.progress import Bar
+from harness.settings import BankDtype
 
 VERSION = 1
 """Counts changes of this file and of transforms.py that change features."""
 
 BATCH = 128  # pictures a forward
-Precision = Literal["float32", "float16"]
 
 
 class Source(NamedTuple):
@@ -48,14 +48,14 @@ class Bank(NamedTuple):
 
 
 def open_bank(
-    source: Source, images: Images, *, folder: Path, device: torch.device, precision: Precision
+    source: Source, images: Images, *, folder: Path, device: torch.device, dtype: BankDtype
 ) -> Bank:
     """Pooled features of all `images`, in their order. Raises CorruptCache when a stored bank is not the one
     that was written."""
     key = hash_of(
         VERSION,
         *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
-        *(images.fingerprint, device.type, torch.__version__, precision),
+        *(images.fingerprint, device.type, torch.__version__, dtype),
     )
     path, stamp = folder / f"{key}.npy", folder / f"{key}.json"
     if stamp.exists():
@@ -67,7 +67,7 @@ def open_bank(
             raise CorruptCache(f"{path} is not the file that was written. Delete {stamp} and run again")
         return Bank(np.load(path, mmap_mode="r"), True, None)
     started = time.monotonic()
-    features = encode(source.build(), images.pixels, source.preprocessing, device).astype(precision)
+    features = encode(source.build(), images.pixels, source.preprocessing, device).astype(dtype)
     seconds = time.monotonic() - started
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, features)
@@ -82,11 +82,12 @@ def encode(
     same state after as before."""
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = _state_hash(model)
+    encoder = cast(Method, model)
     rows = []
     with Bar("encoding", len(pixels)) as bar, torch.inference_mode():
         for start in range(0, len(pixels), BATCH):
             part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH])).to(device)
-            pooled = model.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
+            pooled = encoder.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
             rows.append(pooled.float().cpu().numpy())
             bar.advance(len(part))
     if _state_hash(model) != before:
@@ -99,5 +100,8 @@ def encode(
 
 def _state_hash(model: nn.Module) -> str:
     return hash_of(
-        {name: hash_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in sorted(model.state_dict().items())}
+        {
+            name: hash_bytes(tensor.cpu().numpy().tobytes())
+            for name, tensor in sorted(model.state_dict().items())
+        }
     )

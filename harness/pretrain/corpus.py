@@ -6,7 +6,7 @@ once per corpus, pictures are decoded once, and both are cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,5 +117,3 @@ def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Pa
     with replacing(path) as temporary:
         save_file({"prepared": prepared}, temporary)
     return prepared
-
-

@@ -54,7 +54,14 @@ class Training:
     """One model on one corpus, with its state and log in `folder`; continues what lies there."""
 
     def __init__(
-        self, model: nn.Module, corpus: Corpus, profile: Profile, *, seed: int, device: torch.device, folder: Path
+        self,
+        model: nn.Module,
+        corpus: Corpus,
+        profile: Profile,
+        *,
+        seed: int,
+        device: torch.device,
+        folder: Path,
     ) -> None:
         assert profile.recipe is not None
         transforms.check_names(profile.recipe.augmentation)
@@ -137,16 +144,16 @@ class Training:
         """Training views from the generator `views`, or the one evaluation view without it."""
         pixels = torch.from_numpy(self.corpus.pixels[rows]).to(self.device)  # [B, S, S]
         if views is None:
-            pictures = (transforms.evaluation_view(pixels, self.preprocessing),)
+            pictures = [transforms.evaluation_view(pixels, self.preprocessing)]
         else:
-            pictures = tuple(
+            pictures = [
                 transforms.training_view(pixels, self.recipe.augmentation, self.preprocessing, views)
                 for _ in range(self.recipe.views)
-            )
+            ]
         index, texts = torch.from_numpy(rows), self.corpus.texts.items()
         return Batch(
             [self.corpus.ids[row] for row in rows],
-            pictures,
+            tuple(pictures),
             {unit: text.prepared[text.row[index]].to(self.device) for unit, text in texts},
             {unit: text.present[index].to(self.device) for unit, text in texts},
         )

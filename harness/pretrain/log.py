@@ -47,9 +47,7 @@ class Log:
     def mean(self, last: int) -> dict[str, float]:
         """Mean of every column but the step's over the last so many steps."""
         rows = self._read()[-last:]
-        return {
-            name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0] if name != "step"
-        }
+        return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0] if name != "step"}
 
     def close(self) -> None:
         self._board.close()

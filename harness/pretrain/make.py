@@ -88,7 +88,7 @@ def _corpus(plan: MethodPlan, name: str, model: nn.Module, settings: Settings, s
     return corpus.build(
         name,
         found.kind,
-        table.read(reader, found.root),  # type: ignore[arg-type]
+        table.read(reader, found.root),
         card.corpus,
         plan.profile,
         model,  # type: ignore[arg-type]
@@ -115,7 +115,13 @@ def _located(plan: MethodPlan, name: str, card: DatasetCard, settings: Settings,
 
 
 def _write(
-    folder: Path, plan: MethodPlan, model: nn.Module, seed: int, data: Corpus | None, outcome: Outcome, place: str
+    folder: Path,
+    plan: MethodPlan,
+    model: nn.Module,
+    seed: int,
+    data: Corpus | None,
+    outcome: Outcome,
+    place: str,
 ) -> None:
     code = provenance.code()
     checkpoint.save(
