@@ -66,12 +66,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Crack:
-    """One broken rib: its outer part has slipped by `step` rib distances."""
+    """One broken rib: its outer part has slipped by `step` rib distances, leaving a gap of alpha `gap`."""
 
     side: int
     x: float  # distance from the midline
     y: float
     step: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,8 @@ class Thorax:
             number = round(y / body.rib_pitch + body.rib_phase)
             on_rib = (np.abs(phase - number) < 0.5) * self.half(crack.side)
             phase = phase + crack.step * on_rib * (self.out > crack.x)
-            gaps = gaps + on_rib * ramp(0.007 - np.abs(self.out - crack.x), 0.008)
-        back = stripes(phase, 0.17, 0.14)
-        if self.cracks:
-            back = back * (1 - np.clip(gaps, 0, 1))
+            gaps = gaps + crack.gap * on_rib * ramp(0.007 - np.abs(self.out - crack.x), 0.008)
+        back = stripes(phase, 0.17, 0.14) * (1 - np.clip(gaps, 0, 1))
         front = (frame.y + 0.45 * self.out) * (0.8 / body.rib_pitch) + body.rib_phase
         ribs = RIB * back + FRONT_RIB * stripes(front, 0.2, 0.2) * ramp(self.out - 0.16, 0.1)
         dense = np.maximum(self.heart_shadow, ramp(frame.y - self.diaphragm, 0.04))  # outshines bone
