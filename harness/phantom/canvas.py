@@ -93,7 +93,9 @@ def bezier(points: Points, steps: int = 24) -> list[tuple[float, float]]:
 
 def ramp(distance: Field, width: float) -> Field:
     """A soft step: 0 where `distance` is well below zero, 1 well above, linear over `width` between."""
-    return np.clip(distance * (1 / width) + 0.5, 0, 1)
+    step = distance * (1 / width)
+    step += 0.5
+    return np.clip(step, 0, 1, out=step)
 
 
 def stripes(phase: Field, half_width: float, edge: float) -> Field:

@@ -6,6 +6,8 @@ Apart because they are drawn over the finished chest and follow courses instead 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,78 +20,40 @@ WIRES_SHARE, WIRE = 0.35, 0.13  # share of AP pictures with ECG wires that no re
 OBJECT = (0.95, 1.05)  # brightness of foreign objects: metal stops everything
 
 
+@dataclass(frozen=True)
+class Part:
+    """A curve of half-width `radius` (body units); y of `points` runs from 0, lung top, to 1, diaphragm."""
+
+    points: Points
+    radius: float
+    brightness: float
+
+
+PARTS: Mapping[str, tuple[Part, ...]] = {
+    "central line": (Part([(-0.13, -0.25), (-0.10, 0.07), (-0.05, 0.11), (-0.055, 0.5)], 0.005, TUBE),),
+    "endotracheal tube": (
+        Part([(-0.012, -0.3), (-0.010, 0.31)], 0.003, TUBE),
+        Part([(0.008, -0.3), (0.010, 0.31)], 0.003, TUBE),
+    ),
+    "enteric tube": (Part([(0, -0.3), (0.02, 0.7), (0, 1), (0.05, 1.22), (0.2, 1.22)], 0.005, TUBE),),
+    "pacemaker": (
+        Part([(0.21, 0.22), (0.25, 0.22)], 0.034, METAL),
+        Part([(0.20, 0.18), (0.08, 0.04), (-0.06, 0.15), (-0.06, 0.82)], 0.004, METAL),
+        Part([(0.20, 0.20), (0.07, 0.06), (-0.07, 0.22), (-0.06, 1), (0.14, 0.96)], 0.004, METAL),
+    ),
+    "chest tube": (Part([(-0.46, 1.04), (-0.33, 0.91), (-0.30, 0.5), (-0.2, 0.13)], 0.007, TUBE),),
+}
+
+
 def support(frame: Frame, body: Body, finding: Finding, value: Field, contrast: float) -> Field:
     """`value` with the finding's devices on top."""
     rng = np.random.default_rng(finding.seed)
-    bend, side = rng.uniform(-0.01, 0.01), -1 if rng.random() < 0.7 else 1
-    top, dome = body.apex, body.dome
-    courses: dict[str, list[tuple[Points, float, float]]] = {
-        "central line": [
-            (
-                bezier(
-                    [
-                        (side * 0.13, top - 0.14),
-                        (side * 0.10, top + 0.04),
-                        (-0.05, top + 0.06),
-                        (-0.055, top + 0.27),
-                    ]
-                ),
-                0.005,
-                TUBE,
-            )
-        ],
-        "endotracheal tube": [
-            ([(offset + bend, top - 0.16), (offset, top + 0.02), (offset, top + 0.17)], 0.003, TUBE)
-            for offset in (-0.010, 0.010)
-        ],
-        "enteric tube": [
-            (
-                bezier(
-                    [(bend, top - 0.16), (0.02, 0.0), (0.0, dome), (0.05, dome + 0.12), (0.2, dome + 0.12)]
-                ),
-                0.005,
-                TUBE,
-            )
-        ],
-        "pacemaker": [
-            ([(0.21, top + 0.12), (0.25, top + 0.12)], 0.034, METAL),
-            (
-                bezier([(0.2, top + 0.1), (0.08, top + 0.02), (-0.06, top + 0.08), (-0.06, dome - 0.1)]),
-                0.004,
-                METAL,
-            ),
-            (
-                bezier(
-                    [
-                        (0.2, top + 0.11),
-                        (0.07, top + 0.03),
-                        (-0.07, top + 0.12),
-                        (-0.06, dome),
-                        (0.14, dome - 0.02),
-                    ]
-                ),
-                0.004,
-                METAL,
-            ),
-        ],
-        "chest tube": [
-            (
-                bezier(
-                    [
-                        (side * 0.46, dome + 0.02),
-                        (side * 0.33, dome - 0.05),
-                        (side * 0.30, -0.1),
-                        (side * 0.2, top + 0.07),
-                    ]
-                ),
-                0.007,
-                TUBE,
-            )
-        ],
-    }
+    bend, mirror = rng.uniform(-0.012, 0.012), -1 if rng.random() < 0.5 else 1
     for device in devices(finding):
-        for points, radius, brightness in courses[device]:
-            value = value + frame.stroke(points, radius) * (brightness * contrast)
+        side = mirror if device == "chest tube" else 1
+        for part in PARTS[device]:
+            course = [(side * x + bend, body.apex + y * (body.dome - body.apex)) for x, y in part.points]
+            value = value + frame.stroke(bezier(course), part.radius) * (part.brightness * contrast)
     return value
 
 
@@ -126,14 +90,8 @@ def foreign(frame: Frame, finding: Finding) -> list[tuple[Field, float]]:
 
 
 def _curl(rng: np.random.Generator, centre: tuple[float, float], size: float, turn: float) -> Points:
-    angles = turn + np.linspace(0, 2.4, 4)
-    lengths = size * rng.uniform(0.6, 1.2, size=4)
-    return bezier(
-        [
-            (centre[0] + r * math.cos(a), centre[1] + r * math.sin(a))
-            for a, r in zip(angles, lengths, strict=True)
-        ]
-    )
+    knots = [(turn + 0.8 * knot, size * rng.uniform(0.6, 1.2)) for knot in range(4)]
+    return bezier([(centre[0] + r * math.cos(angle), centre[1] + r * math.sin(angle)) for angle, r in knots])
 
 
 def _shard(

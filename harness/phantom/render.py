@@ -16,7 +16,7 @@ from harness.phantom import devices
 from harness.phantom.anatomy import Dials, Finding, Person, Picture, Study, level
 from harness.phantom.canvas import Field, Frame, blur, box_of, clouds, ramp
 from harness.phantom.lateral import lateral
-from harness.phantom.thorax import AIR, LEFT, RIGHT, Body, Crack, Thorax
+from harness.phantom.thorax import AIR, LEFT, RETROCARDIAC, RIGHT, Body, Crack, Thorax
 
 # How much each sign shows at severity 1. Chosen by eye on sheets of 80 px high pictures: at severity 0.5 a
 # sign is plain to someone who knows where to look, at 0.2 it drowns in posture, exposure and noise.
@@ -37,14 +37,10 @@ NOISE, CLUTTER = 0.022, 0.028  # brightness: per pixel; smooth shadows of no mea
 CLUTTER_CELLS = 14  # across the picture: about the size of a small consolidation
 GRADIENT = 0.05  # brightness from one edge to the other: heel effect, scatter
 
-BLOBS = {
-    "one": (0.72, 0.26, 0.02),
-    "both": (0.0, 0.88, 0.09, 0.03),
-}  # shares of 1, 2, ... blobs, as in RSNA's boxes
+ONE_SIDE_BLOBS, BOTH_SIDES_BLOBS = (0.72, 0.26, 0.02), (0.0, 0.88, 0.09, 0.03)  # shares of 1, 2, ... patches
 OUTLINE = 0.35  # alpha from which a patch counts as visible: readers draw generous boxes
 OUTLINED = frozenset({"Consolidation", "Pneumothorax", "Lung Lesion", "Fracture", "Foreign Object"})
 
-Side = int  # RIGHT or LEFT
 Signs = Mapping[str, Finding]
 Shape = tuple[str, Field]  # a finding's name and the alpha [H, W] of one of its patches
 
@@ -107,7 +103,7 @@ def _frontal(
     cracks = _cracks(body, signs["Fracture"], contrast) if "Fracture" in signs else ()
     thorax = Thorax(frame, body, supine, breath, heart, raised, cracks)
 
-    aerated = thorax.cavity * (1 - thorax.heart_shadow)
+    aerated = thorax.cavity * (1 - (1 - RETROCARDIAC) * thorax.heart_shadow)
     fullness = 1.0
     if finding := signs.get("Edema"):
         fullness += EDEMA_VESSELS * finding.severity * contrast
@@ -117,7 +113,7 @@ def _frontal(
         if finding := signs.get(name):
             for alpha, share in sign(thorax, finding):
                 air = air * (1 - alpha * (share * contrast))
-                shapes.append((name, alpha * aerated))
+                shapes.append((name, alpha * thorax.cavity))
 
     value = thorax.tissue - AIR * air + thorax.bones
     if finding := signs.get("Pneumothorax"):
@@ -164,15 +160,15 @@ def _effusion(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     outward = thorax.out * (1 / thorax.body.half_width)
     fluid = np.zeros_like(thorax.out)
     for side in _sides(finding):
-        level = thorax.angle(side) - rise * (0.5 + 0.5 * outward * outward)
-        fluid = fluid + ramp(thorax.frame.y - level, 0.03) * thorax.half(side)
+        surface = thorax.angle(side) - rise * (0.5 + 0.5 * outward * outward)
+        fluid = fluid + ramp(thorax.frame.y - surface, 0.03) * thorax.half(side)
     return [(fluid, EFFUSION)]
 
 
 def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
     """Dense patches with soft, wavy edges."""
     rng, frame, body = np.random.default_rng(finding.seed), thorax.frame, thorax.body
-    shares = BLOBS["both" if finding.side == "both" else "one"]
+    shares = BOTH_SIDES_BLOBS if finding.side == "both" else ONE_SIDE_BLOBS
     sides = _sides(finding)
     wave = clouds(rng, frame.height, frame.width, 16)
     core, more = CONSOLIDATION
@@ -182,8 +178,8 @@ def _consolidation(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]
         a, b = (rng.uniform(0.05, 0.085, size=2) * (0.8 + 0.5 * finding.severity)).tolist()
         low = level(finding) if number < len(sides) else rng.uniform()
         y = body.apex + 0.10 + (thorax.dome(side) - 0.03 - body.apex - 0.10) * low
-        x = side * body.half_width * rng.uniform(0.52, 0.72)
-        distance = frame.ellipse((x, y), a, b * 1.15, rng.uniform(-0.6, 0.6))
+        outward = rng.uniform(0.52, 0.72) + (0.1 * low if side == LEFT else 0.0)  # clear of the heart
+        distance = frame.ellipse((side * body.half_width * outward, y), a, b * 1.15, rng.uniform(-0.6, 0.6))
         patches.append((ramp(1 - distance + 0.13 * wave, 0.75), core + more * finding.severity))
     return patches
 
@@ -197,10 +193,8 @@ def _atelectasis(thorax: Thorax, finding: Finding) -> list[tuple[Field, float]]:
         y = thorax.dome(side) - rng.uniform(0.035, 0.06)
         inner, outer = rng.uniform(0.26, 0.36), rng.uniform(0.80, 0.92)
         tilt = rng.uniform(-0.03, 0.03)
-        ends = [
-            (side * share * thorax.body.half_width, y + sign * tilt)
-            for share, sign in ((inner, 1), (outer, -1))
-        ]
+        edge = side * thorax.body.half_width
+        ends = [(inner * edge, y + tilt), (outer * edge, y - tilt)]
         plates = np.maximum(plates, thorax.frame.stroke(ends, 0.007 + 0.006 * finding.severity))
     return [(plates, core + more * finding.severity)]
 
@@ -235,9 +229,8 @@ def _pneumothorax(thorax: Thorax, finding: Finding) -> tuple[Field, Field]:
     y = thorax.frame.y
     inward = gap * np.clip(1.15 - (y - thorax.body.apex) * (1 / 0.5), 0, 1)
     # the lung's own outline: the wall's, pushed in and down
-    depth = np.clip(
-        (y - thorax.body.apex - 0.8 * gap) * (1 / (thorax.angle(side) - thorax.body.apex - 0.8 * gap)), 0, 1
-    )
+    top = thorax.body.apex + 0.8 * gap
+    depth = np.clip((y - top) * (1 / (thorax.angle(side) - top)), 0, 1)
     beyond = thorax.out - np.where(depth > 0, thorax.wall_at(depth) - inward, 0)
     half = thorax.half(side)
     return ramp(beyond, 0.012) * half, ramp(0.006 - np.abs(beyond), 0.01) * half * (depth > 0)
@@ -247,13 +240,14 @@ def _cracks(body: Body, finding: Finding, contrast: float) -> tuple[Crack, ...]:
     rng = np.random.default_rng(finding.seed)
     (side,) = _sides(finding)
     least, more = FRACTURE_STEP
-    x, y = body.half_width * rng.uniform(0.62, 0.80), rng.uniform(-0.10, 0.02)
+    x, y = body.half_width * rng.uniform(0.66, 0.80), rng.uniform(-0.18, -0.06)
     ribs = 1 + (finding.severity > 0.45) + (finding.severity > 0.75)  # neighbours break together
-    step = (least + more * finding.severity) * min(contrast, 1.2)
-    return tuple(Crack(side, x + 0.006 * rib, y + body.rib_pitch * rib, step) for rib in range(ribs))
+    shown = min(contrast, 1.0)  # a rib that slips further would meet its neighbour
+    step = (least + more * finding.severity) * shown
+    return tuple(Crack(side, x + 0.006 * rib, y + body.rib_pitch * rib, step, shown) for rib in range(ribs))
 
 
-def _sides(finding: Finding) -> tuple[Side, ...]:
+def _sides(finding: Finding) -> tuple[int, ...]:
     return {"left": (LEFT,), "right": (RIGHT,), "both": (RIGHT, LEFT), "": ()}[finding.side]
 
 

@@ -19,6 +19,7 @@ SOFT_TISSUE, MEDIASTINUM, ABDOMEN = 0.58, 0.72, 0.76  # brightness, before the e
 AIR = 0.44  # how much darker than soft tissue a lung full of air is
 RIB, FRONT_RIB, CLAVICLE, SPINE = 0.085, 0.04, 0.10, 0.05  # brightness that bone adds
 VESSELS, HILUM = 0.10, 0.16  # share of air that lung vessels take up
+RETROCARDIAC = 0.15  # share of the lungs' air that shows through the heart
 RIGHT, LEFT = -1, 1  # the patient's side as the sign of x
 
 
@@ -65,12 +66,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Crack:
-    """One broken rib: its outer part has slipped by `step` rib distances."""
+    """One broken rib: its outer part has slipped by `step` rib distances, leaving a gap of alpha `gap`."""
 
     side: int
     x: float  # distance from the midline
     y: float
     step: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,16 @@ class Thorax:
         """1 in the patient's left half."""
         return (self.frame.x > 0).astype(np.float32)
 
+    def rest(self, side: int) -> float:
+        """y of the diaphragm's top where no disease raises it."""
+        return self.body.dome + self.breath + (0.022 if side == LEFT else 0.0)
+
     def dome(self, side: int) -> float:
-        lower = 0.022 if side == LEFT else 0.0
-        return self.body.dome + self.breath + lower - self.raised.get(side, 0.0)
+        return self.rest(side) - self.raised.get(side, 0.0)
 
     def angle(self, side: int) -> float:
-        """y of the costophrenic angle, which stays where it is when the dome rises."""
-        return self.dome(side) + self.raised.get(side, 0.0) + self.body.sulcus
+        """y of the costophrenic angle."""
+        return self.rest(side) + self.body.sulcus
 
     def half(self, side: int) -> Field:
         return self.left if side == LEFT else 1 - self.left
@@ -152,7 +157,7 @@ class Thorax:
         frame, body = self.frame, self.body
         tilt, half = body.heart_tilt, self.heart * body.half_width
         long = half / math.hypot(math.cos(tilt), 0.76 * math.sin(tilt))
-        middle = (0.40 * half, (self.dome(RIGHT) + self.dome(LEFT)) / 2 - 0.50 * half)
+        middle = (0.30 * half, self.rest(RIGHT) + 0.011 - 0.50 * half)
         heart = ramp(1 - frame.ellipse(middle, long, 0.76 * long, tilt), 0.2)
         # the great vessels, a cone that stands on the heart
         cone = ramp(0.05 + 0.55 * (frame.y - body.apex - 0.24) - np.abs(frame.x - 0.02), 0.03)
@@ -187,10 +192,8 @@ class Thorax:
             number = round(y / body.rib_pitch + body.rib_phase)
             on_rib = (np.abs(phase - number) < 0.5) * self.half(crack.side)
             phase = phase + crack.step * on_rib * (self.out > crack.x)
-            gaps = gaps + on_rib * ramp(0.007 - np.abs(self.out - crack.x), 0.008)
-        back = stripes(phase, 0.17, 0.14)
-        if self.cracks:
-            back = back * (1 - np.clip(gaps, 0, 1))
+            gaps = gaps + crack.gap * on_rib * ramp(0.007 - np.abs(self.out - crack.x), 0.008)
+        back = stripes(phase, 0.17, 0.14) * (1 - np.clip(gaps, 0, 1))
         front = (frame.y + 0.45 * self.out) * (0.8 / body.rib_pitch) + body.rib_phase
         ribs = RIB * back + FRONT_RIB * stripes(front, 0.2, 0.2) * ramp(self.out - 0.16, 0.1)
         dense = np.maximum(self.heart_shadow, ramp(frame.y - self.diaphragm, 0.04))  # outshines bone
@@ -233,7 +236,7 @@ class Thorax:
         if body.breasts:
             breast = np.hypot((out - 0.2) * (1 / 0.15), (frame.y - 0.13) * (1 / 0.13))
             tissue = tissue + body.breasts * ramp(1 - breast, 0.45)
-        gas = ramp(1 - frame.ellipse((0.17, self.dome(LEFT) + 0.085), 0.1, 0.06), 0.5)
+        gas = ramp(1 - frame.ellipse((0.17, self.rest(LEFT) + 0.085), 0.1, 0.06), 0.5)
         tissue = tissue - body.stomach * gas * belly
         trachea = ramp(0.018 - out, 0.012) * ramp(body.apex + 0.27 - frame.y, 0.05)
         tissue = (tissue - 0.09 * trachea) * inside + 0.04
