@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,15 +60,26 @@ def read_cells(path: Path, columns: Sequence[str], *, exact: bool = True) -> pd.
                 rows.append(row)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Complete the download") from error
-    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadTable(f"{path} cannot be read: {error}. Restore the file from the download") from error
     return pd.DataFrame(rows, columns=header, index=lines, dtype=str)
 
 
 def translate(cells: pd.Series, meaning: Mapping[str, object], path: Path) -> pd.Series:
     """What each cell stands for. Raises BadTable at the first cell that is not a key of `meaning`."""
-    refuse(cells, ~cells.isin(list(meaning)), path, f"is not one of {', '.join(map(repr, meaning))}")
-    return cells.map(meaning)
+    return one_of(list(meaning), cells, path).map(meaning)
+
+
+def one_of(known: Sequence[str], cells: pd.Series, path: Path) -> pd.Series:
+    """`cells` as they are. Raises BadTable at the first that is not `known`."""
+    refuse(cells, ~cells.isin(known), path, f"is not one of {', '.join(map(repr, known))}")
+    return cells
+
+
+def once(cells: pd.Series, path: Path) -> pd.Series:
+    """`cells` as they are. Raises BadTable at the first that stands in an earlier line as well."""
+    refuse(cells, cells.duplicated(), path, "occurs twice")
+    return cells
 
 
 def numbers(cells: pd.Series, path: Path) -> pd.Series:
@@ -117,7 +129,7 @@ def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label:
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read = partial(_each, function)
     parts = parallel_map(
-        read, blocks, workers=os.cpu_count() or 1, label=label, unit=f"blocks of {BLOCK} files"
+        read, blocks, workers=len(os.sched_getaffinity(0)), label=label, unit=f"blocks of {BLOCK} files"
     )
     return [result for part in parts for result in part]
 

@@ -19,7 +19,7 @@ from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
 from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
-from tasks._tables import finish, label_columns, numbers, read_cells, refuse, translate
+from tasks._tables import finish, label_columns, numbers, once, one_of, read_cells, refuse, translate
 
 CARD = DatasetCard(
     title="CheXpert",
@@ -93,7 +93,7 @@ def _part(root: Path, name: str) -> pd.DataFrame:
     refuse(
         rows["Path"], pieces["image_id"].isna(), path, "is not train|valid|test/patient…/study…/view…_….jpg"
     )
-    refuse(rows["Path"], pieces["image_id"].duplicated(), path, "occurs twice")
+    once(rows["Path"], path)
     table = pieces[["image_id", "person_id", "split"]].assign(
         study_id=pieces["person_id"] + "/" + pieces["study"],
         view="",
@@ -102,7 +102,7 @@ def _part(root: Path, name: str) -> pd.DataFrame:
         age=math.nan,
     )
     if described:
-        table["view"] = translate(rows["AP/PA"], {name: name for name in ("AP", "PA", "LL", "RL", "")}, path)
+        table["view"] = one_of(("AP", "PA", "LL", "RL", ""), rows["AP/PA"], path)
         table["frontal"] = translate(rows["Frontal/Lateral"], {"Frontal": True, "Lateral": False}, path)
         table["sex"] = translate(rows["Sex"], {"Female": "F", "Male": "M", "Unknown": ""}, path)
         table["age"] = numbers(rows["Age"], path)

@@ -21,7 +21,17 @@ from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._dicom import Encoding, read_header, save_dicom
 from tasks._phantoms import write_csv
-from tasks._tables import finish, numbers, read_cells, read_files, refuse, refuse_files, translate
+from tasks._tables import (
+    finish,
+    numbers,
+    once,
+    one_of,
+    read_cells,
+    read_files,
+    refuse,
+    refuse_files,
+    translate,
+)
 
 CARD = DatasetCard(
     title="RSNA Pneumonia Detection Challenge",
@@ -105,7 +115,7 @@ def read_classes(path: Path, pneumonia: pd.Series) -> pd.Series:
     """`label:Normal` per patientId: most negatives of `Target` are not. Rows repeat as in the label file."""
     rows = read_cells(path, CLASS_HEADER)
     ids = rows["patientId"]
-    kinds = translate(rows["class"], {name: name for name in CLASSES}, path)
+    kinds = one_of(CLASSES, rows["class"], path)
     expected = ids.map(pneumonia)
     refuse(ids, expected.isna(), path, "is not in the label file")
     refuse(ids, (kinds == "Lung Opacity") != (expected == 1), path, "has a class that contradicts its Target")
@@ -124,8 +134,8 @@ def read_persons(root: Path, images: pd.Index) -> pd.Series | None:
         for path in (folder / "rsna_person_map.csv", folder / "rsna_person_map.csv.gz"):
             if path.is_file():
                 rows = read_cells(path, MAP_HEADER)
-                refuse(rows["patientId"], rows["patientId"].duplicated(), path, "occurs twice")
-                persons = rows.set_index("patientId")["nih_patient"].str.zfill(8).reindex(images)
+                persons = rows["nih_patient"].str.zfill(8).set_axis(once(rows["patientId"], path))
+                persons = persons.reindex(images)
                 if persons.isna().any():
                     raise BadTable(
                         f"{path} has no person for {persons.isna().sum()} images, {persons.isna().idxmax()} "

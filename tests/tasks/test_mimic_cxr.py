@@ -132,6 +132,12 @@ def test_an_image_without_a_split_is_named(root: Path) -> None:
         mimic_cxr.read(root)
 
 
+def test_a_report_that_is_no_text_is_named(root: Path) -> None:
+    (root / "files/p10/p10000764/s57375967.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"s57375967.txt is not a text"):
+        mimic_cxr.read(root)
+
+
 def test_missing_files_are_named(root: Path) -> None:
     (root / f"files/p10/p10000032/s50414267/{LATERAL}.jpg").unlink()
     with pytest.raises(DataError, match=f"{LATERAL}.jpg: no such picture"):

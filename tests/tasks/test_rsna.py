@@ -18,7 +18,9 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.pixels import apply_modality_lut
 
+from harness import settings
 from harness.contracts import TABLE_COLUMNS
+from harness.data import locate
 from harness.errors import BadTable, DataError, UnreadableImage
 from harness.phantom import STAMP, Cohort
 from harness.phantom.render import render
@@ -53,6 +55,11 @@ def test_knows_the_nih_patients_of_the_map(real: pd.DataFrame) -> None:
     assert real.attrs["persons_known"]
     assert real["person_id"].str.fullmatch(r"\d{8}").all()
     assert real["person_id"].nunique() == 153  # of 169 images
+
+
+def test_is_found_under_the_data_root(realdata: Path) -> None:
+    found = locate.real("rsna", rsna.CARD, settings.load(data_root=realdata))
+    assert found == locate.Located(realdata / "rsna", "real")
 
 
 def test_official_counts(realdata: Path, tmp_path: Path) -> None:
@@ -105,6 +112,7 @@ def test_reads_without_class_info_and_with_stage_1_names(copy: Path) -> None:
     for path in copy.iterdir():
         path.rename(path.with_name(path.name.replace("stage_2", "stage_1")))
     pd.testing.assert_frame_equal(rsna.read(copy).drop(columns="path"), expected)
+    assert locate.real("rsna", rsna.CARD, settings.load(data_root=copy.parent)).root == copy
 
 
 def test_impossible_ages_and_blank_header_fields_are_unknown(copy: Path) -> None:
@@ -143,6 +151,13 @@ def test_bad_tables_are_named_with_their_line(
     with pytest.raises(BadTable, match=message) as caught:
         rsna.read(copy)
     assert name in str(caught.value)
+
+
+def test_every_image_needs_its_class(copy: Path) -> None:
+    lines = (copy / CLASSES).read_text().splitlines(keepends=True)
+    (copy / CLASSES).write_text("".join(line for line in lines if TWO_BOXES not in line))
+    with pytest.raises(BadTable, match=f"{CLASSES} has no row for 1 images, {TWO_BOXES} among them"):
+        rsna.read(copy)
 
 
 def test_images_and_rows_must_agree(copy: Path) -> None:

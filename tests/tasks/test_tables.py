@@ -1,0 +1,70 @@
+"""Label files as spreadsheets, broken downloads and other people leave them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.errors import BadTable
+from tasks._tables import label_columns, numbers, once, read_cells, read_files
+
+COLUMNS = ("name", "value")
+
+
+def test_cells_are_text_indexed_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfname,value\r\n"two\nlines",NA\r\nlast,\r\n')  # with a byte-order mark
+    cells = read_cells(path, COLUMNS)
+    assert cells.to_dict("index") == {
+        3: {"name": "two\nlines", "value": "NA"},
+        4: {"name": "last", "value": ""},
+    }
+
+
+def test_a_table_may_have_more_columns_where_order_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("extra,value,name\n1,2,3\n")
+    assert read_cells(path, COLUMNS, exact=False)["name"].tolist() == ["3"]
+    with pytest.raises(BadTable, match=r"line 1.*unexpected 'extra'"):
+        read_cells(path, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.csv", b""),
+        ("latin.csv", b"name,value\nM\xfcller,1\n"),
+        ("quote.csv", b'name,value\n"open,1\n'),
+        ("page.csv.gz", b"<html>please log in</html>"),
+        ("half.csv.gz", gzip.compress(b"name,value\n" * 100)[:-12]),
+        ("flipped.csv.gz", gzip.compress(b"name,value\n" * 100)[:10] + b"\xff" * 30),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadTable, match=name):
+        read_cells(tmp_path / name, COLUMNS)
+
+
+def test_bad_cells_are_counted_and_the_first_is_shown() -> None:
+    cells = pd.Series(["1", "x", "", "y"], index=[2, 3, 4, 5], name="value")
+    with pytest.raises(BadTable, match=r"a.csv, line 3, column 'value': 'x' is not a number \(2 such rows\)"):
+        numbers(cells, Path("a.csv"))
+    with pytest.raises(BadTable, match=r"line 5.*'1' occurs twice"):
+        once(cells.replace("y", "1"), Path("a.csv"))
+
+
+def test_label_cells() -> None:
+    rows = pd.DataFrame({"Edema": ["1.0", "0.0", "-1.0", "", "1"]})
+    labels = label_columns(rows, ["Edema"], Path("a.csv"))["label:Edema"]
+    assert labels.tolist() == [1, 0, -1, pd.NA, 1] and labels.dtype == "Int8"
+
+
+def test_many_files_come_back_in_order(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(600)]  # more than two blocks
+    for path in paths:
+        path.write_text(path.stem)
+    assert read_files(Path.read_text, paths, "reading") == [path.stem for path in paths]
