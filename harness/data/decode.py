@@ -24,7 +24,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNea
 from harness.errors import UnreadableImage
 
 DECODER_VERSION = 1
-"""Raised with every change here that changes a pixel: caches made before are then not used again."""
+"""Raised with every change here that changes a pixel or a flag: older caches are then not used again."""
 
 LARGEST = 2**26
 """Pixels a file may declare, three times the largest X-ray detector: more is a mistake or a bomb."""

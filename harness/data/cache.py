@@ -1,0 +1,277 @@
+"""Every picture of a dataset, decoded once into one file of equal uint8 squares that training reads in place.
+
+Apart because it alone has to survive a kill, a full disk and a second process:
+
+    NAME-SHAPE.part/   rows that are done so far; a row carries its file's size and time, so that after a kill
+                       or a repaired file only the rest is decoded
+    NAME-KEY/          the same folder renamed once it is complete; never written again
+    NAME-SHAPE.lock    held by the one process that fills the part
+
+SHAPE hashes ids, side, geometry and the versions of this code; KEY adds each file's size and modification
+time in nanoseconds. Paths are not in it: a data root that moves keeps its cache. Time instead of content
+saves reading the whole dataset at each start; the price: a copy that does not keep times is decoded again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.contracts import Geometry
+from harness.data.decode import DECODER_VERSION, FLAGS, Decoded, decode
+from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
+from harness.files import file_hash, hash_lines, hash_of, write_json
+from harness.parallel import parallel_map
+
+CACHE_VERSION = 1
+"""Raised with every change to `stored` or to what a row holds."""
+
+NAMED = 5  # refused pictures that a message spells out
+
+PIXELS, ROWS, INDEX = "pixels.u8", "rows.bin", "index.json"
+
+ROW = np.dtype(
+    [
+        ("digest", "V32"),  # sha256 of the row's pixels; a row counts only while the two agree
+        ("file_size", "<i8"),
+        ("file_time", "<i8"),  # nanoseconds
+        ("height", "<u4"),  # native, as decoded
+        ("width", "<u4"),
+        ("flags", "<u4"),  # bit i: FLAGS[i]
+        ("unused", "V4"),  # 64 bytes in all: a row never crosses a page, so a kill cannot leave half of one
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    pixels: NDArray[
+        np.uint8
+    ]  # [N, side, side], read-only, mapped from the disk; rows in the order of the ids
+    sizes: NDArray[np.uint32]  # [N, 2] native height and width: what boxes and masks are given in
+    fingerprint: str  # sha256 of ids and stored pixels
+    flags: dict[str, int]  # how many pictures carry which flag of the decoder
+    cached: bool  # nothing had to be decoded
+
+
+def placement(height: int, width: int, side: int, geometry: Geometry) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a picture inside its stored square, in pixels of the square.
+
+    "pad": the longest side becomes `side`, the ratio is kept, the rest is border on both sides, an odd pixel
+    of it at the bottom or right. "stretch": the whole square.
+    """
+    if geometry == "stretch":
+        return 0, 0, side, side
+    scale = side / max(height, width)
+    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+    return (side - inner_height) // 2, (side - inner_width) // 2, inner_height, inner_width
+
+
+def stored(decoded: Decoded, side: int, geometry: Geometry) -> NDArray[np.uint8]:
+    """The picture in a black square [side, side], rounded to 8 bits, resized bilinearly with antialiasing."""
+    grey = decoded.pixels
+    if grey.dtype == np.uint16:
+        grey = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 x 257
+    top, left, height, width = placement(grey.shape[0], grey.shape[1], side, geometry)
+    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
+    square = np.zeros((side, side), np.uint8)
+    square[top : top + height, left : left + width] = np.asarray(image)
+    return square
+
+
+def open_images(
+    name: str,
+    ids: Sequence[str],
+    paths: Sequence[Path],
+    *,
+    side: int,
+    geometry: Geometry,
+    folder: Path,
+    workers: int,
+) -> Images:
+    """The pictures at `paths` as squares, from the cache in `folder` or decoded into it now.
+
+    Raises UnreadableImage after all others are decoded and kept, CorruptCache when what lies in `folder` is
+    not what was written there, HarnessError when it cannot be written. Every opening checks every pixel:
+    0.5 s per GB where the processor knows SHA-256, beside the reading that training does anyway.
+    """
+    if not ids:
+        raise DataError(f"{name}: there are no images to decode. Check the dataset's table and the split")
+    stamps = [_stamp(path) for path in paths]
+    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
+    final = folder / f"{name}-{hash_of(shape, stamps)[:16]}"
+    part = folder / f"{name}-{shape[:16]}.part"
+    if cached := final.exists():
+        return _open(final, ids, side, cached)
+    try:
+        with _locked(part.with_suffix(".lock")):
+            if not (cached := final.exists()):  # another process may have made it while this one waited
+                failures = _fill(part, paths, stamps, side, geometry, workers, f"decoding {name}")
+                if failures:
+                    raise UnreadableImage(
+                        f"{len(failures)} of {len(ids)} images of {name} cannot be decoded. The others are "
+                        "kept; the next run tries only these again. The first of them:\n"
+                        + "\n".join(map(str, failures[:NAMED]))
+                    )
+                write_json(part / INDEX, _index(part, ids, _map(part, len(ids), side)[1]))
+                part.rename(final)
+    except OSError as error:
+        need = f"{len(ids) * side**2 / 1e9:.2g} GB"
+        raise HarnessError(
+            f"cannot write {part}: {error}. Free {need} there, or set HARNESS_HOME to another disk; what is "
+            "decoded so far is kept"
+        ) from error
+    return _open(final, ids, side, cached)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """(size, modification time in ns) of a file; (-1, -1) where there is none: decoding it will say so."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system frees it however that process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"waiting for another process that is filling the cache ({path})\n")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _map(folder: Path, count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Pixels [count, side, side] and rows [count] as they lie on the disk, read-only."""
+    pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side))
+    return pixels, np.memmap(folder / ROWS, ROW, "r", shape=(count,))
+
+
+def _digest(square: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(square.tobytes()).digest()
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    square: NDArray[np.uint8]  # [side, side]
+    height: int
+    width: int
+    flags: int
+
+
+def _decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
+    """A refusal is returned and not raised: it must not end the work on the others."""
+    try:
+        decoded = decode(path)
+    except UnreadableImage as refusal:
+        return refusal
+    height, width = decoded.pixels.shape
+    flags = sum(1 << FLAGS.index(flag) for flag in decoded.flags)
+    return _Row(stored(decoded, side, geometry), height, width, flags)
+
+
+def _fill(
+    part: Path,
+    paths: Sequence[Path],
+    stamps: Sequence[tuple[int, int]],
+    side: int,
+    geometry: Geometry,
+    workers: int,
+    label: str,
+) -> list[UnreadableImage]:
+    """Decodes the rows that `part` does not hold yet; returns the refusals."""
+    part.mkdir(exist_ok=True)
+    failures = []
+    with (
+        _reserved(part / PIXELS, len(paths) * side**2) as pixel_file,
+        _reserved(part / ROWS, len(paths) * ROW.itemsize) as row_file,
+    ):
+        pixels, rows = _map(part, len(paths), side)
+        known = zip(rows["file_size"].tolist(), rows["file_time"].tolist(), strict=True)
+        todo = [
+            place
+            for place, (old, new) in enumerate(zip(known, stamps, strict=True))
+            if old != new or _digest(pixels[place]) != rows["digest"][place].tobytes()
+        ]
+        decode_row = partial(_decode_row, side=side, geometry=geometry)
+        results = parallel_map(decode_row, [paths[place] for place in todo], workers=workers, label=label)
+        for place, result in zip(todo, results, strict=True):
+            if isinstance(result, UnreadableImage):
+                failures.append(result)
+                continue
+            square, *facts = result
+            row = np.array((_digest(square), *stamps[place], *facts, b""), ROW)
+            _write(pixel_file, place, square.tobytes())
+            _write(row_file, place, row.tobytes())
+    return failures
+
+
+@contextmanager
+def _reserved(path: Path, size: int) -> Iterator[IO[bytes]]:
+    """A file of `size` bytes, what it held kept, that is on the disk when the block ends. The space is taken
+    at once where the system can: a full disk is then an error now and not a crash when the file is mapped."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        yield file
+        os.fsync(file)
+
+
+def _write(file: IO[bytes], place: int, content: bytes) -> None:
+    file.seek(place * len(content))
+    file.write(content)
+    file.flush()  # to the system: it outlives this process
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def _index(folder: Path, ids: Sequence[str], rows: NDArray[Any]) -> dict[str, Any]:
+    """What is computed from the rows once they are complete; the hash covers what else they hold."""
+    digests = (digest.tobytes().hex() for digest in rows["digest"])
+    counts = {flag: int((rows["flags"] >> bit & 1).sum()) for bit, flag in enumerate(FLAGS)}
+    return {
+        "fingerprint": hash_lines(f"{name} {digest}" for name, digest in zip(ids, digests, strict=True)),
+        "flags": {flag: count for flag, count in counts.items() if count},
+        "rows": file_hash(folder / ROWS),
+    }
+
+
+def _open(folder: Path, ids: Sequence[str], side: int, cached: bool) -> Images:
+    cure = f"Delete the folder {folder}; the next run makes it again"
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        pixels, rows = _map(folder, len(ids), side)
+    except (OSError, ValueError) as error:
+        raise CorruptCache(f"{folder} cannot be read ({error}). {cure}") from error
+    if index != _index(folder, ids, rows):
+        raise CorruptCache(f"{folder / INDEX} and {folder / ROWS} do not belong together. {cure}")
+    if (folder / PIXELS).stat().st_size != pixels.nbytes:
+        raise CorruptCache(f"{folder / PIXELS} is longer than {len(ids)} images. {cure}")
+    for place, (name, square) in enumerate(zip(ids, pixels, strict=True)):
+        if _digest(square) != rows["digest"][place].tobytes():
+            raise CorruptCache(f"{folder / PIXELS} has changed at image {name!r} (row {place}). {cure}")
+    sizes = np.stack([rows["height"], rows["width"]], axis=1)
+    return Images(pixels, sizes, index["fingerprint"], index["flags"], cached)
