@@ -172,11 +172,12 @@ class TextMethod(Method, Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows are train, validation and test: a name takes an official part, a number draws that
-    share of the persons (with `seed`) from what is left."""
+    """Which rows are train, validation and test: a name takes an official part, a number draws that share
+    of the training part's persons (with `seed`)."""
 
     test: str | float
     validation: str | float
+    train: str = ""  # official part; "" takes all rows. Rows of no named part are in none
     seed: int = 0
 
 

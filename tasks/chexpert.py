@@ -40,7 +40,8 @@ CARD = DatasetCard(
             labels=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
             metric="macro_auroc",
             version=1,
-            splits={"clean": Split(test="valid", validation=0.1)},  # papers report on the official valid part
+            # papers report on the official valid part; the test part came later and is read only
+            splits={"clean": Split(test="valid", validation=0.1, train="train")},
             uncertain={  # as MGCA and GLoRIA count a hedge, after the baselines of the data set's paper
                 "Atelectasis": 1,
                 "Edema": 1,

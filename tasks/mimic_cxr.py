@@ -49,7 +49,7 @@ CARD = DatasetCard(
     markers=("mimic-cxr-2.0.0-metadata.csv*", "mimic-cxr-2.0.0-split.csv*", "files"),
     variants=(Variant("2.0.0 or 2.1.0", 377_110, {"train": 368_960, "validate": 2_991, "test": 5_159}),),
     tasks=(),
-    corpus=Split(test="test", validation="validate"),
+    corpus=Split(test="test", validation="validate", train="train"),
     phantom={"demo": PhantomSize(1_600, 160, 132), "paper": PhantomSize(16_000, 390, 320)},
 )
 

@@ -32,13 +32,16 @@ class Parts(NamedTuple):
 
 def make(table: pd.DataFrame, split: Split) -> Parts:
     """Rows of the named parts first; then the share for test, and of what is left the share for validation,
-    are drawn by person with the split's seed. Everything else is train.
+    are drawn from train by person with the split's seed. Rows of an official part that the split does not
+    name are left out.
 
     Which persons are drawn depends on their ids and the seed, not on the order of the rows. Raises DataError
     when a name is no official part, a part is empty, or two parts share a person.
     """
     persons, names = pd.factorize(table["person_id"].astype(str), sort=True)  # codes rise with the ids
-    part = np.full(len(table), "train", dtype=object)
+    part = np.full(len(table), "" if split.train else "train", dtype=object)
+    if split.train:
+        part[_official(table, split.train)] = "train"
     for name, rule in (("validation", split.validation), ("test", split.test)):
         if isinstance(rule, str):
             part[_official(table, rule)] = name

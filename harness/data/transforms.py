@@ -83,7 +83,7 @@ def _corners(count: int, distortion: float, generator: Generator) -> Tensor:
 
 
 def _warp(grey: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
-    """Turns [B, H, W] clockwise by `angle` [B], then moves its corners to `corners`; black where nothing was."""
+    """Turns [B, H, W] clockwise by `angle` [B], then moves its corners to `corners`; black outside."""
     side = grey.shape[-1]
     centres = (torch.arange(side) + 0.5) * 2 / side - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")

@@ -125,3 +125,12 @@ def test_shares_round_up_in_decimals() -> None:
     assert splits.share(0.01, 101) == 2
     assert splits.share(1e-9, 5) == 1
     assert splits.share(1, 5) == 5
+
+
+def test_rows_of_a_part_that_the_split_does_not_name_are_in_none() -> None:
+    frame = table(official=OFFICIAL)
+    parts = splits.make(frame, Split(test="valid", validation=0.2, train="train"))
+    taken = np.concatenate(parts)
+    assert not frame["split"].to_numpy()[taken].tolist().count("test")
+    assert set(frame["split"].to_numpy()[parts.train]) == {"train"}
+    assert len(taken) == (frame["split"] != "test").sum()

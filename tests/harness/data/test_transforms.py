@@ -62,7 +62,7 @@ def test_perspective_equals_torchvision() -> None:
     corners = torch.tensor([[(-0.8, -0.9), (0.7, -1.0), (1.0, 0.6), (-0.6, 0.75)]])
 
     def pixels(places: torch.Tensor) -> list[list[float]]:
-        return ((places + 1) * side / 2 - 0.5).tolist()
+        return ((places + 1) * side / 2).tolist()
 
     full = torch.tensor([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
     expected = referee.perspective(
@@ -81,5 +81,5 @@ def test_autocontrast_stretches_and_leaves_constant_pictures() -> None:
 
 
 def test_unknown_augmentation_is_named() -> None:
-    with pytest.raises(UsageError, match="'mixup'.*crop"):
+    with pytest.raises(UsageError, match=r"'mixup'.*crop"):
         transforms.check_names(("crop", "mixup"))
