@@ -30,7 +30,7 @@ GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 40 images as for 200,000: the sum of losses, not their mean, stands against the penalty."""
 
 TOLERANCE = 1e-9  # of the gradient's norm per image and unit of C
-STEPS = 5000  # some 200 are needed where classes separate and C is 100
+STEPS = 5000  # some 200 are needed where classes separate and C is 100, 900 with heavy-tailed features
 MEMORY = 10  # pairs that L-BFGS remembers; more cost as much as they save
 HALVINGS = 40  # of a step
 ROUNDING = 1e-12  # relative, of the objective
@@ -206,13 +206,13 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
 def _direction(gradient: Tensor, curvature: Tensor, memory: Sequence[Pair]) -> Tensor:
     """[r + 1, K] of L-BFGS: the two-loop recursion, with the curvature as initial Hessian."""
     direction = -gradient
-    weights = []
+    projections = []
     for step, change, scale in reversed(memory):
-        weights.append(scale * (step * direction).sum(dim=0))
-        direction = direction - weights[-1] * change
+        projections.append(scale * (step * direction).sum(dim=0))
+        direction = direction - projections[-1] * change
     direction = direction / curvature
-    for (step, change, scale), weight in zip(memory, reversed(weights), strict=True):
-        direction = direction + (weight - scale * (change * direction).sum(dim=0)) * step
+    for (step, change, scale), projection in zip(memory, reversed(projections), strict=True):
+        direction = direction + (projection - scale * (change * direction).sum(dim=0)) * step
     return direction
 
 

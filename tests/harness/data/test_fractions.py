@@ -79,6 +79,14 @@ def test_both_classes_of_every_label_are_there_as_soon_as_they_fit(seed: int) ->
         assert np.array_equal((drawn == value).any(axis=0), (labels == value).any(axis=0))
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_those_who_bring_a_class_in_early_count_as_its_share(fraction: float) -> None:
+    persons = np.arange(1000)
+    rare = (persons % 100 == 0).astype(np.int8)[:, None]  # 10 of 1000
+    found = [rare[fractions.draw(persons, rare, fraction, seed)].sum() for seed in range(20)]
+    assert np.mean(found) == pytest.approx(10 * fraction, abs=0.1)
+
+
 def test_every_person_is_as_likely_as_another_once_classes_are_common() -> None:
     persons, labels = data(persons=60, labels=2)
     labels = np.where(np.arange(len(persons))[:, None] % 2 == 0, [1, 0], [0, 1])
