@@ -66,7 +66,7 @@ def run(
         images = cache.open_images(
             plan.dataset,
             data.frame["image_id"].tolist(),
-            data.frame["path"].tolist(),
+            [Path(path) for path in data.frame["path"]],
             side=profile.preprocessing.stored,
             geometry=profile.preprocessing.geometry,
             folder=settings.images,

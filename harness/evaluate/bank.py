@@ -86,7 +86,9 @@ def encode(
     rows = []
     with Bar("encoding", len(pixels)) as bar, torch.inference_mode():
         for start in range(0, len(pixels), BATCH):
-            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH])).to(device)
+            part = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(
+                device
+            )  # a copy: maps are read-only
             pooled = encoder.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
             rows.append(pooled.float().cpu().numpy())
             bar.advance(len(part))

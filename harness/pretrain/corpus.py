@@ -74,7 +74,7 @@ def build(
     pictures = cache.open_images(
         name,
         ids,
-        frame["path"].tolist(),
+        [Path(path) for path in frame["path"]],
         side=shape.stored,
         geometry=shape.geometry,
         folder=images,
