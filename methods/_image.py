@@ -44,7 +44,8 @@ class ImageEncoder(nn.Module):
                 f"no pre-trained weights for {backbone.name}: {error}. Let this machine reach the model hub "
                 "once, or copy the hub's cache folder (HF_HOME) from a machine that has them"
             ) from error
-        stages = list(self.net.feature_info)[-len(STRIDES) :]
+        feature_info: Any = self.net.feature_info
+        stages = list(feature_info)[-len(STRIDES) :]
         self.channels: tuple[int, ...] = tuple(stage["num_chs"] for stage in stages)
         self.width = self.channels[-1]
 
