@@ -20,6 +20,7 @@ from harness.phantom.thorax import AIR, LEFT, RETROCARDIAC, RIGHT, Body, Crack, 
 
 # How much each sign shows at severity 1. Chosen by eye on sheets of 80 px high pictures: at severity 0.5 a
 # sign is plain to someone who knows where to look, at 0.2 it drowns in posture, exposure and noise.
+STRENGTH = 0.75  # of all signs together at contrast 1
 HEART_GROWTH = 0.21  # of the cardiothoracic ratio: .45 +- .03 healthy, about .65 at worst
 HEART_AP = 1.09  # an AP picture magnifies the heart: a nuisance that overlaps mild cardiomegaly
 EDEMA_HAZE, EDEMA_GRAIN, EDEMA_VESSELS = 0.55, 0.32, 1.2  # share of air; of air; extra fullness of vessels
@@ -33,7 +34,8 @@ LESION_RADIUS, LESION = (0.018, 0.034), (0.50, 0.40)  # body units; share of air
 FRACTURE_STEP = (0.18, 0.27)  # rib distances that the outer part slips: at severity 0, and more at 1
 CALLUS = 0.16  # brightness around the break
 
-NOISE, CLUTTER = 0.022, 0.028  # brightness: per pixel; smooth shadows of no meaning
+ZOOM, TILT, SHIFT = (0.82, 1.12), 0.05, 0.035  # of a PA picture: factor, radians, body units
+NOISE, CLUTTER = 0.04, 0.05  # brightness: per pixel; smooth shadows of no meaning
 CLUTTER_CELLS = 14  # across the picture: about the size of a small consolidation
 GRADIENT = 0.05  # brightness from one edge to the other: heel effect, scatter
 
@@ -65,13 +67,14 @@ def render(
     """The picture as a frontal or side view. At `dials.contrast` 0 no finding changes a pixel."""
     rng = np.random.default_rng(picture.seed)
     signs = {finding.name: finding for finding in study.findings} if dials.contrast > 0 else {}
+    strength = STRENGTH * dials.contrast
     frame = _posture(rng, picture, height, width)
     breath = rng.normal(0.0, 0.012) - (0.02 if picture.view == "AP" else 0.0)
     shapes: list[Shape] = []
     if picture.view == "LATERAL":
-        value = lateral(frame, Body.of(person), signs, dials.contrast)
+        value = lateral(frame, Body.of(person), signs, strength)
     else:
-        value, shapes = _frontal(frame, Body.of(person), signs, dials.contrast, picture.view == "AP", breath)
+        value, shapes = _frontal(frame, Body.of(person), signs, strength, picture.view == "AP", breath)
         if picture.view == "AP":
             value = devices.wires(rng, frame, value)
     boxes = ((name, box_of(alpha, OUTLINE)) for name, alpha in shapes)
@@ -84,9 +87,9 @@ def _posture(rng: np.random.Generator, picture: Picture, height: int, width: int
     return Frame(
         height,
         width,
-        zoom=float(rng.uniform(0.93, 1.06)),
-        rotation=float(np.clip(rng.normal(0, 0.028 * loose), -0.12, 0.12)),
-        shift=(float(rng.normal(0, 0.013 * loose)), float(rng.normal(0, 0.013 * loose))),
+        zoom=float(rng.uniform(*ZOOM)),
+        rotation=float(np.clip(rng.normal(0, TILT * loose), -0.3, 0.3)),
+        shift=(float(rng.normal(0, SHIFT * loose)), float(rng.normal(0, SHIFT * loose))),
     )
 
 
