@@ -211,15 +211,18 @@ class Training:
 
 def recall(image: Tensor, text: Tensor) -> dict[str, float]:
     """Share of pictures that find their own report, or one worded the same, among the K best of all, beside
-    what a random order would give. `image` and `text` [V, d], row by row a pair."""
+    what a random order would give. `image` and `text` [V, d], row by row a pair; K below V only."""
     image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
-    same = torch.cdist(text, text) < 1e-4  # [V, V]
+    # not by matrix products: their rounding makes equal rows up to 1e-3 different
+    same = torch.cdist(text, text, compute_mode="donot_use_mm_for_euclid_dist") < 1e-4  # [V, V]
     hits = same.gather(1, (image @ text.T).argsort(dim=1, descending=True))  # best first
-    wrong = 1 - same.float().mean(dim=1)
+    wrong = (~same).sum(dim=1)[:, None]
+    places = torch.arange(min(RANKS[-1], len(text)), device=text.device)
+    missed = ((wrong - places).clamp(min=0) / (len(text) - places)).cumprod(dim=1)  # drawn without putting back
     found = {}
-    for k in (k for k in RANKS if k < len(image)):
+    for k in (k for k in RANKS if k < len(text)):
         found[f"recall@{k}"] = hits[:, :k].any(dim=1).float().mean().item()
-        found[f"chance@{k}"] = (1 - wrong**k).mean().item()
+        found[f"chance@{k}"] = 1 - missed[:, k - 1].mean().item()
     return found
 
 
