@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from harness.contracts import Batch, Profile, Recipe
 from harness.data import transforms
 from harness.errors import CheckpointError, TrainingDiverged
-from harness.files import hash_of, replacing
+from harness.files import hash_of, is_sealed, replacing, seal
 from harness.pretrain.corpus import Corpus
 from harness.pretrain.log import Log
 from harness.progress import Bar
@@ -192,17 +192,21 @@ class Training:
         }
         with replacing(self.folder / STATE) as temporary:
             torch.save(state, temporary)
+            seal(temporary)
 
     def _resume(self) -> int:
-        """Steps already done. Raises CheckpointError when the saved state cannot be read."""
+        """Steps already done. Raises CheckpointError when the saved state is broken or of another network."""
         path = self.folder / STATE
         if not path.exists():
             return 0
+        cure = f"Delete {self.folder} to start over"
+        if not is_sealed(path):
+            raise CheckpointError(f"{path} is not the file that was written. {cure}")
+        state = torch.load(path, map_location=self.device, weights_only=True)
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
-        except (OSError, RuntimeError, KeyError, EOFError) as error:
-            raise CheckpointError(f"{path}: {error}. Delete {self.folder} to start over") from error
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: {error}. {cure}") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.seconds = float(state["seconds"])
