@@ -40,7 +40,7 @@ class CheckpointCard(BaseModel):
     corpus_fingerprint: str | None
     weights: str  # sha256 of the weights' file
     steps: int
-    loss: dict[str, float]  # terms, mean over the last epoch
+    loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # validation, "recall@1" and so on, and the same by chance
     seconds: float
     images_per_second: float | None

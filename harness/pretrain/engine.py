@@ -35,7 +35,7 @@ RANKS = (1, 5, 10)
 
 class Outcome(NamedTuple):
     steps: int
-    loss: dict[str, float]  # the loss and its terms, mean over the last epoch
+    loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # on validation, see `recall`
     seconds: float  # of all processes that took part
     images_per_second: float | None  # None when nothing was left to do
@@ -79,7 +79,7 @@ class Training:
         self.seconds = 0.0  # spent by earlier processes
 
     def run(self) -> Outcome:
-        """Raises TrainingDiverged with the step and the batch's ids when a loss is NaN or infinite."""
+        """Raises TrainingDiverged with the step and the batch's ids when its loss or gradient is not finite."""
         first = self._resume()
         log = Log(self.folder, first)
         started = saved = time.monotonic()
@@ -126,6 +126,9 @@ class Training:
             self.scaler.scale(loss / self.recipe.accumulate).backward()
             for name, value in {"loss": loss.detach(), **parts}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value / self.recipe.accumulate
+        if not self.scaler.is_enabled():  # with loss scaling, steps whose gradient is not finite are left out
+            gradients = (weight.grad for weight in self.model.parameters() if weight.grad is not None)
+            terms["gradient"] = nn.utils.get_total_norm(gradients)
         rate = _rate(self.recipe, number, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -159,13 +162,13 @@ class Training:
         )
 
     def _read(self, step: Step) -> dict[str, float]:
-        """A line of the log, or the end: a loss that is no number has already spoilt the weights."""
+        """A line of the log, or the end: a step that is not finite has already spoilt the weights."""
         values = {name: value.item() for name, value in step.terms.items()}
         if not all(map(math.isfinite, values.values())):
             raise TrainingDiverged(
-                f"the loss of step {step.number} is not finite: {values}. The batch's images: "
-                f"{', '.join(step.ids)}. Look at these pictures and reports, or lower the learning rate; "
-                f"{self.folder} holds the last good state"
+                f"step {step.number} is not finite: {values}. The batch's images: {', '.join(step.ids)}. Look "
+                "at these pictures and reports, or lower the learning rate. The steps before the last saved "
+                f"state are kept in {self.folder}"
             )
         return {"step": step.number, "learning_rate": step.learning_rate, **values}
 
