@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # on validation, see `recall`
     seconds: float  # of all processes that took part
-    images_per_second: float | None  # None when nothing was left to do
+    images_per_second: float | None  # None when there was nothing to train
 
 
 class Step(NamedTuple):
@@ -81,11 +81,13 @@ class Training:
     def run(self) -> Outcome:
         """Raises TrainingDiverged with the step and the batch's ids when its loss or gradient is not finite."""
         first = self._resume()
-        log = Log(self.folder, first)
         started = saved = time.monotonic()
         retrieval: dict[str, float] = {}
         steps: list[Step] = []
-        with Bar("pre-training", self.total * self.batch, "pairs", done=first * self.batch) as bar:
+        with (
+            Log(self.folder, first) as log,
+            Bar("pre-training", self.total * self.batch, "pairs", done=first * self.batch) as bar,
+        ):
             for number in range(first, self.total):
                 steps.append(self._step(number))
                 ends_epoch = (number + 1) % self.per_epoch == 0
@@ -101,16 +103,10 @@ class Training:
                         saved = time.monotonic()
                     bar.note = f"loss {rows[-1]['loss']:.2f}"
                 bar.advance(self.batch, bar.note)
-        log.close()
         seconds = time.monotonic() - started
         images = (self.total - first) * self.batch * self.recipe.views
-        return Outcome(
-            self.total,
-            log.mean(self.per_epoch),
-            retrieval or self._recall(),
-            self.seconds + seconds,
-            images / seconds if images else None,
-        )
+        loss = log.mean(last=self.per_epoch)
+        return Outcome(self.total, loss, retrieval, self.seconds + seconds, images / seconds)
 
     def _step(self, number: int) -> Step:
         """Forward and backward of all micro-batches, then one move of the optimiser."""
