@@ -79,7 +79,7 @@ class Training:
         self.seconds = 0.0  # spent by earlier processes
 
     def run(self) -> Outcome:
-        """Raises TrainingDiverged with the step and the batch's ids when its loss or gradient is not finite."""
+        """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite."""
         first = self._resume()
         started = saved = time.monotonic()
         retrieval: dict[str, float] = {}
@@ -162,9 +162,9 @@ class Training:
         values = {name: value.item() for name, value in step.terms.items()}
         if not all(map(math.isfinite, values.values())):
             raise TrainingDiverged(
-                f"step {step.number} is not finite: {values}. The batch's images: {', '.join(step.ids)}. Look "
-                "at these pictures and reports, or lower the learning rate. The steps before the last saved "
-                f"state are kept in {self.folder}"
+                f"step {step.number} is not finite: {values}. The batch's images: {', '.join(step.ids)}. "
+                "Look at these pictures and reports, or lower the learning rate. The last good state, if there "
+                f"was time to save one, is kept in {self.folder}"
             )
         return {"step": step.number, "learning_rate": step.learning_rate, **values}
 
@@ -221,7 +221,8 @@ def recall(image: Tensor, text: Tensor) -> dict[str, float]:
     hits = same.gather(1, (image @ text.T).argsort(dim=1, descending=True))  # best first
     wrong = (~same).sum(dim=1)[:, None]
     places = torch.arange(min(RANKS[-1], len(text)), device=text.device)
-    missed = ((wrong - places).clamp(min=0) / (len(text) - places)).cumprod(dim=1)  # drawn without putting back
+    # [V, K] that the first 1, 2, ... K of a random order are all wrong
+    missed = ((wrong - places).clamp(min=0) / (len(text) - places)).cumprod(dim=1)
     found = {}
     for k in (k for k in RANKS if k < len(text)):
         found[f"recall@{k}"] = hits[:, :k].any(dim=1).float().mean().item()
