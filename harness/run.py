@@ -17,7 +17,6 @@ from harness.account import Arguments
 from harness.data import cache, locate, task_data
 from harness.data.locate import Located
 from harness.data.task_data import TaskData
-from harness.errors import UsageError
 from harness.evaluate import bank, linear
 from harness.evaluate.bank import Bank
 from harness.plan import CellPlan
@@ -38,13 +37,13 @@ def run(
     plan: CellPlan,
     settings: Settings,
     *,
-    checkpoint_name: str | None = None,
+    chosen: Checkpoint | None = None,
     arguments: Arguments,
 ) -> Outcome:
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        checkpoint_name: a folder of the store; default the newest that fits, else one is made.
+        chosen: default the newest that fits, else one is made.
         arguments: kept in the record.
     """
     clock = account.Cost()
@@ -59,9 +58,9 @@ def run(
             plan.fraction,
             plan.seed,
         )
-    chosen = _existing(plan, settings, checkpoint_name)
+    chosen = chosen or _fitting(plan, settings)
     clock.cached["checkpoint"] = chosen is not None
-    profile = chosen.card.profile if chosen and chosen.card else plan.method.profile
+    profile = chosen.card.profile if chosen else plan.method.profile
     with clock.step("images"):
         images = cache.open_images(
             plan.dataset,
@@ -119,15 +118,8 @@ def _located(plan: CellPlan, settings: Settings) -> Located:
     return locate.phantom(plan.dataset, plan.dataset_card, module, settings, plan.method.profile_name)
 
 
-def _existing(plan: CellPlan, settings: Settings, name: str | None) -> Checkpoint | None:
-    """The checkpoint asked for, or the newest that fits, or none. Raises UsageError for another method's."""
+def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:
     method = plan.method
-    if name is not None:
-        found = checkpoint.named(settings.checkpoints, name)
-        assert found.card is not None
-        if found.card.method != method.name:
-            raise UsageError(f"checkpoint {name} is of {found.card.method}, not of {method.name}")
-        return found
     if method.profile.recipe is None:
         return None  # every seed has initial weights of its own
     fitting = checkpoint.fitting(
@@ -146,7 +138,6 @@ def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
 
 def _source(plan: CellPlan, chosen: Checkpoint) -> bank.Source:
     card = chosen.card
-    assert card is not None
     return bank.Source(
         card.method,
         card.method_version,

@@ -32,7 +32,6 @@ def pretrain(
     from harness.pretrain import make
 
     done = make.trained(wanted, name, current, seed=seed, stand_in=False)
-    assert done.card is not None
     found = ", ".join(f"{key} {value * 100:.1f} %" for key, value in done.card.retrieval.items())
     show.line(f"{done.name}: {done.card.steps} steps, {done.card.seconds:.0f} s. Validation: {found}")
     show.say(f"Use it: python -m harness run --method {method} --task chexpert --checkpoint {done.name}")

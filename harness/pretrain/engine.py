@@ -163,8 +163,8 @@ class Training:
         if not all(map(math.isfinite, values.values())):
             raise TrainingDiverged(
                 f"step {step.number} is not finite: {values}. The batch's images: {', '.join(step.ids)}. "
-                "Look at these pictures and reports, or lower the learning rate. The last good state, if there "
-                f"was time to save one, is kept in {self.folder}"
+                "Look at these pictures and reports, or lower the learning rate. The last good state, if one "
+                f"was saved by then, is kept in {self.folder}"
             )
         return {"step": step.number, "learning_rate": step.learning_rate, **values}
 

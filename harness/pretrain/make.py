@@ -37,7 +37,6 @@ def network(plan: MethodPlan, seed: int, *, initialise: bool = True) -> nn.Modul
 
 def load(plan: MethodPlan, found: Checkpoint) -> nn.Module:
     """The network of a checkpoint, with its weights."""
-    assert found.card is not None
     module = registry.load("methods", plan.source)
     model: nn.Module = module.build(found.card.profile, initialise=False)
     checkpoint.load_weights(found, model)
@@ -50,7 +49,7 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
     if not target.exists():
         with replacing(target) as folder:
             _write(folder, plan, network(plan, seed), seed, None, Outcome(0, {}, {}, 0.0, None), "cpu")
-    return checkpoint.named(settings.checkpoints, target.name)
+    return checkpoint.read(target)
 
 
 def trained(
@@ -64,7 +63,7 @@ def trained(
     data = _corpus(plan, corpus_name, model, settings, stand_in)
     target = settings.checkpoints / _name(plan, data.fingerprint, seed)
     if target.exists():
-        return checkpoint.named(settings.checkpoints, target.name)
+        return checkpoint.read(target)
     logger.info("pre-training %s on %d pairs of %s (%s)", target.name, len(data.train), data.name, data.kind)
     place = device.choose(settings.device)
     folder = settings.checkpoints / f".{target.name}.training"
@@ -72,7 +71,7 @@ def trained(
     _write(folder, plan, model, seed, data, outcome, device.describe(place))
     (folder / STATE).unlink(missing_ok=True)
     folder.replace(target)
-    return checkpoint.named(settings.checkpoints, target.name)
+    return checkpoint.read(target)
 
 
 def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
