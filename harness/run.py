@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness import account, device, records, registry, stats
+from harness import account, device, metrics, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
 from harness.data import cache, locate, task_data
-from harness.data.locate import Located
 from harness.data.task_data import TaskData
 from harness.evaluate import bank, linear
 from harness.evaluate.bank import Bank
@@ -48,16 +47,11 @@ def run(
     """
     clock = account.Cost()
     place = device.choose(settings.device)
+    dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     with clock.step("data"):
-        data = task_data.load(
-            _located(plan, settings),
-            registry.load("tasks", plan.source),
-            plan.dataset_card,
-            plan.task,
-            plan.protocol,
-            plan.fraction,
-            plan.seed,
-        )
+        located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
+        data = task_data.load(located, dataset, card, plan.task, plan.protocol, plan.fraction, plan.seed)
+        _check_classes(plan, data)
     chosen = chosen or _fitting(plan, settings)
     clock.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -111,11 +105,14 @@ def run(
     return Outcome(record, records.write(settings.results, record, kept))
 
 
-def _located(plan: CellPlan, settings: Settings) -> Located:
-    if settings.data_roots:
-        return locate.real(plan.dataset, plan.dataset_card, settings)
-    module = registry.load("tasks", plan.source)
-    return locate.phantom(plan.dataset, plan.dataset_card, module, settings, plan.method.profile_name)
+def _check_classes(plan: CellPlan, data: TaskData) -> None:
+    """Before anything is decoded or trained: raises EmptyClass naming what a part lacks."""
+    for rows, name, cure in (
+        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (data.parts.test, "the test images", "Use a dataset with more persons"),
+    ):
+        metrics.require_both_classes(data.labels[rows], plan.task.labels, name, cure)
 
 
 def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:

@@ -37,11 +37,6 @@ def run(
 
         maker = wanted.method
         chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
-    if not current.data_roots:
-        show.say(
-            f"No data root is configured: using a PHANTOM of {wanted.dataset} (synthetic pictures). "
-            "Give --data-root or set HARNESS_DATA for real data."
-        )
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))

@@ -13,12 +13,9 @@ import torch
 from torch import nn
 
 from harness import device, provenance, registry
-from harness.contracts import DatasetCard
 from harness.data import locate, table
-from harness.data.locate import Located
-from harness.errors import MissingDataset
 from harness.files import replacing
-from harness.plan import MethodPlan
+from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus
 from harness.pretrain.checkpoint import Checkpoint
 from harness.pretrain.corpus import Corpus
@@ -53,14 +50,13 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
 
 
 def trained(
-    plan: MethodPlan, corpus_name: str, settings: Settings, *, seed: int, stand_in: bool
+    plan: MethodPlan, source: CorpusPlan, settings: Settings, *, seed: int, stand_in: bool
 ) -> Checkpoint:
     """The checkpoint of this method, corpus and seed: from the store, or trained now, going on from where a
-    run before was cut off. With `stand_in`, a corpus missing under the data roots is replaced by a phantom;
-    that is said aloud and recorded."""
+    run before was cut off. `stand_in`: see `locate.find`."""
     model = network(plan, seed)
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
-    data = _corpus(plan, corpus_name, model, settings, stand_in)
+    data = _corpus(plan, source, model, settings, stand_in)
     target = settings.checkpoints / _name(plan, data.fingerprint, seed)
     if target.exists():
         return checkpoint.read(target)
@@ -80,37 +76,22 @@ def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
     )
 
 
-def _corpus(plan: MethodPlan, name: str, model: nn.Module, settings: Settings, stand_in: bool) -> Corpus:
-    card, reader = registry.dataset_card(name), registry.load("tasks", name)
-    assert card.corpus is not None
-    found = _located(plan, name, card, settings, stand_in)
+def _corpus(
+    plan: MethodPlan, source: CorpusPlan, model: nn.Module, settings: Settings, stand_in: bool
+) -> Corpus:
+    name, module = source.name, registry.load("tasks", source.source)
+    found = locate.find(name, source.card, module, settings, plan.profile_name, stand_in=stand_in)
     return corpus.build(
         name,
         found.kind,
-        table.read(reader, found.root),
-        card.corpus,
+        table.read(module, found.root),
+        source.split,
         plan.profile,
         model,  # type: ignore[arg-type]
         images=settings.images,
         texts=settings.texts,
         workers=settings.workers,
     )
-
-
-def _located(plan: MethodPlan, name: str, card: DatasetCard, settings: Settings, stand_in: bool) -> Located:
-    if settings.data_roots:
-        try:
-            return locate.real(name, card, settings)
-        except MissingDataset:
-            if not stand_in:
-                raise
-            logger.info(
-                "the data roots hold no %s: pre-training on a PHANTOM of it. The record and the leaderboard "
-                "say so. For a real corpus: python -m harness pretrain --method %s --data-root DIR",
-                name,
-                plan.name,
-            )
-    return locate.phantom(name, card, registry.load("tasks", name), settings, plan.profile_name)
 
 
 def _write(
