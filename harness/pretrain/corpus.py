@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.contracts import DataKind, Profile, Split, TextMethod
 from harness.data import arrays, cache, splits
-from harness.errors import DataError
+from harness.errors import BadTable, DataError
 from harness.files import hash_lines, hash_of
 from harness.progress import Bar
 
@@ -59,13 +59,19 @@ def build(
     texts: Path,
     workers: int,
 ) -> Corpus:
-    """From a dataset's table to a corpus. Raises DataError when no report has any of the units."""
+    """From a dataset's table to a corpus. Raises BadTable when the table has no column for a unit of text,
+    DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
+    cure = "Use another corpus, or a method whose card asks for other text_units"
+    for unit in units:
+        if unit not in frame:
+            raise BadTable(f"{name}: the table has no column {unit!r}. {cure}")
     told = (frame[list(units)] != "").any(axis=1)
     frame = frame[frame["frontal"] & told].reset_index(drop=True)
-    if frame.empty:
-        raise DataError(f"{name}: no frontal picture has a report with {' or '.join(units)}")
+    for unit in units:
+        if (frame[unit] == "").all():
+            raise DataError(f"{name}: no frontal picture has a report with {unit}. {cure}")
     parts = splits.make(frame, split)
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()

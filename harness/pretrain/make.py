@@ -14,7 +14,7 @@ from torch import nn
 
 from harness import device, provenance, registry
 from harness.data import locate, table
-from harness.files import replacing
+from harness.files import locked, replacing
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus
 from harness.pretrain.checkpoint import Checkpoint
@@ -58,15 +58,16 @@ def trained(
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
     data = _corpus(plan, source, model, settings, stand_in)
     target = settings.checkpoints / _name(plan, data.fingerprint, seed)
-    if target.exists():
-        return checkpoint.read(target)
-    logger.info("pre-training %s on %d pairs of %s (%s)", target.name, len(data.train), data.name, data.kind)
-    place = device.choose(settings.device)
     folder = settings.checkpoints / f".{target.name}.training"
-    outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
-    _write(folder, plan, model, seed, data, outcome, device.describe(place))
-    (folder / STATE).unlink(missing_ok=True)
-    folder.replace(target)
+    with locked(folder.with_suffix(".lock")):
+        if not target.exists():
+            pairs = len(data.train)
+            logger.info("pre-training %s on %d pairs of %s (%s)", target.name, pairs, data.name, data.kind)
+            place = device.choose(settings.device)
+            outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
+            _write(folder, plan, model, seed, data, outcome, device.describe(place))
+            folder.replace(target)
+            (target / STATE).unlink(missing_ok=True)  # last: a kill before costs disk space, not the training
     return checkpoint.read(target)
 
 

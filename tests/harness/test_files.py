@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from harness.files import (
     hash_lines,
     hash_of,
     is_sealed,
+    locked,
     replacing,
     seal,
     write_json,
@@ -52,6 +54,23 @@ def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
         second.write_text("second")
     assert path.read_text() == "first"  # moved last
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = []
+
+    def second() -> None:
+        with locked(tmp_path / "new" / "x.lock"):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with locked(tmp_path / "new" / "x.lock"):
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert "waiting for another process" in capsys.readouterr().err
 
 
 INTERRUPTIONS = {
