@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.phantom.anatomy import FINDINGS, Cohort, Dials, Finding, Person, Picture, Study, View
+from harness.phantom.anatomy import (
+    FINDINGS,
+    VERSION,
+    Cohort,
+    Dials,
+    Finding,
+    Person,
+    Picture,
+    Study,
+    View,
+)
 from harness.phantom.render import Rendered, render
 
 HEIGHT, WIDTH = 160, 136
@@ -307,3 +317,13 @@ def test_a_consolidation_has_one_to_four_boxes_most_often_one_or_two():
 
 def test_a_side_view_names_no_places():
     assert drawn(PEOPLE[0], finding("Consolidation", PEOPLE[0]), view="LATERAL").lesions == ()
+
+
+def test_pictures_are_those_of_this_version():
+    """Someone else's records are about these pictures. If this fails, raise VERSION in anatomy.py."""
+    person = Cohort("pinned", 1, 0, (128, 128)).person(1)
+    study = person.studies[0]
+    pixels = render(person, study, study.pictures[0], height=128, width=128, dials=Dials()).pixels
+    assert VERSION == 2
+    assert pixels.mean() == pytest.approx(122.28, abs=0.3)  # processors round differently, not by more
+    assert pixels.std() == pytest.approx(78.24, abs=0.3)
