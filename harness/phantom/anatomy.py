@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 VERSION = 2
-"""Counts changes of what a given cohort looks like or says; part of every phantom's stamp and folder name, and
-of the fingerprint of what is measured on it."""
+"""Counts changes of what a given cohort looks like or says; part of every phantom's stamp and folder name,
+and of the fingerprint of what is measured on it."""
 
 Side = Literal["left", "right", "both", ""]  # the patient's side; a frontal picture shows it mirrored
 View = Literal["PA", "AP", "LATERAL"]
