@@ -1,4 +1,4 @@
-"""Decoding of real radiographs: twins that must agree, tables and windows by hand, files that must be refused."""
+"""Decoding of real radiographs: twins that must agree, windows by hand, files that must be refused."""
 
 from __future__ import annotations
 
