@@ -21,6 +21,7 @@ from harness.errors import BadTable, DataError
 from harness.files import hash_lines, hash_of
 from harness.progress import Bar
 
+CURE = "Use another corpus, or a method whose card asks for other text_units"
 CHUNK = 256  # texts between two moves of the progress bar
 
 
@@ -29,8 +30,8 @@ class Texts:
     """One unit of all reports, each distinct text prepared once."""
 
     prepared: Tensor  # [U, ...]
-    row: Tensor  # [N] int64 into `prepared`; 0 where the report lacks the unit
-    present: Tensor  # [N] bool
+    row: Tensor  # [N] int64 into `prepared`
+    present: Tensor  # [N] bool, false where the report lacks the unit or the method finds no words in it
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,12 @@ def build(
     DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    cure = "Use another corpus, or a method whose card asks for other text_units"
+    reports = pd.DataFrame({unit: joined(frame, unit, name) for unit in units}, index=frame.index)
+    chosen = frame["frontal"] & (reports != "").any(axis=1)
+    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     for unit in units:
-        if unit not in frame:
-            raise BadTable(f"{name}: the table has no column {unit!r}. {cure}")
-    told = (frame[list(units)] != "").any(axis=1)
-    frame = frame[frame["frontal"] & told].reset_index(drop=True)
-    for unit in units:
-        if (frame[unit] == "").all():
-            raise DataError(f"{name}: no frontal picture has a report with {unit}. {cure}")
+        if (reports[unit] == "").all():
+            raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
     parts = splits.make(frame, split)
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()
@@ -84,25 +82,37 @@ def build(
         folder=images,
         workers=workers,
     )
-    reports = hash_lines(text for unit in units for text in frame[unit])
+    written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
         name,
         kind,
-        hash_of(pictures.fingerprint, reports, parts.digest(ids)),
+        hash_of(pictures.fingerprint, written, parts.digest(ids)),
         ids,
         pictures.pixels,
-        {unit: _texts(frame[unit], unit, method, texts) for unit in units},
+        {unit: _texts(reports[unit], unit, method, texts) for unit in units},
         parts.train,
         parts.validation,
     )
 
 
+def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
+    """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
+    sections = unit.split("+")
+    for section in sections:
+        if section not in frame:
+            raise BadTable(f"{corpus}: the table has no column {section!r}. {CURE}")
+    columns = [frame[section] for section in sections]
+    return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+
+
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:
-    distinct = sorted(set(column) - {""}, key=lambda text: (len(text), text))  # alike lengths pad little
+    distinct = sorted({"", *column}, key=lambda text: (len(text), text))  # alike lengths pad little
     number = {text: row for row, text in enumerate(distinct)}
     prepared = _prepared(distinct, unit, method, folder)
-    row = torch.tensor([number.get(text, 0) for text in column])
-    return Texts(prepared, row, torch.tensor([text != "" for text in column]))
+    readable = prepared.flatten(1).any(dim=1)
+    readable[0] = False  # "", whatever the method makes of it
+    row = torch.tensor([number[text] for text in column])
+    return Texts(prepared, row, readable[row])
 
 
 def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
@@ -114,6 +124,17 @@ def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Pa
         for start in range(0, len(distinct), CHUNK):
             done.append(method.prepare_text(distinct[start : start + CHUNK]))
             bar.advance(len(done[-1]))
-    prepared = torch.cat(done)
+    prepared = _stacked(done)
     arrays.save(path, prepared.numpy())
     return prepared
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """All rows in one tensor, those of shorter texts filled up with zeros."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    rows = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    first = 0
+    for part in parts:
+        rows[(slice(first, first + len(part)), *map(slice, part.shape[1:]))] = part
+        first += len(part)
+    return rows
