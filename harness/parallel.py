@@ -22,6 +22,11 @@ POOL_PAYS_FROM = 64  # items; below, starting the workers costs more than they s
 AHEAD = 16  # items in flight per worker: enough to keep it busy, few enough to bound the memory
 
 
+def cores() -> int:
+    """Those this process may use. macOS cannot say; there, all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parallel_map(
     function: Callable[[Item], Result],
     items: Sequence[Item],
