@@ -86,9 +86,3 @@ def test_a_second_corpus_reads_the_same_from_the_cache(frame: pd.DataFrame, home
         assert torch.equal(text.prepared, other.texts[unit].prepared)
         assert torch.equal(text.present, other.texts[unit].present)
     assert one.texts["findings"].present.tolist()[:3] == [True, False, True]
-
-
-def test_a_unit_that_no_report_has_is_absent_everywhere(frame: pd.DataFrame, home: Path) -> None:
-    found = built(frame.assign(impression=""), home, ("findings", "impression"))
-    assert not found.texts["impression"].present.any()
-    assert found.texts["findings"].present.any()
