@@ -1,4 +1,4 @@
-"""The main job for real, but small: from phantoms on the disk to a record, and what can go wrong on the way."""
+"""The main job for real, but small: from phantoms on the disk to a record, and what can go wrong on it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import io
 import json
 import logging
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import records
+from harness import records, registry
 from harness.cli.app import main
 from harness.records import Record
 from tests import fakes
@@ -297,3 +299,43 @@ def test_a_full_disk_keeps_the_old_record_whole(
             assert kept(road.results) == before
     assert road.record()[1].cell.seed == 0
     assert road.run("--seed", "1").code == 0
+
+
+# --- a process of its own -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_imitate_itself_takes_the_road(road: Road, tmp_path: Path) -> None:
+    """`python -m harness` with the true demo method, but one short epoch."""
+    card = registry.method_card("imitate")
+    demo = card.profiles["demo"]
+    assert demo.recipe is not None
+    short = replace(demo, recipe=replace(demo.recipe, epochs=1, batch=16))
+    method = tmp_path / "briefly.py"
+    method.write_text(
+        "from harness.contracts import *\nfrom methods.imitate import build\n\n"
+        f"CARD = {replace(card, profiles={'demo': short})!r}\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "run",
+        "--method",
+        str(method),
+        "--task",
+        "chexpert",
+        "--json",
+    ]
+    command += ["--data-root", str(road.data), "--results", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is a PHANTOM of chexpert" in done.stderr.splitlines()[0]
+    record = Record.model_validate_json(done.stdout)
+    assert record.cell.method == "briefly"
+    assert (record.probe.features, record.preprocessing.size) == (256, demo.preprocessing.size)
+    [(path, stored)] = records.read_all(tmp_path / "new")
+    assert stored == record
+    predictions = records.predictions(path)
+    each = [roc_auc_score(predictions.truth[:, column], predictions.scores[:, column]) for column in range(5)]
+    assert record.metrics["macro_auroc"].value == pytest.approx(np.mean(each))
