@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import records, registry
+from harness import records, registry, stats
 from harness.cli.app import main
 from harness.records import Record
 from tests import fakes
@@ -134,6 +134,18 @@ def test_the_metrics_are_scikit_learn_s_on_the_stored_predictions(first: tuple[R
     assert all(item.low < item.value < item.high for item in (*found, record.metrics["macro_auroc"]))
 
 
+def test_the_intervals_can_be_computed_again_from_the_files(first: tuple[Road, Ended]) -> None:
+    path, record = first[0].record()
+    stored, rule = records.predictions(path), record.interval
+    again = stats.person_bootstrap(
+        stored.truth, stored.scores, stored.persons, replicates=rule.replicates, seed=record.cell.seed
+    )
+    found = {name: tuple(value.model_dump().values()) for name, value in record.metrics.items()}
+    labels = {f"auroc:{label}": interval for label, interval in zip(LABELS, again.labels, strict=True)}
+    assert found == {"macro_auroc": again.macro, **labels}
+    assert (again.undefined, again.level) == (rule.undefined, rule.level)
+
+
 def test_the_record_counts_what_the_tables_hold(first: tuple[Road, Ended]) -> None:
     road, _ = first
     path, record = road.record()
@@ -201,6 +213,18 @@ def test_json_is_the_record_and_nothing_else(road: Road) -> None:
     done = road.run("--json")
     path, record = road.record()
     assert json.loads(done.out) == json.loads(path.read_text()) == record.model_dump(mode="json")
+
+
+def test_initial_weights_are_kept_per_seed(road: Road, tmp_path: Path) -> None:
+    floor = replace(fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)})
+    floored = road._replace(method=fakes.write_method(tmp_path, floor))
+    found = []
+    for seed, cached in ((0, False), (1, False), (0, True)):
+        record = Record.model_validate_json(floored.run("--seed", seed, "--json").out)
+        assert record.cost.cached["checkpoint"] is cached
+        assert (record.pretraining.corpus, record.pretraining.seed) == (None, seed)
+        found.append(record.pretraining.weights)
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_checkpoint_is_taken_by_name(road: Road) -> None:
