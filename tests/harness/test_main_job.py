@@ -90,10 +90,8 @@ def road(first: tuple[Road, Ended], tmp_path: Path, home: Path, monkeypatch: pyt
     """The same, as the first run left it, to be used up by one test."""
     monkeypatch.setenv("HARNESS_WORKERS", "1")
     old = first[0]
-    for folder in ("data", "home", "results"):
-        shutil.copytree(
-            old.home.with_name(folder), tmp_path / folder
-        )  # times are kept: the cache knows by them
+    for folder in ("data", "home", "results"):  # with their times, which the cache of images goes by
+        shutil.copytree(old.home.with_name(folder), tmp_path / folder)
     assert home == tmp_path / "home"
     return Road(tmp_path / "data", old.method, home, tmp_path / "results")
 
