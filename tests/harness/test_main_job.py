@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -21,32 +18,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from harness import records, registry, stats
-from harness.cli.app import main
 from harness.records import Record
 from tests import fakes
+from tests.harness.command import Ended, harness
 
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def harness(*arguments: object) -> Ended:
-    """The command line in this process, with the log where a process of its own would have it."""
-    out, err, log = io.StringIO(), io.StringIO(), logging.getLogger()
-    handlers, level, argv, code = log.handlers, log.level, sys.argv, 0
-    log.handlers, sys.argv = [], ["harness", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    finally:
-        log.handlers, log.level, sys.argv = handlers, level, argv
-    return Ended(code, out.getvalue(), err.getvalue())
 
 
 class Road(NamedTuple):
