@@ -1,4 +1,4 @@
-"""The words of the house as types: what a method, a dataset, a task and a cell are.
+"""The words of the house as types: what a method, a dataset and a task are.
 
 Imports nothing of ours and nothing heavy, so that the command line can check names, options and
 pairings before torch or pandas are loaded. Cards are *data*: a method's or dataset's `CARD` is built
@@ -263,26 +263,3 @@ class Dataset(Protocol):
     def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None:
         """The official layout, byte for byte, from a synthetic cohort, drawn by `workers` processes."""
         ...
-
-
-# --- cells -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """The unit of work. `task` is a full id such as `chexpert:linear`."""
-
-    method: str
-    checkpoint: str  # folder name in the checkpoint store
-    task: str
-    protocol: ProtocolName
-    fraction: float  # share of the training persons' labels, in (0, 1]
-    seed: int
-
-    @property
-    def dataset(self) -> str:
-        return self.task.split(":")[0]
-
-    @property
-    def kind(self) -> str:
-        return self.task.split(":")[1]
