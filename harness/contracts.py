@@ -228,7 +228,7 @@ class DatasetCard:
     licence: str
     citation: str
     folders: tuple[str, ...]  # names the official download gives its folder
-    markers: tuple[str, ...]  # file patterns that prove a folder is this dataset: each must match
+    markers: tuple[str, ...]  # file patterns that prove a folder is this dataset: each must match; "a or b"
     variants: tuple[Variant, ...]
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
@@ -248,7 +248,8 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
 `findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels).
-`table.attrs["persons_known"]` is False where `person_id` may give one person several names."""
+`table.attrs["persons_known"]` is False where `person_id` may give one person several names;
+`table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
 
 
 class Dataset(Protocol):

@@ -24,6 +24,12 @@ def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
 
 
+def save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
+    """`pixels` [H, W] as a grey PNG, or one of one bit; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Plain or, by its name, gzipped; the same rows are the same bytes."""
     text = io.StringIO()

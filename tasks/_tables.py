@@ -36,16 +36,19 @@ def find_csv(root: Path, name: str) -> Path:
     raise DataError(f"{root} has no {name} (nor {name}.gz). Complete the download")
 
 
-def read_cells(path: Path, columns: Sequence[str], *, exact: bool = True) -> pd.DataFrame:
+def read_cells(
+    path: Path, columns: Sequence[str], *, exact: bool = True, skip_spaces: bool = False
+) -> pd.DataFrame:
     """All cells as text, blank as "", indexed by their line in the file.
 
-    With `exact` the header must be `columns` in that order; otherwise it must hold them. Raises BadTable.
+    With `exact` the header must be `columns` in that order; otherwise it must hold them. With `skip_spaces`
+    those after a comma do not count, in the header neither. Raises BadTable.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         # utf-8-sig: a spreadsheet puts a byte-order mark before the first column's name
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, skipinitialspace=skip_spaces)
             header = next(reader, [])
             _check_header(path, header, columns, exact)
             lines, rows = [], []
@@ -111,7 +114,9 @@ def refuse_files(paths: Iterable[object], problem: str) -> None:
         raise DataError(f"{', '.join(found[:3])}{more}: {problem}")
 
 
-def finish(columns: Mapping[str, object], *, persons_known: bool = True) -> pd.DataFrame:
+def finish(
+    columns: Mapping[str, object], *, persons_known: bool = True, notes: Sequence[str] = ()
+) -> pd.DataFrame:
     """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures."""
     frame = pd.DataFrame(columns)
     refuse_files(
@@ -120,6 +125,7 @@ def finish(columns: Mapping[str, object], *, persons_known: bool = True) -> pd.D
     rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
     frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
     frame.attrs["persons_known"] = persons_known
+    frame.attrs["notes"] = tuple(notes)
     return frame
 
 

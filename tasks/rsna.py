@@ -19,7 +19,7 @@ from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
-from tasks._dicom import Encoding, read_header, save_dicom
+from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
 from tasks._tables import (
     finish,
@@ -216,6 +216,7 @@ def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _W
     save_dicom(
         root / f"stage_2_{part}_images" / f"{image_id}.dcm",
         drawn.pixels,
+        uids=uids(image_id),
         person=image_id,
         view=picture.view,
         sex=person.sex,
