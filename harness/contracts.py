@@ -228,7 +228,7 @@ class DatasetCard:
     licence: str
     citation: str
     folders: tuple[str, ...]  # names the official download gives its folder
-    markers: tuple[str, ...]  # file patterns that prove a folder is this dataset: each must match; "a or b"
+    markers: tuple[str, ...]  # file patterns that all must match in the dataset's folder; "a or b": either
     variants: tuple[Variant, ...]
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
@@ -247,7 +247,8 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "age",  # years, float, NaN when unknown
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
-`findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels).
+`findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels), masks as
+`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it).
 `table.attrs["persons_known"]` is False where `person_id` may give one person several names;
 `table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
 

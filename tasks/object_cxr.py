@@ -136,7 +136,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 ADDED = 0.47  # share of persons given an object: half of the official pictures show one, few of a clinic's
 CROWDED = 1  # person in whose picture lie 25 objects
 CROWD = Finding("Foreign Object", severity=24.0, side="", seed=11)
-ASPECTS = ((1.0, 1.0), (1.0, 0.8), (0.8, 1.0), (1.0, 0.5), (0.6, 1.0))  # shares of height and width, in turn
+ASPECTS = ((1.0, 0.8), (1.0, 0.5), (0.6, 1.0))  # shares of the cohort's height and width, in turn
 PARTS = {0: "dev", 5: "test"}  # by the last digit of a person's number; the others are in train
 
 
@@ -145,17 +145,16 @@ def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
     end at 10000."""
     images = draw(cohort, partial(_write_person, root, cohort), workers=workers, label="drawing Object-CXR")
     for part, column in (("train", "image_name"), ("dev", "image_name"), ("test", "image_path")):
-        rows = [
-            [image.image_id.removeprefix("" if column == "image_path" else f"{part}/"), image.annotation]
-            for image in images
-            if image.image_id.startswith(part)
-        ]
+        (root / part).mkdir(exist_ok=True)  # a small cohort may have nobody there
+        folder = f"{part}/" if column == "image_path" else ""
+        rows = [[folder + image.name, image.annotation] for image in images if image.part == part]
         write_csv(root / f"{part}.csv", (column, "annotation"), rows)
-    stamp(root, cohort, {image.image_id: image.truth for image in images})
+    stamp(root, cohort, {f"{image.part}/{image.name}": image.truth for image in images})
 
 
 class _Written(NamedTuple):
-    image_id: str
+    part: str
+    name: str
     annotation: str
     truth: dict[str, object]
 
@@ -176,11 +175,11 @@ def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Written]:
     study, height, width = case(cohort, person)
     picture = study.pictures[0]  # the frontal one
     drawn = render(person, study, picture, height=height, width=width, dials=cohort.dials)
-    image_id = f"{PARTS.get(person.number % 10, 'train')}/{90_000 + person.number}.jpg"
-    save_jpeg(root / image_id, drawn.pixels)
+    part, name = PARTS.get(person.number % 10, "train"), f"{90_000 + person.number}.jpg"
+    save_jpeg(root / part / name, drawn.pixels)
     rng = cohort.stream("file", person.number)
     objects = [shape_of(lesion, rng) for lesion in drawn.lesions if lesion.name == CROWD.name]
-    return [_Written(image_id, ";".join(objects), truth(person, study, picture, drawn))]
+    return [_Written(part, name, ";".join(objects), truth(person, study, picture, drawn))]
 
 
 def shape_of(lesion: Lesion, rng: np.random.Generator) -> str:

@@ -77,7 +77,10 @@ def read(root: Path) -> pd.DataFrame:
 
 
 def read_mask(cell: str, height: int, width: int) -> NDArray[np.bool_]:
-    """A cell of `mask` as [height, width], the size of its picture. Raises DataError when it has another."""
+    """A cell of `mask` as pixels [height, width], the size of its picture.
+
+    Raises DataError when a mask's file has another size.
+    """
     if not cell.endswith(".png"):
         return _rle.decode(_rle.parse(cell), height, width)
     with Image.open(cell) as file:
@@ -141,14 +144,14 @@ def read_codes(path: Path) -> pd.DataFrame:
 
 
 def _check_masks(masks: pd.Series, headers: pd.DataFrame, path: Path) -> None:
-    for image, code, height, width in zip(
-        masks.index, masks, headers["height"], headers["width"], strict=True
-    ):
-        if sum(map(int, code.split())) > height * width:
-            raise BadTable(
-                f"{path}: an outline of {image} ends outside its picture of {width} x {height} pixels. "
-                "Outlines and pictures must be of the same release"
-            )
+    ends = masks.map(lambda code: _rle.end(_rle.parse(code)))
+    outside = headers[ends > headers["height"] * headers["width"]]
+    if len(outside):
+        size = f"{outside['width'].iloc[0]} x {outside['height'].iloc[0]}"
+        raise BadTable(
+            f"{path}: an outline of {outside.index[0]} ends outside its picture of {size} pixels. "
+            "Outlines and pictures must be of the same release"
+        )
 
 
 def _read_pngs(root: Path) -> pd.DataFrame:
@@ -282,12 +285,12 @@ def _write_study(root: Path, cohort: Cohort, layout: Layout, person: Person, stu
             tree = "test" if layout != "A" and part == "test" else "train"
             folder = root / f"dicom-images-{tree}" / names.study / names.series
         folder.mkdir(parents=True, exist_ok=True)
-        rng = cohort.stream("person", person.number, "id")
+        bits = cohort.stream("PatientID", person.number).bytes(10).hex()
         save_dicom(
             folder / f"{names.image}.dcm",
             drawn.pixels,
             uids=names,
-            person=f"{rng.bytes(4).hex()}-0000-4000-8000-{rng.bytes(6).hex()}",
+            person=f"{bits[:8]}-0000-4000-8000-{bits[8:]}",
             view=picture.view,
             sex=person.sex,
             age=str(person.age),
