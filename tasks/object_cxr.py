@@ -47,7 +47,7 @@ CARD = DatasetCard(
             splits={"clean": Split(test="dev", validation=0.1, train="train")},
         ),
     ),
-    phantom={"demo": PhantomSize(1_000, 160, 160), "paper": PhantomSize(10_000, 320, 320)},
+    phantom={"demo": PhantomSize(1_500, 160, 160), "paper": PhantomSize(10_000, 320, 320)},
 )
 
 RECTANGLE, ELLIPSE, POLYGON = "0", "1", "2"
@@ -133,11 +133,13 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 # --- the phantom -------------------------------------------------------------------------------------
 
-ADDED = 0.47  # share of persons given an object: half of the official pictures show one, few of a clinic's
+OBJECT = "Foreign Object"
+ADDED = 0.47  # share of persons given objects: half of the official pictures show some, few of a clinic's
+MANY = 3.0  # times the usual number of objects: about five, as the buttons of a shirt
 CROWDED = 1  # person in whose picture lie 25 objects
-CROWD = Finding("Foreign Object", severity=24.0, side="", seed=11)
+CROWD = Finding(OBJECT, severity=8.0, side="", seed=11)
 ASPECTS = ((1.0, 0.8), (1.0, 0.5), (0.6, 1.0))  # shares of the cohort's height and width, in turn
-PARTS = {0: "dev", 5: "test"}  # by the last digit of a person's number; the others are in train
+PARTS = {0: "dev", 4: "dev", 5: "test"}  # by the last digit of a person's number; the others are in train
 
 
 def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
@@ -165,10 +167,14 @@ def case(cohort: Cohort, person: Person) -> tuple[Study, int, int]:
     if person.number == CROWDED:
         study = replace(study, findings=(CROWD,))
     elif rng.random() < ADDED:
-        study = with_finding(study, CROWD.name, rng)
+        study = with_finding(study, OBJECT, rng)
+    findings = tuple(
+        replace(finding, severity=MANY * finding.severity) if finding.name == OBJECT else finding
+        for finding in study.findings
+    )
     tall, wide = ASPECTS[person.number % len(ASPECTS)]
     height, width = cohort.size
-    return study, round(height * tall), round(width * wide)
+    return replace(study, findings=findings), round(height * tall), round(width * wide)
 
 
 def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Written]:
@@ -178,7 +184,7 @@ def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Written]:
     part, name = PARTS.get(person.number % 10, "train"), f"{90_000 + person.number}.jpg"
     save_jpeg(root / part / name, drawn.pixels)
     rng = cohort.stream("file", person.number)
-    objects = [shape_of(lesion, rng) for lesion in drawn.lesions if lesion.name == CROWD.name]
+    objects = [shape_of(lesion, rng) for lesion in drawn.lesions if lesion.name == OBJECT]
     return [_Written(part, name, ";".join(objects), truth(person, study, picture, drawn))]
 
 
