@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
-from harness.errors import BadTable, UnreadableImage
+from harness.errors import BadTable
 from harness.phantom import Cohort, Finding, Person, Study, draw, stamp, truth, with_finding
 from harness.phantom.render import Lesion, render
 from tasks._phantoms import save_jpeg, write_csv
+from tasks._pictures import picture_size
 from tasks._tables import finish, once, read_cells, read_files, refuse_files
 
 CARD = DatasetCard(
@@ -120,15 +120,6 @@ def box_of(shape: str, size: tuple[int, int]) -> Box:
     if x0 == x1 or y0 == y1:
         raise ValueError(f"{shape[:60]!r} has no area inside its picture of {size[0]} x {size[1]} pixels")
     return x0, y0, x1, y1
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header. Raises UnreadableImage."""
-    try:
-        with Image.open(path) as file:
-            return file.size
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not a picture: {error}. Restore the file") from error
 
 
 # --- the phantom -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
+from tasks._pictures import check_boxes
 from tasks._tables import (
     finish,
     numbers,
@@ -74,7 +75,7 @@ def read(root: Path) -> pd.DataFrame:
         images["label:Normal"] = read_classes(class_csv, images["label:Pneumonia"])
     paths = _pictures(root.resolve() / f"{stage}_train_images", images.index, labels_csv)
     headers = pd.DataFrame(read_files(read_header, paths, "reading DICOM headers"), index=images.index)
-    _check_boxes(images["boxes"], headers, labels_csv)
+    check_boxes(images["boxes"], headers, labels_csv)
     persons = read_persons(root, images.index)
     return finish(
         {
@@ -151,18 +152,6 @@ def _pictures(folder: Path, images: pd.Index, labels_csv: Path) -> list[Path]:
     refuse_files(sorted(set(paths) - files), "no such picture. Complete the download")
     refuse_files(sorted(files - set(paths)), f"no row in {labels_csv}. Restore both from the download")
     return paths
-
-
-def _check_boxes(boxes: pd.Series, headers: pd.DataFrame, path: Path) -> None:
-    for image, found, height, width in zip(
-        boxes.index, boxes, headers["height"], headers["width"], strict=True
-    ):
-        for x0, y0, x1, y1 in found:
-            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise BadTable(
-                    f"{path}: a box of {image} ends at {x1:g}, {y1:g}, outside its picture of {width} x "
-                    f"{height} pixels. Boxes and pictures must be of the same release"
-                )
 
 
 # --- the phantom -------------------------------------------------------------------------------------
