@@ -61,7 +61,10 @@ class TextBackbone:
     width: int  # of its hidden states
     max_length: int  # tokens, special ones included
     lower_case: bool  # explicit, because the hub's default has changed between library versions
-    pooling: Literal["cls", "mean"]  # which last hidden state stands for the whole text
+    pooling: Literal["cls", "mean"] = "cls"  # of a frozen one: which last hidden state stands for the text
+    layers: int | None = None  # the first so many of its layers; None: all
+    frozen_layers: int = 0  # of these, the first so many and the embeddings stay as they are; 0: none
+    positions: Literal["normal", "zero"] = "normal"  # "zero": blind to order, as MGCA's released weights
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Recipe:
     schedule: Literal["cosine", "constant"]
     views: int  # augmented pictures per pair and step
     augmentation: tuple[str, ...]  # names in harness/data/transforms.py
-    text_units: tuple[str, ...]  # report columns the method reads: "findings", "impression"
+    text_units: tuple[
+        str, ...
+    ]  # report columns the method reads: "findings", or joined "impression+findings"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Profile:
     preprocessing: Preprocessing
     text: TextBackbone | None = None
     recipe: Recipe | None = None  # None: nothing to train, the initial weights are the checkpoint
+    official: bool = False  # behave as the authors' code, its faults included; the docstring names them
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,13 @@ class Batch(NamedTuple):
     ids: Sequence[str]  # B image ids, for error messages
     views: tuple[Tensor, ...]  # each [B, 3, size, size], normalised
     text: Mapping[str, Tensor]  # text unit -> prepared rows [B, ...], see TextMethod.prepare_text
-    present: Mapping[str, Tensor]  # text unit -> [B] bool, false where the report lacks that section
+    present: Mapping[str, Tensor]  # text unit -> [B] bool, false where the report has nothing there to read
+    epoch: int = 0  # how often training has seen every pair before
 
 
 @runtime_checkable
 class Method(Protocol):
-    """A `torch.nn.Module` made by `build(profile, official=...)` of a file in `methods/`."""
+    """A `torch.nn.Module` made by `build(profile, initialise=...)` of a file in `methods/`."""
 
     def encode_image(self, x: Tensor) -> ImageFeatures:
         """`x` [B, 3, H, W], normalised as the profile's `preprocessing` says."""
@@ -142,12 +149,13 @@ class TextMethod(Method, Protocol):
 
     @property
     def text_key(self) -> str:
-        """A hash of everything that shapes `prepare_text`: settings and weights."""
+        """A hash of everything that shapes `prepare_text`: settings, files and rules."""
         ...
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """What is constant about each text, [len(texts), ...] on the CPU: features of a frozen encoder, or
-        token ids of a trained one. Computed once per corpus and cached."""
+        token ids of a trained one, padded with zeros. A text in which the method finds nothing to read is
+        zero throughout. Computed once per corpus and cached."""
         ...
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:

@@ -17,3 +17,8 @@ def projection(inner: int, hidden: int, outer: int) -> nn.Sequential:
         nn.Linear(hidden, outer),
         nn.BatchNorm1d(outer, affine=False),
     )
+
+
+def perceptron(inner: int, outer: int) -> nn.Sequential:
+    """Linear, ReLU, Linear, of the outer width within: [B, inner] to [B, outer]."""
+    return nn.Sequential(nn.Linear(inner, outer), nn.ReLU(inplace=True), nn.Linear(outer, outer))

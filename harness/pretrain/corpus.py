@@ -31,8 +31,8 @@ class Texts:
     """One unit of all reports, each distinct text prepared once."""
 
     prepared: Tensor  # [U, ...]
-    row: Tensor  # [N] int64 into `prepared`; 0 where the report lacks the unit
-    present: Tensor  # [N] bool
+    row: Tensor  # [N] int64 into `prepared`
+    present: Tensor  # [N] bool, false where the report lacks the unit or the method finds no words in it
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ def build(
     """From a dataset's table to a corpus. Raises DataError when no report has any of the units."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    told = (frame[list(units)] != "").any(axis=1)
-    frame = frame[frame["frontal"] & told].reset_index(drop=True)
+    reports = pd.DataFrame({unit: joined(frame, unit) for unit in units}, index=frame.index)
+    chosen = frame["frontal"] & (reports != "").any(axis=1)
+    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     if frame.empty:
         raise DataError(f"{name}: no frontal picture has a report with {' or '.join(units)}")
     parts = splits.make(frame, split)
@@ -80,25 +81,33 @@ def build(
         folder=images,
         workers=workers,
     )
-    reports = hash_lines(text for unit in units for text in frame[unit])
+    written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
         name,
         kind,
-        hash_of(pictures.fingerprint, reports, parts.digest(ids)),
+        hash_of(pictures.fingerprint, written, parts.digest(ids)),
         ids,
         pictures.pixels,
-        {unit: _texts(frame[unit], unit, method, texts) for unit in units},
+        {unit: _texts(reports[unit], unit, method, texts) for unit in units},
         parts.train,
         parts.validation,
     )
 
 
+def joined(frame: pd.DataFrame, unit: str) -> list[str]:
+    """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
+    columns = [frame[name] for name in unit.split("+")]
+    return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+
+
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:
-    distinct = sorted(set(column) - {""}, key=lambda text: (len(text), text))  # alike lengths pad little
+    distinct = sorted({"", *column}, key=lambda text: (len(text), text))  # alike lengths pad little
     number = {text: row for row, text in enumerate(distinct)}
     prepared = _prepared(distinct, unit, method, folder)
-    row = torch.tensor([number.get(text, 0) for text in column])
-    return Texts(prepared, row, torch.tensor([text != "" for text in column]))
+    readable = prepared.flatten(1).any(dim=1)
+    readable[0] = False  # "", whatever the method makes of it
+    row = torch.tensor([number[text] for text in column])
+    return Texts(prepared, row, readable[row])
 
 
 def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
@@ -113,7 +122,18 @@ def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Pa
         for start in range(0, len(distinct), CHUNK):
             done.append(method.prepare_text(distinct[start : start + CHUNK]))
             bar.advance(len(done[-1]))
-    prepared = torch.cat(done)
+    prepared = _stacked(done)
     with replacing(path) as temporary:
         save_file({"prepared": prepared}, temporary)
     return prepared
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """All rows in one tensor, those of shorter texts filled up with zeros."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    rows = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    first = 0
+    for part in parts:
+        rows[(slice(first, first + len(part)), *map(slice, part.shape[1:]))] = part
+        first += len(part)
+    return rows

