@@ -61,7 +61,6 @@ def record(
     arguments: Arguments,
 ) -> Record:
     card = checkpoint.card
-    assert card is not None
     labels = plan.task.labels
     auroc = dict(zip(labels, measured.labels, strict=True))
     ids = data.frame["image_id"].tolist()

@@ -1,10 +1,13 @@
-"""Writing that is never half done, and hashes that say what a file holds."""
+"""Writing that is never half done or done twice at once, and hashes that say what a file holds."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import mmap
 import shutil
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +34,19 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system frees it however that process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"waiting for another process that does the same work ({path})\n")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -44,6 +60,25 @@ def write_json(path: Path, value: object) -> None:
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SEAL = hashlib.sha256().digest_size
+
+
+def seal(path: Path) -> None:
+    """Appends the hash of what the file holds: formats that know their own length (npy, zip) do not mind."""
+    digest = bytes.fromhex(file_hash(path))
+    with path.open("ab") as file:
+        file.write(digest)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the file is still the one that was sealed."""
+    if path.stat().st_size < SEAL:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with memoryview(content) as view:
+            return hashlib.sha256(view[:-SEAL]).digest() == view[-SEAL:]
 
 
 def hash_bytes(data: bytes) -> str:

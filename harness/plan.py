@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from harness import registry
-from harness.contracts import DatasetCard, MethodCard, Profile, ProfileName, ProtocolName, Task
+from harness.contracts import DatasetCard, MethodCard, Profile, ProfileName, ProtocolName, Split, Task
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 
@@ -22,6 +22,16 @@ class MethodPlan:
     @property
     def profile(self) -> Profile:
         return self.card.profiles[self.profile_name]
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """Pictures with reports to pre-train on; `source` as in MethodPlan."""
+
+    source: str
+    name: str
+    card: DatasetCard
+    split: Split
 
 
 @dataclass(frozen=True)
@@ -64,19 +74,18 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
     raise UnknownName(f"protocol of {task_id}", protocol, found.splits)
 
 
-def corpus(chosen: MethodPlan, name: str | None) -> str:
-    """The corpus to pre-train on: the one named, else the first that the method's authors used.
+def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:
+    """What to pre-train on: the corpus named, else the first that the method's authors used.
 
     Raises ImpossiblePairing when the dataset has no reports, or the method nothing to train.
     """
     if chosen.profile.recipe is None:
         raise ImpossiblePairing(f"{chosen.name} is not trained: its initial weights are its checkpoint")
-    known = {key: item.card for key, item in registry.entries("tasks").items() if not item.error}
-    corpora = [key for key, card in known.items() if isinstance(card, DatasetCard) and card.corpus]
-    if name is None:
-        preferred = [key for key in chosen.card.trained_on if key in corpora]
-        return (preferred or corpora)[0]
-    card = registry.dataset_card(name)
+    cards = {name: entry.card for name, entry in registry.entries("tasks").items()}
+    corpora = [name for name, card in cards.items() if isinstance(card, DatasetCard) and card.corpus]
+    if source is None:
+        source = next((name for name in chosen.card.trained_on if name in corpora), corpora[0])
+    name, card = registry.entry("tasks", source).name, registry.dataset_card(source)
     if card.corpus is None:
         raise ImpossiblePairing(f"{name} has no reports to pre-train with. Corpora: {', '.join(corpora)}")
-    return name
+    return CorpusPlan(source, name, card, card.corpus)

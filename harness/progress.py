@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-T = TypeVar("T")
 
 LOG_EVERY_SECONDS = 15.0  # plain lines in a log: seldom enough to read, often enough to trust
 
@@ -59,11 +56,3 @@ class Bar:
         left = (self.total - self.done) * seconds / max(self.done - self.before, 1)
         tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.0f} s"
         sys.stderr.write(f"{self.label}: {self._rate()}{tail} {self.note}".rstrip() + "\n")
-
-
-def track(items: Iterable[T], label: str, total: int, unit: str = "images") -> Iterator[T]:
-    """Yields `items` while showing how far it is."""
-    with Bar(label, total, unit) as bar:
-        for item in items:
-            yield item
-            bar.advance()

@@ -178,18 +178,19 @@ def path_of(results: Path, record: Record) -> Path:
 
 
 def write(results: Path, record: Record, predictions: Predictions) -> Path:
-    """Both files, each atomically, the record last: a record without its predictions is never left behind."""
+    """Both files or neither: moved into place when both are written, predictions first."""
     path = path_of(results, record)
-    with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **predictions._asdict())
-    write_json(path, record.model_dump(mode="json"))
+    with replacing(path) as text, replacing(path.with_suffix(".npz")) as arrays:
+        with arrays.open("wb") as file:
+            np.savez_compressed(file, **predictions._asdict())
+        write_json(text, record.model_dump(mode="json"))
     return path
 
 
 def read(path: Path) -> Record:
     """Raises BadRecord naming the file, the field and what is wrong with it."""
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+        return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -11,13 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness import account, device, records, registry, stats
+from harness import account, device, metrics, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
 from harness.data import cache, locate, task_data
-from harness.data.locate import Located
 from harness.data.task_data import TaskData
-from harness.errors import UsageError
 from harness.evaluate import bank, linear
 from harness.evaluate.bank import Bank
 from harness.plan import CellPlan
@@ -38,30 +36,25 @@ def run(
     plan: CellPlan,
     settings: Settings,
     *,
-    checkpoint_name: str | None = None,
+    chosen: Checkpoint | None = None,
     arguments: Arguments,
 ) -> Outcome:
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        checkpoint_name: a folder of the store; default the newest that fits, else one is made.
+        chosen: default the newest that fits, else one is made.
         arguments: kept in the record.
     """
     clock = account.Cost()
     place = device.choose(settings.device)
+    dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     with clock.step("data"):
-        data = task_data.load(
-            _located(plan, settings),
-            registry.load("tasks", plan.source),
-            plan.dataset_card,
-            plan.task,
-            plan.protocol,
-            plan.fraction,
-            plan.seed,
-        )
-    chosen = _existing(plan, settings, checkpoint_name)
+        located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
+        data = task_data.load(located, dataset, card, plan.task, plan.protocol, plan.fraction, plan.seed)
+        _check_classes(plan, data)
+    chosen = chosen or _fitting(plan, settings)
     clock.cached["checkpoint"] = chosen is not None
-    profile = chosen.card.profile if chosen and chosen.card else plan.method.profile
+    profile = chosen.card.profile if chosen else plan.method.profile
     with clock.step("images"):
         images = cache.open_images(
             plan.dataset,
@@ -112,22 +105,18 @@ def run(
     return Outcome(record, records.write(settings.results, record, kept))
 
 
-def _located(plan: CellPlan, settings: Settings) -> Located:
-    if settings.data_roots:
-        return locate.real(plan.dataset, plan.dataset_card, settings)
-    module = registry.load("tasks", plan.source)
-    return locate.phantom(plan.dataset, plan.dataset_card, module, settings, plan.method.profile_name)
+def _check_classes(plan: CellPlan, data: TaskData) -> None:
+    """Before anything is decoded or trained: raises EmptyClass naming what a part lacks."""
+    for rows, name, cure in (
+        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (data.parts.test, "the test images", "Use a dataset with more persons"),
+    ):
+        metrics.require_both_classes(data.labels[rows], plan.task.labels, name, cure)
 
 
-def _existing(plan: CellPlan, settings: Settings, name: str | None) -> Checkpoint | None:
-    """The checkpoint asked for, or the newest that fits, or none. Raises UsageError for another method's."""
+def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:
     method = plan.method
-    if name is not None:
-        found = checkpoint.named(settings.checkpoints, name)
-        assert found.card is not None
-        if found.card.method != method.name:
-            raise UsageError(f"checkpoint {name} is of {found.card.method}, not of {method.name}")
-        return found
     if method.profile.recipe is None:
         return None  # every seed has initial weights of its own
     fitting = checkpoint.fitting(
@@ -146,7 +135,6 @@ def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
 
 def _source(plan: CellPlan, chosen: Checkpoint) -> bank.Source:
     card = chosen.card
-    assert card is not None
     return bank.Source(
         card.method,
         card.method_version,

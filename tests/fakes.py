@@ -1,15 +1,142 @@
-"""Stand-ins that tests of several rooms share: a valid record with predictions of any method and cell."""
+"""Stand-ins that tests of several rooms share: a tiny method with its corpus, a valid record of any cell."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from harness import records
+from harness.contracts import (
+    Batch,
+    ImageBackbone,
+    ImageFeatures,
+    MethodCard,
+    Preprocessing,
+    Profile,
+    Recipe,
+    TextBackbone,
+    TextFeatures,
+)
+from harness.pretrain.corpus import Corpus, Texts
 from harness.records import Predictions, Record
+
+# --- a method and its corpus -------------------------------------------------------------------------
+
+LETTERS = 26  # width of a prepared text: how often each letter occurs
+
+PROFILE = Profile(
+    image=ImageBackbone("tiny"),
+    preprocessing=Preprocessing(8, 10, "stretch", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+    text=TextBackbone("letters", width=LETTERS, max_length=64, lower_case=True, pooling="mean"),
+    recipe=Recipe(
+        epochs=5,
+        batch=8,
+        accumulate=1,
+        learning_rate=1e-2,
+        weight_decay=0.05,
+        schedule="cosine",
+        views=2,
+        augmentation=("crop", "rotation", "perspective", "autocontrast"),
+        text_units=("findings",),
+    ),
+)
+CARD = MethodCard("Tiny", 1, "nobody", 2025, "tests", "none", ("mimic_cxr",), {"demo": PROFILE})
+
+
+class Tiny(nn.Module):
+    """A text method of some 400 parameters that keeps the contract.
+
+    Its batch norm has a state beside the weights; its dropout and the noise in its loss draw from torch's
+    global generator. A resume that forgets any of it ends in other weights. `random=False` draws nothing.
+    """
+
+    def __init__(self, *, random: bool = True) -> None:
+        super().__init__()
+        self.random = random
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2 * random)
+        )
+        self.image_head, self.text_head = nn.Linear(8, 4), nn.Linear(LETTERS, 4)
+        self.text_key = "letters"
+        self.prepared: list[str] = []  # every text that was prepared
+        self.trained: list[Batch] = []  # every batch that a loss was asked for
+        self.compared: list[str] = []  # ids of the pictures that `pairs` was asked for
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        maps = self.encoder(x)
+        pooled = maps.mean(dim=(2, 3))
+        return ImageFeatures(pooled, self.image_head(pooled), None, {2: maps})
+
+    def prepare_text(self, texts: Sequence[str]) -> Tensor:
+        self.prepared.extend(texts)
+        return torch.tensor([[float(text.count(chr(97 + i))) for i in range(LETTERS)] for text in texts])
+
+    def encode_text(self, prepared: Tensor) -> TextFeatures:
+        return TextFeatures(self.text_head(prepared), None, None)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared distance between pictures and the texts that are there, and the size of the embeddings."""
+        self.trained.append(batch)
+        seen = torch.stack([self.image_head(self.encoder(x).mean(dim=(2, 3))) for x in batch.views])
+        noise = 0.1 * torch.randn_like(seen) if self.random else 0
+        misses = (seen + noise - self.text_head(batch.text["findings"])).square()  # [views, B, 4]
+        terms = {
+            "match": misses[:, batch.present["findings"]].sum() / len(batch.ids),
+            "size": seen.square().mean(),
+        }
+        return terms["match"] + terms["size"], {name: term.detach() for name, term in terms.items()}
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        self.compared.extend(batch.ids)
+        rows = batch.present["findings"]
+        image = self.encode_image(batch.views[0][rows]).embedding
+        assert image is not None
+        return image, self.text_head(batch.text["findings"][rows])
+
+    def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        assert image.embedding is not None
+        return image.embedding @ text.embedding.T
+
+
+def write_method(folder: Path, card: MethodCard = CARD) -> Path:
+    """A method's file, as for `--method path/to/file.py`: the repr of a card is how one writes it."""
+    path = folder / "tiny.py"
+    path.write_text(
+        "from harness.contracts import *\nfrom tests.fakes import Tiny\n\n"
+        f"CARD = {card!r}\n\ndef build(profile, *, initialise=True):\n    return Tiny()\n"
+    )
+    return path
+
+
+def corpus(count: int = 30) -> Corpus:
+    """Noise with reports of three words: every fifth pair is for validation, every seventh has no text."""
+    rng = np.random.default_rng(0)
+    words = rng.choice(["effusion", "clear", "edema", "opacity", "normal", "line"], (count, 3))
+    reports = ["" if row % 7 == 6 else " ".join(words[row]) for row in range(count)]
+    distinct = sorted(set(reports) - {""})
+    row = torch.tensor([distinct.index(text) if text else 0 for text in reports])
+    held_out = np.arange(count) % 5 == 4
+    return Corpus(
+        name="noise",
+        kind="phantom",
+        fingerprint="f" * 64,
+        ids=[f"image-{number:02d}" for number in range(count)],
+        pixels=rng.integers(0, 256, (count, 10, 10), dtype=np.uint8),
+        texts={
+            "findings": Texts(Tiny().prepare_text(distinct), row, torch.tensor([bool(t) for t in reports]))
+        },
+        train=np.flatnonzero(~held_out),
+        validation=np.flatnonzero(held_out),
+    )
+
+
+# --- records -----------------------------------------------------------------------------------------
 
 LABELS = ("Edema", "Atelectasis")
 

@@ -44,7 +44,7 @@ ARROWS: Mapping[str, str] = {
     # one cell, many cells
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint evaluate.* data.* stats records provenance {TOOLS}",
-    "run": f"plan account pretrain.* evaluate.* data.* stats records registry device {TOOLS}",
+    "run": f"plan account pretrain.* evaluate.* data.* metrics stats records registry device {TOOLS}",
     "sweep": f"run plan account records stats registry {TOOLS}",
     # records to pages
     "leaderboard": "records stats contracts errors",

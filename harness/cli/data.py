@@ -59,13 +59,13 @@ def phantom(
     """Write synthetic patients in the official layout of a dataset, stamped with PHANTOM.json."""
     from harness import registry
 
-    card = registry.dataset_card(dataset)
-    size = card.phantom["demo"]
+    card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
     from harness.data import locate
     from harness.phantom import Cohort, Dials
 
+    size = locate.phantom_size(name, card, "demo")
     cohort = Cohort(
-        registry.entry("tasks", dataset).name,
+        name,
         persons or size.persons,
         seed,
         (size.height, size.width),

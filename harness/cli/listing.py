@@ -98,12 +98,35 @@ def checkpoints(json: AsJson = False) -> None:
     """Trained weights in the store, newest first; a broken folder is listed with its reason."""
     from harness.pretrain import checkpoint
 
-    found = checkpoint.listing(settings.load().checkpoints)
+    rows: list[dict[str, Any]] = []
+    for item in checkpoint.listing(settings.load().checkpoints):
+        if isinstance(item, checkpoint.Broken):
+            rows.append({"name": item.folder.name, "error": item.reason})
+            continue
+        card = item.card
+        rows.append(
+            {
+                "name": item.name,
+                "method": card.method,
+                "corpus": card.corpus,
+                "corpus_kind": card.corpus_kind,
+                "written": f"{card.written:%Y-%m-%d %H:%M}",
+                "error": "",
+            }
+        )
     if json:
-        show.as_json([item.summary() for item in found])
+        show.as_json(rows)
         return
-    rows = [[str(value) for value in item.summary().values()] for item in found]
-    show.table("Checkpoints", list(found[0].summary()) if found else ["name"], rows)
+    lines = [
+        [
+            row["name"],
+            f"cannot be used: {row['error']}" if row["error"] else row["method"],
+            f"{row['corpus']} ({row['corpus_kind']})" if row.get("corpus") else "",
+            row.get("written", ""),
+        ]
+        for row in rows
+    ]
+    show.table("Checkpoints", ["name", "method", "pre-trained on", "written"], lines)
 
 
 @app.command()

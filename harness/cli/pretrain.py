@@ -23,16 +23,10 @@ def pretrain(
 
     current = settings.load(data_root)
     wanted = plan.method(method, profile)
-    name = plan.corpus(wanted, corpus)
-    if not current.data_roots:
-        show.say(
-            f"No data root is configured: using a PHANTOM of {name} (synthetic pictures and reports). "
-            "Give --data-root or set HARNESS_DATA for real data."
-        )
+    source = plan.corpus(wanted, corpus)
     from harness.pretrain import make
 
-    done = make.trained(wanted, name, current, seed=seed, stand_in=False)
-    assert done.card is not None
+    done = make.trained(wanted, source, current, seed=seed, stand_in=False)
     found = ", ".join(f"{key} {value * 100:.1f} %" for key, value in done.card.retrieval.items())
     show.line(f"{done.name}: {done.card.steps} steps, {done.card.seconds:.0f} s. Validation: {found}")
     show.say(f"Use it: python -m harness run --method {method} --task chexpert --checkpoint {done.name}")

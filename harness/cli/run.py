@@ -31,14 +31,15 @@ def run(
 
     current = settings.load(data_root, results)
     wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
-    if not current.data_roots:
-        show.say(
-            f"No data root is configured: using a PHANTOM of {wanted.dataset} (synthetic pictures). "
-            "Give --data-root or set HARNESS_DATA for real data."
-        )
+    chosen = None
+    if checkpoint is not None:
+        from harness.pretrain.checkpoint import named
+
+        maker = wanted.method
+        chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
     from harness import run as road
 
-    done = road.run(wanted, current, checkpoint_name=checkpoint, arguments=show.arguments(context))
+    done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))
     record = done.record
     if json:
         show.as_json(record.model_dump(mode="json"))

@@ -14,11 +14,9 @@ saves reading the whole dataset at each start; the price: a copy that does not k
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ from PIL import Image
 from harness.contracts import Geometry
 from harness.data.decode import DECODER_VERSION, FLAGS, Decoded, decode
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
-from harness.files import file_hash, hash_lines, hash_of, write_json
+from harness.files import file_hash, hash_lines, hash_of, locked, write_json
 from harness.parallel import parallel_map
 
 CACHE_VERSION = 1
@@ -117,7 +115,7 @@ def open_images(
     if cached := final.exists():
         return _open(final, ids, side, cached)
     try:
-        with _locked(part.with_suffix(".lock")):
+        with locked(part.with_suffix(".lock")):
             if not (cached := final.exists()):  # another process may have made it while this one waited
                 failures = _fill(part, paths, stamps, side, geometry, workers, f"decoding {name}")
                 if failures:
@@ -144,19 +142,6 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it however that process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.stderr.write(f"waiting for another process that is filling the cache ({path})\n")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _map(folder: Path, count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:

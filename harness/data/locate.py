@@ -7,17 +7,20 @@ is an error; only without any data root does a phantom stand in.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.contracts import DataKind, DatasetCard, ProfileName
+from harness.contracts import DataKind, DatasetCard, PhantomSize, ProfileName
 from harness.errors import DataError, MissingDataset
 from harness.files import hash_of, replacing
 from harness.phantom import STAMP, Cohort
 from harness.settings import Settings
 
 PHANTOM_SEED = 0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,40 @@ class Located:
 
 class Writer(Protocol):
     def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None: ...
+
+
+def find(
+    name: str,
+    card: DatasetCard,
+    writer: Writer,
+    settings: Settings,
+    profile: ProfileName,
+    *,
+    stand_in: bool = False,
+) -> Located:
+    """What a run reads. That it is a phantom is said before anything else happens.
+
+    With `stand_in`, a phantom also replaces a dataset that is missing under the data roots.
+    """
+    if not settings.data_roots:
+        logger.info(
+            "no data root is configured: using a PHANTOM of %s (synthetic). For real data give --data-root "
+            "or set HARNESS_DATA",
+            name,
+        )
+        return phantom(name, card, writer, settings, profile)
+    try:
+        found = real(name, card, settings)
+    except MissingDataset:
+        if not stand_in:
+            raise
+        logger.info(
+            "the data roots hold no %s: using a PHANTOM of it (synthetic), which the record says", name
+        )
+        return phantom(name, card, writer, settings, profile)
+    if found.kind == "phantom":
+        logger.info("%s is a PHANTOM of %s (synthetic)", found.root, name)
+    return found
 
 
 def real(name: str, card: DatasetCard, settings: Settings) -> Located:
@@ -51,12 +88,22 @@ def phantom(
     name: str, card: DatasetCard, writer: Writer, settings: Settings, profile: ProfileName = "demo"
 ) -> Located:
     """The phantom in the cache; written on first use, into place only when complete."""
-    size = card.phantom[profile]
+    size = phantom_size(name, card, profile)
     cohort = Cohort(name, size.persons, PHANTOM_SEED, (size.height, size.width))
     root = settings.phantoms / f"{name}-{hash_of(cohort.describe())[:8]}"
     if not (root / STAMP).exists():
         write(writer, root, cohort, settings.workers)
     return Located(root, "phantom")
+
+
+def phantom_size(name: str, card: DatasetCard, profile: ProfileName) -> PhantomSize:
+    """Raises MissingDataset when the card gives none."""
+    if profile not in card.phantom:
+        raise MissingDataset(
+            f"{name} has no phantom of size {profile!r}. Give --data-root or set HARNESS_DATA, or add the "
+            "size to its card"
+        )
+    return card.phantom[profile]
 
 
 def write(writer: Writer, root: Path, cohort: Cohort, workers: int) -> None:

@@ -6,7 +6,6 @@ encoder is proven unchanged by the computation.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,10 +17,10 @@ import torch
 from torch import nn
 
 from harness.contracts import Method, Preprocessing
-from harness.data import transforms
+from harness.data import arrays, transforms
 from harness.data.cache import Images
-from harness.errors import CorruptCache, HarnessError
-from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
+from harness.errors import HarnessError
+from harness.files import hash_bytes, hash_of
 from harness.progress import Bar
 from harness.settings import BankDtype
 
@@ -57,22 +56,15 @@ def open_bank(
         *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
         *(images.fingerprint, device.type, torch.__version__, dtype),
     )
-    path, stamp = folder / f"{key}.npy", folder / f"{key}.json"
-    if stamp.exists():
-        try:
-            known = json.loads(stamp.read_text(encoding="utf-8"))["sha256"] == file_hash(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptCache(f"{stamp}: {error}. Delete it and run again") from error
-        if not known:
-            raise CorruptCache(f"{path} is not the file that was written. Delete {stamp} and run again")
-        return Bank(np.load(path, mmap_mode="r"), True, None)
+    path = folder / f"{key}.npy"
+    if path.exists():
+        return Bank(arrays.load(path), True, None)
+    model = source.build()
     started = time.monotonic()
-    features = encode(source.build(), images.pixels, source.preprocessing, device).astype(dtype)
+    features = encode(model, images.pixels, source.preprocessing, device)
     seconds = time.monotonic() - started
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, features)
-    write_json(stamp, {"sha256": file_hash(path), "shape": features.shape, "method": source.method})
-    return Bank(np.load(path, mmap_mode="r"), False, len(features) / seconds)
+    arrays.save(path, features.astype(dtype))
+    return Bank(arrays.load(path), False, len(features) / seconds)
 
 
 def encode(
@@ -86,9 +78,7 @@ def encode(
     rows = []
     with Bar("encoding", len(pixels)) as bar, torch.inference_mode():
         for start in range(0, len(pixels), BATCH):
-            part = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(
-                device
-            )  # a copy: maps are read-only
+            part = torch.tensor(pixels[start : start + BATCH], device=device)
             pooled = encoder.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
             rows.append(pooled.float().cpu().numpy())
             bar.advance(len(part))
@@ -101,9 +91,5 @@ def encode(
 
 
 def _state_hash(model: nn.Module) -> str:
-    return hash_of(
-        {
-            name: hash_bytes(tensor.cpu().numpy().tobytes())
-            for name, tensor in sorted(model.state_dict().items())
-        }
-    )
+    state = model.state_dict()
+    return hash_of({name: hash_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in state.items()})

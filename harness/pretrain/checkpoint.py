@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import DataKind, Profile, ProfileName
-from harness.errors import CheckpointError, UnknownName
+from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.files import file_hash, hash_of, write_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class CheckpointCard(BaseModel):
     corpus_fingerprint: str | None
     weights: str  # sha256 of the weights' file
     steps: int
-    loss: dict[str, float]  # terms, mean over the last epoch
+    loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # validation, "recall@1" and so on, and the same by chance
     seconds: float
     images_per_second: float | None
@@ -52,11 +52,10 @@ class CheckpointCard(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder of the store. `error` is set for a broken one, and says why."""
+    """One folder of the store."""
 
     folder: Path
-    card: CheckpointCard | None
-    error: str = ""
+    card: CheckpointCard
 
     @property
     def name(self) -> str:
@@ -67,18 +66,13 @@ class Checkpoint:
         """The name without its seed: checkpoints that differ in nothing else."""
         return self.name.rpartition("-s")[0]
 
-    def summary(self) -> dict[str, object]:
-        if self.card is None:
-            return {"name": self.name, "method": "", "pre-trained on": "", "written": "", "error": self.error}
-        corpus = f"{self.card.corpus} ({self.card.corpus_kind})" if self.card.corpus else "nothing"
-        written = f"{self.card.written:%Y-%m-%d %H:%M}"
-        return {
-            "name": self.name,
-            "method": self.card.method,
-            "pre-trained on": corpus,
-            "written": written,
-            "error": "",
-        }
+
+@dataclass(frozen=True)
+class Broken:
+    """A folder of the store that cannot be used, and why."""
+
+    folder: Path
+    reason: str
 
 
 def name_of(
@@ -88,20 +82,48 @@ def name_of(
     return f"{method}-{profile_name}-{hash_of(method, version, asdict(profile), corpus)[:8]}-s{seed}"
 
 
-def listing(store: Path) -> list[Checkpoint]:
+def read(folder: Path) -> Checkpoint:
+    """Raises CheckpointError when the card is broken or one of the files is missing. The weights are read
+    later, see `load_weights`."""
+    cure = f"Delete {folder} and pre-train again"
+    try:
+        card = CheckpointCard.model_validate_json((folder / CARD).read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder / CARD} is missing. {cure}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise CheckpointError(f"{folder / CARD}: {place}: {first['msg']}. {cure}") from error
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder / WEIGHTS} is missing. {cure}")
+    return Checkpoint(folder, card)
+
+
+def listing(store: Path) -> list[Checkpoint | Broken]:
     """All folders of the store, newest first; unfinished trainings (hidden folders) are not among them."""
-    found = [_open(folder) for folder in store.glob("[!.]*/")]
-    return sorted(found, key=lambda item: item.card.written.timestamp() if item.card else 0.0, reverse=True)
+    good: list[Checkpoint] = []
+    broken: list[Broken] = []
+    for folder in _folders(store):
+        try:
+            good.append(read(folder))
+        except CheckpointError as error:
+            broken.append(Broken(folder, str(error)))
+    return [*sorted(good, key=lambda item: item.card.written, reverse=True), *broken]
 
 
-def named(store: Path, name: str) -> Checkpoint:
-    """Raises UnknownName when there is none, CheckpointError when it is broken."""
-    known = {item.name: item for item in listing(store)}
+def named(store: Path, name: str, *, method: str, version: int) -> Checkpoint:
+    """The one asked for. Raises UnknownName when there is none, UsageError when another method or version
+    made it, CheckpointError when it is broken."""
+    known = [folder.name for folder in _folders(store)]
     if name not in known:
         raise UnknownName("checkpoint", name, known)
-    if known[name].error:
-        raise CheckpointError(f"checkpoint {name} cannot be used: {known[name].error}")
-    return known[name]
+    found = read(store / name)
+    if (found.card.method, found.card.method_version) != (method, version):
+        raise UsageError(
+            f"checkpoint {name} is of {found.card.method}, version {found.card.method_version}, not of "
+            f"{method}, version {version}. Name another, or none to have one made"
+        )
+    return found
 
 
 def fitting(
@@ -112,7 +134,7 @@ def fitting(
     return [
         item
         for item in listing(store)
-        if item.card
+        if isinstance(item, Checkpoint)
         and (item.card.method, item.card.method_version, item.card.profile_name)
         == (method, version, profile_name)
         and hash_of(asdict(item.card.profile)) == wanted
@@ -134,7 +156,6 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    assert checkpoint.card is not None
     path = checkpoint.folder / WEIGHTS
     cure = f"Delete {checkpoint.folder} and pre-train again"
     if file_hash(path) != checkpoint.card.weights:
@@ -145,13 +166,5 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
         raise CheckpointError(f"{path}: {error}. {cure}") from error
 
 
-def _open(folder: Path) -> Checkpoint:
-    try:
-        card = CheckpointCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-    except OSError as error:
-        return Checkpoint(folder, None, f"{error.filename}: {error.strerror}")
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return Checkpoint(folder, None, f"{CARD}: {first['loc']}: {first['msg']}")
-    missing = "" if (folder / WEIGHTS).is_file() else f"{WEIGHTS} is missing"
-    return Checkpoint(folder, card, missing)
+def _folders(store: Path) -> list[Path]:
+    return sorted(store.glob("[!.]*/"))

@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.contracts import DataKind, Profile, Split, TextMethod
-from harness.data import cache, splits
-from harness.errors import CorruptCache, DataError
-from harness.files import hash_lines, hash_of, replacing
+from harness.data import arrays, cache, splits
+from harness.errors import BadTable, DataError
+from harness.files import hash_lines, hash_of
 from harness.progress import Bar
 
 CHUNK = 256  # texts between two moves of the progress bar
@@ -61,14 +59,20 @@ def build(
     texts: Path,
     workers: int,
 ) -> Corpus:
-    """From a dataset's table to a corpus. Raises DataError when no report has any of the units."""
+    """From a dataset's table to a corpus. Raises BadTable when the table has no column for a unit of text,
+    DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
+    cure = "Use another corpus, or a method whose card asks for other text_units"
+    for section in dict.fromkeys(section for unit in units for section in unit.split("+")):
+        if section not in frame:
+            raise BadTable(f"{name}: the table has no column {section!r}. {cure}")
     reports = pd.DataFrame({unit: joined(frame, unit) for unit in units}, index=frame.index)
     chosen = frame["frontal"] & (reports != "").any(axis=1)
     frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
-    if frame.empty:
-        raise DataError(f"{name}: no frontal picture has a report with {' or '.join(units)}")
+    for unit in units:
+        if (reports[unit] == "").all():
+            raise DataError(f"{name}: no frontal picture has a report with {unit}. {cure}")
     parts = splits.make(frame, split)
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()
@@ -111,20 +115,16 @@ def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Te
 
 
 def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
-    path = folder / f"{hash_of(method.text_key, hash_lines(distinct))}.safetensors"
+    path = folder / f"{hash_of(method.text_key, hash_lines(distinct))}.npy"
     if path.exists():
-        try:
-            return load_file(path)["prepared"]
-        except (SafetensorError, KeyError) as error:
-            raise CorruptCache(f"{path}: {error}. Delete this file and run again") from error
+        return torch.tensor(arrays.load(path))
     with Bar(f"reading {unit}", len(distinct), "texts") as bar:
         done = []
         for start in range(0, len(distinct), CHUNK):
             done.append(method.prepare_text(distinct[start : start + CHUNK]))
             bar.advance(len(done[-1]))
     prepared = _stacked(done)
-    with replacing(path) as temporary:
-        save_file({"prepared": prepared}, temporary)
+    arrays.save(path, prepared.numpy())
     return prepared
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from harness.contracts import Batch, Profile, Recipe
 from harness.data import transforms
 from harness.errors import CheckpointError, TrainingDiverged
-from harness.files import hash_of, replacing
+from harness.files import hash_of, is_sealed, replacing, seal
 from harness.pretrain.corpus import Corpus
 from harness.pretrain.log import Log
 from harness.progress import Bar
@@ -35,10 +35,10 @@ RANKS = (1, 5, 10)
 
 class Outcome(NamedTuple):
     steps: int
-    loss: dict[str, float]  # the loss and its terms, mean over the last epoch
+    loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # on validation, see `recall`
     seconds: float  # of all processes that took part
-    images_per_second: float | None  # None when nothing was left to do
+    images_per_second: float | None  # None when there was nothing to train
 
 
 class Step(NamedTuple):
@@ -79,13 +79,15 @@ class Training:
         self.seconds = 0.0  # spent by earlier processes
 
     def run(self) -> Outcome:
-        """Raises TrainingDiverged with the step and the batch's ids when a loss is NaN or infinite."""
+        """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite."""
         first = self._resume()
-        log = Log(self.folder, first)
         started = saved = time.monotonic()
         retrieval: dict[str, float] = {}
         steps: list[Step] = []
-        with Bar("pre-training", self.total * self.batch, "pairs", done=first * self.batch) as bar:
+        with (
+            Log(self.folder, first) as log,
+            Bar("pre-training", self.total * self.batch, "pairs", done=first * self.batch) as bar,
+        ):
             for number in range(first, self.total):
                 steps.append(self._step(number))
                 ends_epoch = (number + 1) % self.per_epoch == 0
@@ -101,16 +103,10 @@ class Training:
                         saved = time.monotonic()
                     bar.note = f"loss {rows[-1]['loss']:.2f}"
                 bar.advance(self.batch, bar.note)
-        log.close()
         seconds = time.monotonic() - started
         images = (self.total - first) * self.batch * self.recipe.views
-        return Outcome(
-            self.total,
-            log.mean(self.per_epoch),
-            retrieval or self._recall(),
-            self.seconds + seconds,
-            images / seconds if images else None,
-        )
+        loss = log.mean(last=self.per_epoch)
+        return Outcome(self.total, loss, retrieval, self.seconds + seconds, images / seconds)
 
     def _step(self, number: int) -> Step:
         """Forward and backward of all micro-batches, then one move of the optimiser."""
@@ -126,6 +122,9 @@ class Training:
             self.scaler.scale(loss / self.recipe.accumulate).backward()
             for name, value in {"loss": loss.detach(), **parts}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value / self.recipe.accumulate
+        if not self.scaler.is_enabled():  # with loss scaling, steps whose gradient is not finite are left out
+            gradients = (weight.grad for weight in self.model.parameters() if weight.grad is not None)
+            terms["gradient"] = nn.utils.get_total_norm(gradients)
         rate = _rate(self.recipe, number, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -160,13 +159,13 @@ class Training:
         )
 
     def _read(self, step: Step) -> dict[str, float]:
-        """A line of the log, or the end: a loss that is no number has already spoilt the weights."""
+        """A line of the log, or the end: a step that is not finite has already spoilt the weights."""
         values = {name: value.item() for name, value in step.terms.items()}
         if not all(map(math.isfinite, values.values())):
             raise TrainingDiverged(
-                f"the loss of step {step.number} is not finite: {values}. The batch's images: "
-                f"{', '.join(step.ids)}. Look at these pictures and reports, or lower the learning rate; "
-                f"{self.folder} holds the last good state"
+                f"step {step.number} is not finite: {values}. The batch's images: {', '.join(step.ids)}. "
+                "Look at these pictures and reports, or lower the learning rate. The last good state, if one "
+                f"was saved by then, is kept in {self.folder}"
             )
         return {"step": step.number, "learning_rate": step.learning_rate, **values}
 
@@ -193,17 +192,21 @@ class Training:
         }
         with replacing(self.folder / STATE) as temporary:
             torch.save(state, temporary)
+            seal(temporary)
 
     def _resume(self) -> int:
-        """Steps already done. Raises CheckpointError when the saved state cannot be read."""
+        """Steps already done. Raises CheckpointError when the saved state is broken or of another network."""
         path = self.folder / STATE
         if not path.exists():
             return 0
+        cure = f"Delete {self.folder} to start over"
+        if not is_sealed(path):
+            raise CheckpointError(f"{path} is not the file that was written. {cure}")
+        state = torch.load(path, map_location=self.device, weights_only=True)
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
-        except (OSError, RuntimeError, KeyError, EOFError) as error:
-            raise CheckpointError(f"{path}: {error}. Delete {self.folder} to start over") from error
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: {error}. {cure}") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.seconds = float(state["seconds"])
@@ -212,15 +215,19 @@ class Training:
 
 def recall(image: Tensor, text: Tensor) -> dict[str, float]:
     """Share of pictures that find their own report, or one worded the same, among the K best of all, beside
-    what a random order would give. `image` and `text` [V, d], row by row a pair."""
+    what a random order would give. `image` and `text` [V, d], row by row a pair; K below V only."""
     image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
-    same = torch.cdist(text, text) < 1e-4  # [V, V]
+    # not by matrix products: their rounding makes equal rows up to 1e-3 different
+    same = torch.cdist(text, text, compute_mode="donot_use_mm_for_euclid_dist") < 1e-4  # [V, V]
     hits = same.gather(1, (image @ text.T).argsort(dim=1, descending=True))  # best first
-    wrong = 1 - same.float().mean(dim=1)
+    wrong = (~same).sum(dim=1)[:, None]
+    places = torch.arange(min(RANKS[-1], len(text)), device=text.device)
+    # [V, K] that the first 1, 2, ... K of a random order are all wrong
+    missed = ((wrong - places).clamp(min=0) / (len(text) - places)).cumprod(dim=1)
     found = {}
-    for k in (k for k in RANKS if k < len(image)):
+    for k in (k for k in RANKS if k < len(text)):
         found[f"recall@{k}"] = hits[:, :k].any(dim=1).float().mean().item()
-        found[f"chance@{k}"] = (1 - wrong**k).mean().item()
+        found[f"chance@{k}"] = 1 - missed[:, k - 1].mean().item()
     return found
 
 

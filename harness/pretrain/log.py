@@ -11,30 +11,30 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from harness.files import replacing
+from harness.files import write_text
 
 
 class Log:
-    """One line a step. `folder` may hold the log of a run that was killed after `first` steps or later."""
+    """One line a step. `folder` may hold the log of a run that was killed after `first` steps or later; what
+    a kill or a full disk left of a line is among those that go."""
 
     def __init__(self, folder: Path, first: int) -> None:
         self.path = folder / "log.csv"
-        kept = [row for row in self._read() if int(row["step"]) < first]
-        if self.path.exists():
-            with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-                if kept:
-                    writer = csv.DictWriter(file, list(kept[0]))
-                    writer.writeheader()
-                    writer.writerows(kept)
+        kept = self.path.read_text().splitlines(keepends=True)[: first + 1] if first else []  # and the header
+        write_text(self.path, "".join(kept))
         self._board = SummaryWriter(folder, purge_step=first)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._board.close()
 
     def write(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Appends rows with the same columns, `step` among them."""
-        columns = list(rows[0])
-        new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            if new:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            if file.tell() == 0:
                 writer.writeheader()
             writer.writerows(rows)
         last = dict(rows[-1])
@@ -46,14 +46,6 @@ class Log:
 
     def mean(self, last: int) -> dict[str, float]:
         """Mean of every column but the step's over the last so many steps."""
-        rows = self._read()[-last:]
-        return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0] if name != "step"}
-
-    def close(self) -> None:
-        self._board.close()
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))[-last:]
+        return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0] if name != "step"}

@@ -13,12 +13,9 @@ import torch
 from torch import nn
 
 from harness import device, provenance, registry
-from harness.contracts import DatasetCard
 from harness.data import locate, table
-from harness.data.locate import Located
-from harness.errors import MissingDataset
-from harness.files import replacing
-from harness.plan import MethodPlan
+from harness.files import locked, replacing
+from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus
 from harness.pretrain.checkpoint import Checkpoint
 from harness.pretrain.corpus import Corpus
@@ -37,7 +34,6 @@ def network(plan: MethodPlan, seed: int, *, initialise: bool = True) -> nn.Modul
 
 def load(plan: MethodPlan, found: Checkpoint) -> nn.Module:
     """The network of a checkpoint, with its weights."""
-    assert found.card is not None
     module = registry.load("methods", plan.source)
     model: nn.Module = module.build(found.card.profile, initialise=False)
     checkpoint.load_weights(found, model)
@@ -50,29 +46,29 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
     if not target.exists():
         with replacing(target) as folder:
             _write(folder, plan, network(plan, seed), seed, None, Outcome(0, {}, {}, 0.0, None), "cpu")
-    return checkpoint.named(settings.checkpoints, target.name)
+    return checkpoint.read(target)
 
 
 def trained(
-    plan: MethodPlan, corpus_name: str, settings: Settings, *, seed: int, stand_in: bool
+    plan: MethodPlan, source: CorpusPlan, settings: Settings, *, seed: int, stand_in: bool
 ) -> Checkpoint:
     """The checkpoint of this method, corpus and seed: from the store, or trained now, going on from where a
-    run before was cut off. With `stand_in`, a corpus missing under the data roots is replaced by a phantom;
-    that is said aloud and recorded."""
+    run before was cut off. `stand_in`: see `locate.find`."""
     model = network(plan, seed)
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
-    data = _corpus(plan, corpus_name, model, settings, stand_in)
+    data = _corpus(plan, source, model, settings, stand_in)
     target = settings.checkpoints / _name(plan, data.fingerprint, seed)
-    if target.exists():
-        return checkpoint.named(settings.checkpoints, target.name)
-    logger.info("pre-training %s on %d pairs of %s (%s)", target.name, len(data.train), data.name, data.kind)
-    place = device.choose(settings.device)
     folder = settings.checkpoints / f".{target.name}.training"
-    outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
-    _write(folder, plan, model, seed, data, outcome, device.describe(place))
-    (folder / STATE).unlink(missing_ok=True)
-    folder.replace(target)
-    return checkpoint.named(settings.checkpoints, target.name)
+    with locked(folder.with_suffix(".lock")):
+        if not target.exists():
+            pairs = len(data.train)
+            logger.info("pre-training %s on %d pairs of %s (%s)", target.name, pairs, data.name, data.kind)
+            place = device.choose(settings.device)
+            outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
+            _write(folder, plan, model, seed, data, outcome, device.describe(place))
+            folder.replace(target)
+            (target / STATE).unlink(missing_ok=True)  # last: a kill before costs disk space, not the training
+    return checkpoint.read(target)
 
 
 def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
@@ -81,37 +77,22 @@ def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
     )
 
 
-def _corpus(plan: MethodPlan, name: str, model: nn.Module, settings: Settings, stand_in: bool) -> Corpus:
-    card, reader = registry.dataset_card(name), registry.load("tasks", name)
-    assert card.corpus is not None
-    found = _located(plan, name, card, settings, stand_in)
+def _corpus(
+    plan: MethodPlan, source: CorpusPlan, model: nn.Module, settings: Settings, stand_in: bool
+) -> Corpus:
+    name, module = source.name, registry.load("tasks", source.source)
+    found = locate.find(name, source.card, module, settings, plan.profile_name, stand_in=stand_in)
     return corpus.build(
         name,
         found.kind,
-        table.read(reader, found.root),
-        card.corpus,
+        table.read(module, found.root),
+        source.split,
         plan.profile,
         model,  # type: ignore[arg-type]
         images=settings.images,
         texts=settings.texts,
         workers=settings.workers,
     )
-
-
-def _located(plan: MethodPlan, name: str, card: DatasetCard, settings: Settings, stand_in: bool) -> Located:
-    if settings.data_roots:
-        try:
-            return locate.real(name, card, settings)
-        except MissingDataset:
-            if not stand_in:
-                raise
-            logger.info(
-                "the data roots hold no %s: pre-training on a PHANTOM of it. The record and the leaderboard "
-                "say so. For a real corpus: python -m harness pretrain --method %s --data-root DIR",
-                name,
-                plan.name,
-            )
-    return locate.phantom(name, card, registry.load("tasks", name), settings, plan.profile_name)
 
 
 def _write(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from harness.files import file_hash, hash_lines, hash_of, replacing, write_json, write_text
+from harness.files import (
+    file_hash,
+    hash_lines,
+    hash_of,
+    is_sealed,
+    locked,
+    replacing,
+    seal,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -42,6 +54,23 @@ def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
         second.write_text("second")
     assert path.read_text() == "first"  # moved last
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = []
+
+    def second() -> None:
+        with locked(tmp_path / "new" / "x.lock"):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with locked(tmp_path / "new" / "x.lock"):
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert "waiting for another process" in capsys.readouterr().err
 
 
 INTERRUPTIONS = {
@@ -88,3 +117,33 @@ def test_file_hash(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(content)
     assert file_hash(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(range(256)) * 100])
+def test_a_seal_is_the_hash_of_what_stands_before_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    assert not is_sealed(path)
+    seal(path)
+    assert path.read_bytes() == content + hashlib.sha256(content).digest()
+    assert is_sealed(path)
+
+
+@pytest.mark.parametrize("place", [0, 50, -33, -32, -1])
+def test_a_seal_breaks_with_any_bit(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(100))
+    seal(path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert not is_sealed(path)
+
+
+@pytest.mark.parametrize("length", [0, 10, 32, 131])
+def test_a_cut_file_is_not_sealed(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(100))
+    seal(path)
+    os.truncate(path, length)
+    assert not is_sealed(path)

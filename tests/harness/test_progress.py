@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness import progress
-from harness.progress import Bar, track
+from harness.progress import Bar
 
 
 def test_a_log_gets_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,8 +57,3 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         bar.advance(2)
     assert "decoding" in terminal.getvalue()
     assert "2/2 images" in terminal.getvalue()
-
-
-def test_track_yields_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(track("abc", "letters", 3, "letters")) == ["a", "b", "c"]
-    assert "letters: 3/3 letters" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -59,9 +60,12 @@ def test_what_breaks_the_schema_is_refused_by_name(
         records.read(path)
 
 
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b'{"cell": {"method": ', b"", b"\xff\x00"], ids=["half", "empty", "no text"]
+)
+def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     path = fakes.write(tmp_path)
-    path.write_text(path.read_text()[:100])
+    path.write_bytes(content)
     with pytest.raises(BadRecord, match=r"clean-1pct-s0\.json: file"):
         list(records.read_all(tmp_path))
 
@@ -73,14 +77,22 @@ def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
         list(records.read_all(tmp_path))
 
 
-def test_no_record_without_its_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("writer", ["np.savez_compressed", "write_json"])
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    path = fakes.write(tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
-    monkeypatch.setattr(records.np, "savez_compressed", full)
-    with pytest.raises(OSError, match="No space left"):
-        fakes.write(tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"harness.records.{writer}", full)
+    for changes in ({"skill": 3.0}, {"seed": 1}):  # the same cell again, and another
+        with pytest.raises(OSError, match="No space left"):
+            fakes.write(tmp_path, **changes)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert path in before
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

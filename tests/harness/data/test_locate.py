@@ -126,3 +126,53 @@ def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a phantom already"):
         locate.write(writer, empty, cohort, workers=1)
     assert len(writer.calls) == 1
+
+
+# --- what a run reads ---------------------------------------------------------------------------------
+
+
+def found(*roots: Path, stand_in: bool = False) -> locate.Located:
+    return locate.find("toy", CARD, Writer(), looking_in(*roots), "demo", stand_in=stand_in)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO")
+    return caplog
+
+
+def test_without_a_data_root_a_phantom_is_said_before_it_is_drawn(said: pytest.LogCaptureFixture) -> None:
+    class Listening(Writer):
+        def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None:
+            assert "no data root is configured: using a PHANTOM of toy" in said.text
+            super().write_phantom(root, cohort, workers)
+
+    assert locate.find("toy", CARD, Listening(), looking_in(), "demo").kind == "phantom"
+    assert "HARNESS_DATA" in said.text
+
+
+def test_a_phantom_among_the_data_roots_is_said_too(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    write_json(toy(tmp_path / "toy") / STAMP, {})
+    assert found(tmp_path).kind == "phantom"
+    assert f"{tmp_path / 'toy'} is a PHANTOM of toy" in said.text
+
+
+def test_real_data_need_no_words(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    toy(tmp_path / "toy")
+    assert found(tmp_path).kind == "real"
+    assert said.text == ""
+
+
+def test_only_where_it_is_asked_for_a_phantom_stands_in(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(MissingDataset):
+        found(tmp_path)
+    assert said.text == ""
+    assert found(tmp_path, stand_in=True).kind == "phantom"
+    assert "the data roots hold no toy: using a PHANTOM" in said.text
+
+
+def test_a_dataset_whose_card_has_no_phantom_asks_for_data() -> None:
+    with pytest.raises(MissingDataset, match=r"toy has no phantom of size 'paper'\. Give --data-root"):
+        locate.find("toy", CARD, Writer(), looking_in(), "paper")

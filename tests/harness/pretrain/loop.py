@@ -1,0 +1,55 @@
+"""Short trainings of the tiny method, for the tests of the loop."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.contracts import Profile
+from harness.pretrain.corpus import Corpus
+from harness.pretrain.engine import Outcome, Training
+from tests import fakes
+from tests.fakes import PROFILE, Tiny
+
+PER_EPOCH, STEPS = 3, 15  # 24 training pairs in batches of 8, five times
+
+
+def recipe(**changes: Any) -> Profile:
+    assert PROFILE.recipe is not None
+    return replace(PROFILE, recipe=replace(PROFILE.recipe, **changes))
+
+
+def training(
+    folder: Path,
+    model: Tiny | None = None,
+    *,
+    corpus: Corpus | None = None,
+    profile: Profile = PROFILE,
+    seed: int = 0,
+) -> Training:
+    if model is None:
+        torch.manual_seed(seed)
+        model = Tiny()
+    cpu = torch.device("cpu")
+    return Training(model, corpus or fakes.corpus(), profile, seed=seed, device=cpu, folder=folder)
+
+
+def run(folder: Path, model: Tiny | None = None, **changes: Any) -> tuple[Tiny, Outcome]:
+    """A training from its first step, or from where an earlier one ended, to its end."""
+    started = training(folder, model, **changes)
+    assert isinstance(started.model, Tiny)
+    return started.model, started.run()
+
+
+def log(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_weights(one: Tiny, other: Tiny) -> None:
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name

@@ -1,0 +1,207 @@
+"""The store: what was saved comes back, and what is broken is said, listed, and never loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from harness.contracts import ImageBackbone, Profile
+from harness.errors import CheckpointError, UnknownName, UsageError
+from harness.pretrain import checkpoint
+from harness.pretrain.checkpoint import CARD, WEIGHTS, Broken, Checkpoint
+from tests.fakes import PROFILE, Tiny
+
+OPTIONS = replace(PROFILE, image=ImageBackbone("tiny", options={"channels": (8, 16), "act": "relu"}))
+
+
+def stored(
+    store: Path, name: str = "tiny-demo-1a2b3c4d-s0", model: nn.Module | None = None, **changes: Any
+) -> Path:
+    """A checkpoint as pre-training leaves it; `changes` are fields of its card."""
+    card = {
+        "written": datetime(2025, 1, 1, tzinfo=UTC),
+        "method": "tiny",
+        "method_version": 1,
+        "profile_name": "demo",
+        "profile": OPTIONS,
+        "seed": 0,
+        "corpus": "mimic_cxr",
+        "corpus_kind": "phantom",
+        "corpus_fingerprint": "f" * 64,
+        "steps": 15,
+        "loss": {"loss": 0.25},
+        "retrieval": {"recall@1": 0.5},
+        "seconds": 1.5,
+        "images_per_second": 100.0,
+        "device": "cpu",
+        "commit": "",
+        "dirty": False,
+        "packages": {"torch": "2"},
+    }
+    checkpoint.save(store / name, (model or Tiny()).state_dict(), {**card, **changes})
+    return store / name
+
+
+def fitting(store: Path, profile: Profile = OPTIONS, **changes: Any) -> list[str]:
+    wanted: dict[str, Any] = {"method": "tiny", "version": 1, "profile_name": "demo", **changes}
+    return [item.name for item in checkpoint.fitting(store, profile=profile, **wanted)]
+
+
+def names(store: Path) -> list[str]:
+    return [item.folder.name for item in checkpoint.listing(store)]
+
+
+# --- round trip ---------------------------------------------------------------------------------------
+
+
+def test_weights_and_card_come_back(tmp_path: Path) -> None:
+    model, other = Tiny(), Tiny()
+    model.encoder(torch.randn(4, 3, 8, 8))  # moves the running means
+    found = checkpoint.read(stored(tmp_path, model=model))
+    checkpoint.load_weights(found, other)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    assert (found.name, found.family) == ("tiny-demo-1a2b3c4d-s0", "tiny-demo-1a2b3c4d")
+    assert (found.card.method, found.card.steps, found.card.loss) == ("tiny", 15, {"loss": 0.25})
+    assert found.card.profile.preprocessing == OPTIONS.preprocessing
+    assert found.card.profile.recipe == OPTIONS.recipe
+
+
+def test_a_network_in_channels_last_is_stored_like_any_other(tmp_path: Path) -> None:
+    model, other = Tiny(), Tiny()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoint.load_weights(checkpoint.read(stored(tmp_path, model=model)), other)
+    assert torch.equal(model.encoder[0].weight, other.encoder[0].weight)
+
+
+# --- broken -------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def of_another_network(path: Path) -> None:
+    """Weights and card belong together, and neither to the method."""
+    shutil.rmtree(path.parent)
+    stored(path.parent.parent, path.parent.name, nn.Linear(2, 2))
+
+
+DAMAGED_WEIGHTS: dict[str, Callable[[Path], object]] = {
+    "flipped bit": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "another network": of_another_network,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_WEIGHTS.values(), ids=DAMAGED_WEIGHTS)
+def test_broken_weights_are_named_with_their_cure(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    folder = stored(tmp_path)
+    damage(folder / WEIGHTS)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_weights(checkpoint.read(folder), Tiny())
+    assert str(folder / WEIGHTS) in str(caught.value)
+    assert f"Delete {folder} and pre-train again" in str(caught.value)
+
+
+DAMAGED_CARD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: path.unlink(), "is missing"),
+    "cut": (lambda path: path.write_text(path.read_text()[:50]), "Invalid JSON"),
+    "not text": (lambda path: path.write_bytes(b"\xff\xfe\x00"), "Invalid JSON"),
+    "other schema": (
+        lambda path: path.write_text(path.read_text().replace("steps", "stairs")),
+        "steps: Field",
+    ),
+    "NaN": (
+        lambda path: path.write_text(path.read_text().replace('"loss": 0.25', '"loss": NaN')),
+        "loss.loss",
+    ),
+    "no weights": (lambda path: path.with_name(WEIGHTS).unlink(), r"weights\.safetensors is missing"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGED_CARD.values(), ids=DAMAGED_CARD)
+def test_a_broken_folder_is_listed_with_its_reason_and_never_chosen(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    good, bad = stored(tmp_path), stored(tmp_path, "tiny-demo-1a2b3c4d-s1", seed=1)
+    damage(bad / CARD)
+    first, second = checkpoint.listing(tmp_path)
+    assert isinstance(first, Checkpoint) and first.folder == good
+    assert isinstance(second, Broken) and second.folder == bad
+    assert fitting(tmp_path) == [good.name]
+    with pytest.raises(CheckpointError, match=rf"{reason}.*Delete .*-s1 and pre-train again"):
+        checkpoint.named(tmp_path, bad.name, method="tiny", version=1)
+
+
+# --- choosing -----------------------------------------------------------------------------------------
+
+
+def test_the_newest_comes_first_and_unfinished_ones_not_at_all(tmp_path: Path) -> None:
+    stored(tmp_path, "old", written=datetime(2024, 1, 1, tzinfo=UTC))
+    stored(tmp_path, "new", written=datetime(2026, 1, 1, tzinfo=UTC))
+    stored(tmp_path, "middle")
+    stored(tmp_path, ".half.training")
+    (tmp_path / "notes.txt").write_text("not a folder")
+    assert names(tmp_path) == ["new", "middle", "old"]
+    assert fitting(tmp_path) == ["new", "middle", "old"]
+
+
+def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
+    assert names(tmp_path / "nowhere") == []
+
+
+def test_what_another_recipe_version_or_method_made_does_not_fit(tmp_path: Path) -> None:
+    assert OPTIONS.recipe is not None
+    stored(tmp_path)
+    assert fitting(tmp_path) == ["tiny-demo-1a2b3c4d-s0"]  # although JSON has no tuples
+    assert fitting(tmp_path, version=2) == []
+    assert fitting(tmp_path, method="other") == []
+    assert fitting(tmp_path, profile_name="paper") == []
+    assert fitting(tmp_path, replace(OPTIONS, recipe=replace(OPTIONS.recipe, epochs=6))) == []
+    assert (
+        fitting(tmp_path, replace(OPTIONS, image=ImageBackbone("tiny", options={"channels": (8, 17)}))) == []
+    )
+
+
+def test_the_name_tells_apart_what_differs() -> None:
+    def name(**changes: Any) -> str:
+        given: dict[str, Any] = {"method": "tiny", "version": 1, "profile_name": "demo", "profile": OPTIONS}
+        return checkpoint.name_of(**{**given, "corpus": "f" * 64, "seed": 0, **changes})
+
+    others = [
+        name(version=2),
+        name(profile_name="paper"),
+        name(profile=PROFILE),
+        name(corpus="e" * 64),
+        name(corpus=None),
+        name(seed=1),
+    ]
+    assert len({name(), *others}) == 7
+    assert name().rpartition("-s")[0] == name(seed=1).rpartition("-s")[0]  # one family
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    folder = stored(tmp_path)
+    assert checkpoint.named(tmp_path, folder.name, method="tiny", version=1).folder == folder
+    with pytest.raises(UnknownName, match="Did you mean 'tiny-demo-1a2b3c4d-s0'"):
+        checkpoint.named(tmp_path, "tiny-demo-1a2b3c4d-s9", method="tiny", version=1)
+
+
+@pytest.mark.parametrize(("method", "version"), [("other", 1), ("tiny", 2)])
+def test_another_method_s_checkpoint_is_refused(tmp_path: Path, method: str, version: int) -> None:
+    name = stored(tmp_path).name
+    with pytest.raises(UsageError, match=f"is of tiny, version 1, not of {method}, version {version}"):
+        checkpoint.named(tmp_path, name, method=method, version=version)
