@@ -33,10 +33,13 @@ def run(
     wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
     chosen = None
     if checkpoint is not None:
+        from harness import registry
         from harness.pretrain.checkpoint import named
 
         maker = wanted.method
         chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
+        has_text = chosen.card.profile.text is not None  # imported ones may be an image encoder alone
+        registry.check_pairing(checkpoint, has_text, wanted.task_id, wanted.task)
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))
