@@ -17,7 +17,7 @@ from harness.files import file_hash
 from methods._text import PAD
 
 MOST = 24
-"""Sentences of a report that can be drawn. Only 1 in 2,000 reports of Open-I has more, and every sentence
+"""Sentences of a report that can be drawn: the longest report of Open-I has 24, and every one more that is
 kept costs its place in the tokens of all reports."""
 
 BREAK = re.compile(

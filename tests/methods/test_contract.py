@@ -8,8 +8,10 @@ import torch
 from harness import registry
 from harness.contracts import MethodCard
 from harness.data import transforms
+from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 
 NAMES = [name for name, entry in registry.entries("methods").items() if not entry.error]
+TRAINED = [name for name in NAMES if registry.method_card(name).profiles["demo"].recipe is not None]
 
 
 def demo(name: str) -> tuple[MethodCard, torch.nn.Module]:
@@ -59,9 +61,7 @@ def test_recipes_name_augmentations_that_exist(name: str) -> None:
         assert profile.preprocessing.size <= profile.preprocessing.stored
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if registry.method_card(name).profiles["demo"].recipe is not None]
-)
+@pytest.mark.parametrize("name", TRAINED)
 def test_similarity_is_a_matrix_of_images_by_texts(name: str) -> None:
     card, model = demo(name)
     size = card.profiles["demo"].preprocessing.size
@@ -69,3 +69,82 @@ def test_similarity_is_a_matrix_of_images_by_texts(name: str) -> None:
         image = model.eval().encode_image(torch.randn(3, 3, size, size))
         text = model.encode_text(model.prepare_text(["no pneumothorax", "large effusion"]))
         assert model.similarity(image, text).shape == (3, 2)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_one_word_is_a_text(name: str) -> None:
+    _, model = demo(name)
+    with torch.inference_mode():
+        found = model.eval().encode_text(model.prepare_text(["Cardiomegaly", "Pneumothorax."])).embedding
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found[0], found[1])
+
+
+# --- training ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_step_trains_every_parameter_that_is_meant_to_and_no_other(name: str) -> None:
+    card, model = demo(name)
+    loss, terms = model.train().loss(batch_of(card.profiles["demo"], model))
+    loss.backward()
+    torch.testing.assert_close(loss, torch.stack(list(terms.values())).sum())
+    reached = {key for key, value in model.named_parameters() if value.grad is not None}
+    assert reached == {key for key, value in model.named_parameters() if value.requires_grad}
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.requires_grad)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_order_of_the_pairs_and_more_padding_change_nothing(name: str) -> None:
+    card, model = demo(name)
+    without_dropout(model)
+    batch = batch_of(card.profiles["demo"], model)
+    padded = {
+        unit: text if text.is_floating_point() else torch.nn.functional.pad(text, (0, 7))
+        for unit, text in batch.text.items()
+    }
+    losses = []
+    for again in (batch, taken(batch, [3, 1, 4, 0, 2]), batch._replace(text=padded)):
+        torch.manual_seed(0)
+        losses.append(model.loss(again)[0])
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses[2], losses[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_pairs_without_text_have_no_say_in_what_is_said_of_text(name: str) -> None:
+    card, model = demo(name)
+    without_dropout(model)
+    batch = batch_of(card.profiles["demo"], model)
+    silent = {unit: torch.zeros(len(REPORTS), dtype=torch.bool) for unit in batch.present}
+    loss, terms = model.loss(batch._replace(present=silent))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert terms.keys() == model.loss(batch)[1].keys()
+    image, text = model.pairs(taken(batch, [0, 1, 2]))
+    assert image.shape == text.shape and len(image) == 3
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
+    _, model = demo(name)
+    prepared = model.prepare_text(["___.", "no effusion seen"])
+    if not prepared.is_floating_point():
+        assert not prepared[0].any()
+    assert prepared[1].any()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_step_in_half_precision_is_nearly_the_same(name: str) -> None:
+    card, model = demo(name)
+    without_dropout(model)
+    batch = batch_of(card.profiles["demo"], model)
+    torch.manual_seed(0)
+    exact, _ = model.loss(batch)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, terms = model.loss(batch)
+    half.backward()
+    assert half.dtype == torch.float32
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import Batch
+from harness.errors import UsageError
 from methods.imitate import CARD, FindingsBranch, Imitate, build, clinical_prior, contrastive
 from tests.methods.golden import series
 
@@ -135,3 +136,8 @@ def test_lower_case_is_the_card_s_and_part_of_the_cache_key() -> None:
     torch.testing.assert_close(plain.prepare_text(["LEFT LUNG"]), plain.prepare_text(["left lung"]))
     assert not torch.allclose(cased.prepare_text(["LEFT LUNG"]), cased.prepare_text(["left lung"]))
     assert cased.text_key != plain.text_key
+
+
+def test_there_is_no_official_training_to_reproduce() -> None:
+    with pytest.raises(UsageError, match="imitate has no official behaviour"):
+        build(replace(DEMO, official=True))
