@@ -115,7 +115,7 @@ class MethodCard:
 class Layout:
     """A kind of files with a method's weights that others have written: what is in them, under which keys.
 
-    A method's file lists its own as `LAYOUTS`. Every key of such a file is either renamed or dropped.
+    A method's file lists its own as `LAYOUTS`. Every key of such a file is dropped or else renamed.
     """
 
     title: str

@@ -27,13 +27,12 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
 ) -> None:
     """Run one cell: encode, fit the head, score the test split once, write the record."""
-    from harness import plan
+    from harness import plan, registry
 
     current = settings.load(data_root, results)
     wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
     chosen = None
     if checkpoint is not None:
-        from harness import registry
         from harness.pretrain.checkpoint import named
 
         maker = wanted.method

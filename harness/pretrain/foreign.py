@@ -41,7 +41,9 @@ def weights_of(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(item: tuple[object, object]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+    name, value = item
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return isinstance(name, str) and dense
 
 
 def _content(path: Path) -> Any:

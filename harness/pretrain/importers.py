@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import provenance, registry
-from harness.contracts import Layout
+from harness.contracts import Layout, MethodCard
 from harness.errors import CheckpointError, UsageError
 from harness.files import file_hash, replacing
 from harness.pretrain import checkpoint, foreign
@@ -34,8 +34,7 @@ class Candidate(NamedTuple):
     """One kind of files, and the method whose weights they hold."""
 
     method: str
-    version: int
-    trained_on: tuple[str, ...]
+    card: MethodCard
     build: Callable[..., nn.Module]
     layout: Layout
 
@@ -80,7 +79,7 @@ def import_file(
             {
                 "written": datetime.datetime.now(datetime.UTC),
                 "method": source.method,
-                "method_version": source.version,
+                "method_version": source.card.version,
                 "profile_name": "paper",
                 # ours did not train them. Nor are they ever chosen unasked, in the place of what it trains
                 "profile": replace(source.layout.profile, recipe=None),
@@ -88,7 +87,7 @@ def import_file(
                     file=path.name, sha256=digest, layout=source.layout.title, dropped=taken.dropped
                 ),
                 "seed": 0,
-                "corpus": corpus or "+".join(source.trained_on),
+                "corpus": corpus or "+".join(source.card.trained_on),
                 "corpus_kind": "real",
                 "corpus_fingerprint": None,
                 "steps": 0,
@@ -121,7 +120,7 @@ def _free(store: Path, name: str) -> Path:
 def _candidates(method: str | None) -> Iterator[Candidate]:
     usable = [name for name, item in registry.entries("methods").items() if not item.error]
     for source in [method] if method else usable:
-        entry, card = registry.entry("methods", source), registry.method_card(source)
+        name, card = registry.entry("methods", source).name, registry.method_card(source)
         try:
             module = registry.load("methods", source)
         except UsageError as error:
@@ -130,7 +129,7 @@ def _candidates(method: str | None) -> Iterator[Candidate]:
             logger.warning("left out: %s", error)
             continue
         for layout in getattr(module, "LAYOUTS", ()):
-            yield Candidate(entry.name, card.version, card.trained_on, module.build, layout)
+            yield Candidate(name, card, module.build, layout)
 
 
 def _recognised(path: Path, state: Mapping[str, Tensor], candidates: Sequence[Candidate]) -> Taken:
@@ -161,38 +160,41 @@ def _recognised(path: Path, state: Mapping[str, Tensor], candidates: Sequence[Ca
 def _taken(path: Path, state: Mapping[str, Tensor], candidate: Candidate) -> Taken:
     """Every key is taken or dropped for a reason, and nothing is missing. Raises CheckpointError."""
     layout = candidate.layout
-    with torch.device("meta"):  # shapes alone
-        wanted = candidate.build(layout.profile, initialise=False).state_dict()
+    kind = f"{path}: {layout.title}"
     cure = f"If this is another release of it, describe it in LAYOUTS of the method {candidate.method}"
-    weights: dict[str, Tensor] = {}
+    with torch.device("meta"):  # shapes alone
+        wanted: Mapping[str, Tensor] = candidate.build(layout.profile, initialise=False).state_dict()
+    names: dict[str, str] = {}  # our key -> theirs
     dropped: dict[str, list[str]] = defaultdict(list)
-    for key, value in state.items():
-        reason = next((why for pattern, why in layout.dropped.items() if fnmatchcase(key, pattern)), None)
-        if reason:
-            dropped[reason].append(key)
-            continue
-        ours = _renamed(key, layout.renamed)
-        if ours not in wanted:
-            raise CheckpointError(f"{path}: {layout.title} has no key {key}. {cure}")
-        weights[ours] = value
-        if not _same_shape(value, wanted[ours]):
-            raise CheckpointError(
-                f"{path}: {key} has the shape {list(value.shape)}, in {layout.title} it has "
-                f"{list(wanted[ours].shape)}. {cure}"
-            )
-        if not value.isfinite().all():
-            raise CheckpointError(f"{path}: {key} is not finite. Fetch the file again, or another epoch's")
-    for key, ours in wanted.items():
-        if key in layout.zeros or key.endswith(COUNTS):
-            weights.setdefault(key, torch.zeros(ours.shape))
-    missing = [key for key in wanted if key not in weights]
+    for key in state:
+        why = next((why for pattern, why in layout.dropped.items() if fnmatchcase(key, pattern)), None)
+        if why:
+            dropped[why].append(key)
+        else:
+            names[_renamed(key, layout.renamed)] = key
+    unknown = [theirs for ours, theirs in names.items() if ours not in wanted]
+    if unknown:
+        raise CheckpointError(f"{kind} has no keys {foreign.first(unknown)}. {cure}")
+    weights: dict[str, Tensor] = {}
+    missing: list[str] = []
+    back = {ours: theirs for theirs, ours in layout.renamed.items()}
+    for key, empty in wanted.items():
+        if key in names:
+            value = state[names[key]]
+            if not _same_shape(value, empty):
+                shapes = f"the shape {list(empty.shape)}, not {list(value.shape)}"
+                raise CheckpointError(f"{kind} has {names[key]} in {shapes}. {cure}")
+            if not value.isfinite().all():
+                raise CheckpointError(f"{path}: {names[key]} is not finite. Take another epoch's file")
+            # a copy, because safetensors refuses tensors that share memory
+            weights[key] = value.reshape(empty.shape).to(empty.dtype, copy=True)
+        elif key in layout.zeros or key.endswith(COUNTS):
+            weights[key] = torch.zeros(empty.shape, dtype=empty.dtype)
+        else:
+            missing.append(_renamed(key, back))
     if missing:
-        theirs = {ours: theirs for theirs, ours in layout.renamed.items()}
-        named = foreign.first(_renamed(key, theirs) for key in missing)
-        raise CheckpointError(f"{path} lacks keys of {layout.title}: {named}. {cure}")
-    # copies, because safetensors refuses tensors that share memory
-    fitted = {key: weights[key].reshape(ours.shape).to(ours.dtype, copy=True) for key, ours in wanted.items()}
-    return Taken(candidate, fitted, dict(dropped))
+        raise CheckpointError(f"{kind} has keys that are missing here: {foreign.first(missing)}. {cure}")
+    return Taken(candidate, weights, dict(dropped))
 
 
 def _renamed(key: str, renamed: Mapping[str, str]) -> str:

@@ -219,6 +219,6 @@ def test_a_smaller_release_is_refused_by_its_first_odd_key(tmp_path: Path) -> No
     state = {key: value for key, value in state.items() if ".img_encoder.model." not in key}
     state.update(prefixed("gloria.img_encoder.model.", small))
     with pytest.raises(
-        CheckpointError, match=r"layer1\.0\.conv1\.weight has the shape .* in GLoRIA, ResNet-50"
+        CheckpointError, match=r"GLoRIA, ResNet-50 has .*layer1\.0\.conv1\.weight in the shape"
     ):
         stored(tmp_path, Source({"state_dict": state}, small))

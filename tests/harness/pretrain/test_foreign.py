@@ -96,6 +96,7 @@ NO_WEIGHTS = {
     "no mapping": (torch.zeros(3), "It holds a Tensor"),
     "numbers": ({"epoch": 3, "loss": 0.5}, "It holds epoch, loss"),
     "something between": ({"a": torch.zeros(1), "b": "text"}, "It holds a, b"),
+    "a sparse tensor": ({"a": torch.eye(2).to_sparse()}, "It holds a"),
     "nothing": ({"state_dict": {}}, "It holds state_dict"),
 }
 
