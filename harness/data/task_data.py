@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import DatasetCard, ProtocolName, Task
-from harness.data import fractions, splits, table
+from harness.data import fractions, locate, splits, table
 from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.table import Reader
+from harness.files import hash_of
 
 
 class TaskData(NamedTuple):
@@ -24,7 +25,7 @@ class TaskData(NamedTuple):
     persons_known: bool
     frame: pd.DataFrame  # N rows, in the order of their ids
     labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
-    fingerprint: str  # of ids and labels
+    fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
     used: np.ndarray  # the training positions whose labels the fraction leaves
 
@@ -41,6 +42,8 @@ def load(
     """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction."""
     whole = table.read(reader, located.root)
     frame, labels, fingerprint = table.for_task(whole, task)
+    if located.kind == "phantom":
+        fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
     parts = splits.make(frame, task.splits[protocol])
     persons = frame["person_id"].to_numpy()
     drawn = fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)

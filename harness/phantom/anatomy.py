@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-VERSION = 1
-"""Counts changes of what a given cohort looks like; part of every phantom's stamp and folder name."""
+VERSION = 2
+"""Counts changes of what a given cohort looks like or says; part of every phantom's stamp and folder name,
+and of the fingerprint of what is measured on it."""
 
 Side = Literal["left", "right", "both", ""]  # the patient's side; a frontal picture shows it mirrored
 View = Literal["PA", "AP", "LATERAL"]
@@ -143,6 +144,11 @@ class Cohort:
             views.append("LATERAL")
         pictures = tuple(Picture(index, view, _seed(rng)) for index, view in enumerate(views, start=1))
         return Study(number, findings, _statements(findings, rng), pictures, _seed(rng))
+
+
+def with_finding(study: Study, name: str, rng: np.random.Generator) -> Study:
+    """`study` with that finding too: for datasets whose makers chose their cases. What was said stays."""
+    return study if study.has(name) else replace(study, findings=(*study.findings, _finding(name, rng)))
 
 
 def level(finding: Finding) -> float:

@@ -21,6 +21,7 @@ from harness.errors import BadTable, DataError
 from harness.files import hash_lines, hash_of
 from harness.progress import Bar
 
+CURE = "Use another corpus, or a method whose card asks for other text_units"
 CHUNK = 256  # texts between two moves of the progress bar
 
 
@@ -63,16 +64,12 @@ def build(
     DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    cure = "Use another corpus, or a method whose card asks for other text_units"
-    for section in dict.fromkeys(section for unit in units for section in unit.split("+")):
-        if section not in frame:
-            raise BadTable(f"{name}: the table has no column {section!r}. {cure}")
-    reports = pd.DataFrame({unit: joined(frame, unit) for unit in units}, index=frame.index)
+    reports = pd.DataFrame({unit: joined(frame, unit, name) for unit in units}, index=frame.index)
     chosen = frame["frontal"] & (reports != "").any(axis=1)
     frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     for unit in units:
         if (reports[unit] == "").all():
-            raise DataError(f"{name}: no frontal picture has a report with {unit}. {cure}")
+            raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
     parts = splits.make(frame, split)
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()
@@ -98,20 +95,23 @@ def build(
     )
 
 
-def joined(frame: pd.DataFrame, unit: str) -> list[str]:
+def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
     """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
-    columns = [frame[name] for name in unit.split("+")]
+    sections = unit.split("+")
+    for section in sections:
+        if section not in frame:
+            raise BadTable(f"{corpus}: the table has no column {section!r}. {CURE}")
+    columns = [frame[section] for section in sections]
     return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:
-    distinct = sorted({"", *column}, key=lambda text: (len(text), text))  # alike lengths pad little
+    distinct = sorted(set(column) - {""}, key=lambda text: (len(text), text))  # alike lengths pad little
     number = {text: row for row, text in enumerate(distinct)}
     prepared = _prepared(distinct, unit, method, folder)
-    readable = prepared.flatten(1).any(dim=1)
-    readable[0] = False  # "", whatever the method makes of it
-    row = torch.tensor([number[text] for text in column])
-    return Texts(prepared, row, readable[row])
+    row = torch.tensor([number.get(text, 0) for text in column])
+    readable = prepared.flatten(1).any(dim=1)  # a text of which the method keeps no word is all zeros
+    return Texts(prepared, row, torch.tensor([text != "" for text in column]) & readable[row])
 
 
 def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
