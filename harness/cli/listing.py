@@ -110,6 +110,7 @@ def checkpoints(json: AsJson = False) -> None:
                 "method": card.method,
                 "corpus": card.corpus,
                 "corpus_kind": card.corpus_kind,
+                "imported_from": card.imported.file if card.imported else None,
                 "written": f"{card.written:%Y-%m-%d %H:%M}",
                 "error": "",
             }
@@ -122,11 +123,12 @@ def checkpoints(json: AsJson = False) -> None:
             row["name"],
             f"cannot be used: {row['error']}" if row["error"] else row["method"],
             f"{row['corpus']} ({row['corpus_kind']})" if row.get("corpus") else "",
+            row.get("imported_from") or "",
             row.get("written", ""),
         ]
         for row in rows
     ]
-    show.table("Checkpoints", ["name", "method", "pre-trained on", "written"], lines)
+    show.table("Checkpoints", ["name", "method", "pre-trained on", "imported from", "written"], lines)
 
 
 @app.command()
