@@ -146,9 +146,11 @@ def merge(values: Tensor, tokens: Tensor, starts_word: Tensor) -> tuple[Tensor, 
     A piece that does not start a word belongs to the one before; CLS and SEP are words. Slots beyond the
     last word are zero. `starts_word` [V] is a table over the vocabulary.
     """
-    real = tokens != PAD  # [B, T]
-    word = (starts_word[tokens] & real).cumsum(dim=1)
-    count = word[:, -1]
-    slot = (word - 1).clamp(min=0) + torch.arange(len(tokens), device=word.device)[:, None] * word.shape[1]
-    pieces = (values * real[..., None]).flatten(0, 1)
-    return torch.zeros_like(pieces).index_add(0, slot.flatten(), pieces).view_as(values), count
+    rows, slots = tokens.shape
+    real = tokens != PAD
+    word = (starts_word[tokens] & real).cumsum(dim=1)  # [B, T] from 1
+    first = torch.arange(rows, device=tokens.device)[:, None] * slots
+    slot = (first + word - 1).masked_fill(~real, rows * slots)  # pads share one slot, cut off again
+    merged = values.new_zeros(rows * slots + 1, values.shape[2])
+    merged = merged.index_add(0, slot.flatten(), values.flatten(0, 1))
+    return merged[:-1].view_as(values), word[:, -1]

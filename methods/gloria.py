@@ -104,29 +104,27 @@ IMAGES_AT_ONCE = 32  # in zero-shot scores: bounds their memory
 
 
 @full_precision
-def word_cosines(patches: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-    """Cosine between each word and what it attends to: [B, P, d] and [C, W, d] to [B, C, W].
+def word_cosines(patches: Tensor, words: Tensor, counts: list[int]) -> Tensor:
+    """Cosine between each word and what it attends to: [B, P, d] and [M, d] to [B, M].
 
-    A word's context is a mix of patches, sum_p a_p v_p. Its product with the word is sum_p a_p <v_p, word>
-    and its norm is a' (V V') a: neither needs the contexts [B, C, W, d] themselves. `mask` [C, W] is true
-    where there is a word.
+    `words` are those of all captions in a row, `counts` says how many are whose. A word's context is a mix of
+    patches, sum_p a_p v_p. Its product with the word is sum_p a_p <v_p, word> and its norm is a' (V V') a:
+    neither needs the contexts [B, M, d] themselves.
     """
-    images, regions, _ = patches.shape
-    scores = (patches @ words.flatten(0, 1).T).view(images, regions, *mask.shape)  # [B, P, C, W]
-    over_words = scores.masked_fill(~mask, -torch.inf).softmax(dim=3)
+    scores = patches @ words.T  # [B, P, M]
+    over_words = torch.cat([part.softmax(dim=2) for part in torch.split(scores, counts, dim=2)], dim=2)
     attention = (ATTENTION_SCALE * over_words).softmax(dim=1)
-    products = (attention * scores).sum(dim=1)  # [B, C, W]
-    gram = patches @ patches.transpose(1, 2)  # [B, P, P]
-    squares = (attention * (gram @ attention.flatten(2)).view_as(attention)).sum(dim=1)
-    norms = squares.clamp(min=1e-16).sqrt() * words.norm(dim=2)
+    products = (attention * scores).sum(dim=1)  # [B, M]
+    squares = (attention * (patches @ patches.transpose(1, 2) @ attention)).sum(dim=1)
+    norms = squares.clamp(min=1e-16).sqrt() * words.norm(dim=1)
     cosine: Tensor = products / norms.clamp(min=1e-8)
     return cosine
 
 
-def local_contrast(patches: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def local_contrast(patches: Tensor, words: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
     """InfoNCE of pictures against captions, word by word; finding the caption, then finding the picture."""
-    cosine = (WORD_SCALE * word_cosines(patches, words, mask)).masked_fill(~mask, -torch.inf)
-    return contrast(LOCAL_SCALE * cosine.logsumexp(dim=2))
+    captions = torch.split(WORD_SCALE * word_cosines(patches, words, counts), counts, dim=1)
+    return contrast(LOCAL_SCALE * torch.stack([caption.logsumexp(dim=1) for caption in captions], dim=1))
 
 
 def global_contrast(image: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +183,7 @@ class Gloria(nn.Module):
         mask = torch.arange(words.shape[1], device=words.device) < count[:, None] - 1  # CLS and words, no SEP
         terms = {
             "global": torch.stack(global_contrast(image.embedding, sentence)).sum(),
-            "local": torch.stack(local_contrast(image.local, words, mask)).sum(),
+            "local": torch.stack(local_contrast(image.local, words[mask], mask.sum(dim=1).tolist())).sum(),
         }
         return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
 
@@ -198,11 +196,12 @@ class Gloria(nn.Module):
         """Mean of the global cosine and of the best word's: the latter, five times a cosine, outweighs it."""
         assert image.embedding is not None and image.local is not None
         assert text.local is not None and text.mask is not None
-        best = [
-            word_cosines(patches, text.local, text.mask).masked_fill(~text.mask, -torch.inf).amax(dim=2)
-            for patches in torch.split(image.local, IMAGES_AT_ONCE)
-        ]
-        return (cosines(image.embedding, text.embedding) + WORD_SCALE * torch.cat(best)) / 2
+        words, counts = text.local[text.mask], text.mask.sum(dim=1).tolist()
+        cosine = torch.cat(
+            [word_cosines(patches, words, counts) for patches in torch.split(image.local, IMAGES_AT_ONCE)]
+        )
+        best = torch.stack([caption.amax(dim=1) for caption in torch.split(cosine, counts, dim=1)], dim=1)
+        return (cosines(image.embedding, text.embedding) + WORD_SCALE * best) / 2
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sentences [B, W], words [B, T, W] with CLS and SEP among them, and how many words."""

@@ -132,3 +132,19 @@ def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
     if not prepared.is_floating_point():
         assert not prepared[0].any()
     assert prepared[1].any()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_step_in_half_precision_is_nearly_the_same(name: str) -> None:
+    card, model = demo(name)
+    without_dropout(model)
+    batch = batch_of(card.profiles["demo"], model)
+    torch.manual_seed(0)
+    exact, _ = model.loss(batch)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, terms = model.loss(batch)
+    half.backward()
+    assert half.dtype == torch.float32
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)
