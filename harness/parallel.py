@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
+from harness.errors import HarnessError
 from harness.progress import Bar
 
 Item = TypeVar("Item")
@@ -15,6 +20,11 @@ Result = TypeVar("Result")
 
 POOL_PAYS_FROM = 64  # items; below, starting the workers costs more than they save
 AHEAD = 16  # items in flight per worker: enough to keep it busy, few enough to bound the memory
+
+
+def cores() -> int:
+    """Those this process may use. macOS cannot say; there, all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
@@ -28,7 +38,8 @@ def parallel_map(
     """Yields `function(item)` in the order of `items`, with a progress bar.
 
     `function` and `items` must pickle. Workers are spawned, not forked: a fork of a process in which
-    torch has started threads can hang. An exception in `function` is raised here, at its item.
+    torch has started threads can hang. An exception in `function` is raised here, at its item; a worker
+    that was killed is a HarnessError. Workers end with the iteration, and with this process.
     """
     with Bar(label, len(items), unit) as bar:
         if workers == 1 or len(items) < POOL_PAYS_FROM:
@@ -36,16 +47,34 @@ def parallel_map(
                 yield function(item)
                 bar.advance()
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            pending: deque[Future[Result]] = deque()
-            try:
-                for item in items:
-                    pending.append(pool.submit(function, item))
-                    if len(pending) >= AHEAD * workers:
-                        yield pending.popleft().result()
-                        bar.advance()
-                while pending:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_belong_to_parent)
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= AHEAD * workers:
                     yield pending.popleft().result()
                     bar.advance()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while pending:
+                yield pending.popleft().result()
+                bar.advance()
+        except BrokenProcessPool as error:
+            raise HarnessError(
+                f"{label}: a worker process was killed, most likely because the memory ran out. Run again "
+                "with fewer of them: HARNESS_WORKERS=1"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _belong_to_parent() -> None:
+    """Makes a worker end when its parent does, even by kill -9, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

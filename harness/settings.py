@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from harness.errors import UsageError
+from harness.parallel import cores
 
 BankDtype = Literal["float32", "float16"]
 
@@ -71,8 +72,8 @@ def load(data_root: Path | None = None, results: Path | None = None) -> Settings
 
 
 def _workers(text: str) -> int:
-    if not text:  # macOS cannot say which cores a process may use
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text:
+        return cores()
     if not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"HARNESS_WORKERS is {text!r}. Set it to a number of processes, 1 or more")
     return int(text)

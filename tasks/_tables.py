@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ import pandas as pd
 
 from harness.contracts import TABLE_COLUMNS
 from harness.errors import BadTable, DataError
-from harness.parallel import parallel_map
+from harness.parallel import cores, parallel_map
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -128,9 +127,7 @@ def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label:
     """`function` of many small files, in their order, on all cores. `function` must pickle."""
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read = partial(_each, function)
-    parts = parallel_map(
-        read, blocks, workers=len(os.sched_getaffinity(0)), label=label, unit=f"blocks of {BLOCK} files"
-    )
+    parts = parallel_map(read, blocks, workers=cores(), label=label, unit=f"blocks of {BLOCK} files")
     return [result for part in parts for result in part]
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins that tests of several rooms share: a tiny method with its corpus, a valid record of any cell."""
+"""Stand-ins that tests of several rooms share: a tiny method, a toy dataset, a valid record of any cell."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from harness import records
 from harness.contracts import (
     Batch,
+    DatasetCard,
     ImageBackbone,
     ImageFeatures,
     MethodCard,
+    PhantomSize,
     Preprocessing,
     Profile,
     Recipe,
+    Split,
     TextBackbone,
     TextFeatures,
 )
+from harness.phantom import Cohort, stamp
 from harness.pretrain.corpus import Corpus, Texts
 from harness.records import Predictions, Record
 
@@ -134,6 +140,54 @@ def corpus(count: int = 30) -> Corpus:
         train=np.flatnonzero(~held_out),
         validation=np.flatnonzero(held_out),
     )
+
+
+# --- a dataset ----------------------------------------------------------------------------------------
+
+TOY = DatasetCard(
+    title="Toy X-rays",
+    source="ask the authors",
+    licence="none",
+    citation="nobody",
+    folders=(),
+    markers=("reports.csv",),
+    variants=(),
+    tasks=(),
+    corpus=Split(test=0.2, validation=0.2),
+    phantom={"demo": PhantomSize(30, 10, 10)},
+)
+
+
+def read_toy(root: Path) -> pd.DataFrame:
+    """A picture of noise per person, `NUMBER.png`, and a table of reports."""
+    table = pd.read_csv(root / "reports.csv", dtype=str, keep_default_na=False)
+    paths = [str(root / f"{name}.png") for name in table["image_id"]]
+    same = dict.fromkeys(("person_id", "study_id"), table["image_id"])
+    return table.assign(
+        path=paths, split="", view="PA", frontal=True, sex="", age=40.0, impression="", **same
+    )
+
+
+def write_toy(root: Path, cohort: Cohort, workers: int) -> None:
+    words = ["effusion", "clear", "edema", "opacity", "normal", "line"]
+    rng = cohort.stream("toy")
+    ids = [f"{number:02d}" for number in range(cohort.persons)]
+    for name in ids:
+        Image.fromarray(rng.integers(0, 256, cohort.size, dtype=np.uint8)).save(root / f"{name}.png")
+    reports = [" ".join(rng.choice(words, 3)) for _ in ids]
+    pd.DataFrame({"image_id": ids, "findings": reports}).to_csv(root / "reports.csv", index=False)
+    stamp(root, cohort, {})
+
+
+def write_dataset(folder: Path) -> Path:
+    """The dataset's file, as for `--corpus path/to/file.py`."""
+    path = folder / "toy.py"
+    path.write_text(
+        "from harness.contracts import *\n"
+        "from tests.fakes import read_toy as read, write_toy as write_phantom\n\n"
+        f"CARD = {TOY!r}\n"
+    )
+    return path
 
 
 # --- records -----------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ ARROWS: Mapping[str, str] = {
     "files": "",
     "progress": "",
     "parallel": "progress errors",
-    "settings": "errors",
+    "settings": "parallel errors",
     "device": "errors",
     "provenance": "settings",
     "registry": "contracts errors settings",

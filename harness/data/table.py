@@ -38,11 +38,17 @@ def read(reader: Reader, root: Path) -> pd.DataFrame:
     missing = [column for column in TABLE_COLUMNS if column not in frame]
     if missing:
         raise BadTable(f"{root}: the reader gave no column {missing[0]!r}; see TABLE_COLUMNS in contracts.py")
+    if frame.empty:
+        raise BadTable(f"{root}: the tables there hold no image. Complete the download")
+    for column in ("image_id", "path", "person_id"):
+        blank = frame[column].isna() | (frame[column] == "")
+        if blank.any():
+            raise BadTable(f"{root}: row {blank.to_numpy().argmax()} of the reader's table has no {column}")
     repeated = frame["image_id"][frame["image_id"].duplicated()]
     if len(repeated):
         raise BadTable(f"{root}: image id {repeated.iloc[0]!r} stands in the table more than once")
-    if frame.empty:
-        raise BadTable(f"{root}: the tables there hold no image")
+    if frame["frontal"].dtype != bool:
+        raise BadTable(f"{root}: the reader's column 'frontal' is {frame['frontal'].dtype}, not bool")
     return frame.sort_values("image_id", ignore_index=True)
 
 
@@ -56,12 +62,16 @@ def release(frame: pd.DataFrame, card: DatasetCard) -> str:
 
 
 def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
-    """Rows and labels under the task's policy. Raises BadTable when a label's column is missing."""
+    """Rows and labels under the task's policy. Raises BadTable for a label that is missing or not a label."""
     chosen = frame[frame["frontal"]] if task.frontal_only else frame
     columns = []
     for label in task.labels:
         if f"label:{label}" not in chosen:
             raise BadTable(f"the table has no label {label!r}")
+        strange = chosen[f"label:{label}"].dropna()
+        strange = strange[~strange.isin((1, 0, -1))]
+        if len(strange):
+            raise BadTable(f"label {label!r} has the value {strange.iloc[0]}, not 1, 0, -1 or none")
         values = chosen[f"label:{label}"].astype("Int8")
         uncertain = values.eq(-1).fillna(False)
         values = values.mask(uncertain, task.uncertain.get(label, pd.NA))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import registry
+from harness.cli.app import main
 from tests import fakes
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "ray", "pandas", "sklearn", "scipy", "numpy"}
@@ -69,14 +70,56 @@ USAGE = {
     "fraction": (["run", "--method", "imitate", "--task", "chexpert", "--fraction", "1.5"], "fraction"),
     "profile": (["run", "--method", "imitate", "--task", "chexpert", "--profile", "dem"], "'demo'"),
     "protocol": (["run", "--method", "imitate", "--task", "chexpert", "--protocol", "clen"], "'clean'"),
+    "checkpoint": (
+        ["run", "--method", "imitate", "--task", "chexpert", "--checkpoint", "imitate-demo"],
+        "unknown checkpoint 'imitate-demo'. Available: none",
+    ),
+    "file": (["run", "--method", "nowhere.py", "--task", "chexpert"], "there is no file"),
+    "corpus as task": (["run", "--method", "imitate", "--task", "mimic_cxr"], "pretrain --corpus mimic_cxr"),
+    "seed": (["run", "--method", "imitate", "--task", "chexpert", "--seed", "-1"], "--seed"),
     "missing option": (["run", "--method", "imitate"], "--task"),
+    "corpus": (["pretrain", "--method", "imitate", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
+    "no reports": (["pretrain", "--method", "imitate", "--corpus", "chexpert"], "no reports"),
+    "nothing to train": (["pretrain", "--method", "random_init"], "random_init is not trained"),
+    "phantom": (["data", "phantom", "chexprt", "--root", "new"], "Did you mean 'chexpert'?"),
     "verb": (["rum"], "rum"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "message"), USAGE.values(), ids=USAGE)
-def test_a_wrong_command_ends_with_2_and_says_what_was_meant(arguments: Sequence[str], message: str) -> None:
-    assert message in harness(*arguments, code=2).stderr
+def test_a_wrong_command_ends_with_2_and_says_what_was_meant(
+    arguments: Sequence[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
+
+
+def test_every_wrong_command_is_refused_before_anything_heavy_is_imported() -> None:
+    program = (
+        "import sys\nfrom harness.cli.app import main\n"
+        f"for arguments in {[arguments for arguments, _ in USAGE.values()]!r}:\n"
+        "    sys.argv = ['harness', *arguments]\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as ended:\n        assert ended.code == 2, arguments\n"
+        f"    assert not {HEAVY} & set(sys.modules), arguments\n"
+        "print('all refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "all refused\n", done.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("HARNESS_WORKERS", "many"), ("HARNESS_BANK_DTYPE", "int4")])
+def test_a_setting_that_cannot_be_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert f"{name} is '{value}'" in harness("list", "checkpoints", code=2).stderr
 
 
 def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:

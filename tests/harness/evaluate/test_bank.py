@@ -1,0 +1,179 @@
+"""Cached features are those of a direct forward pass, never those of another encoder or other pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.contracts import ImageFeatures, Preprocessing
+from harness.data.cache import Images
+from harness.errors import CorruptCache, HarnessError
+from harness.evaluate import bank
+from harness.evaluate.bank import Bank, Source
+from harness.settings import BankDtype
+from tests.fakes import PROFILE, Tiny
+
+CPU = torch.device("cpu")
+PREPROCESSING = PROFILE.preprocessing  # 10 x 10 stored, the central 8 x 8 seen, mean 0.5, deviation 0.25
+
+
+def images(count: int = 7, seed: int = 0) -> Images:
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 10, 10), dtype=np.uint8)
+    pixels.flags.writeable = False  # as mapped from the disk
+    return Images(pixels, np.full((count, 2), 10, np.uint32), f"pictures {seed}", {}, True)
+
+
+def encoder() -> Tiny:
+    """With running statistics of its own, which evaluation must use and keep."""
+    torch.manual_seed(0)
+    model = Tiny()
+    for _ in range(3):
+        model.encoder(torch.randn(16, 3, 8, 8) + 1)
+    return model
+
+
+class Encoders:
+    """Builds encoders and counts how often."""
+
+    def __init__(self) -> None:
+        self.built = 0
+
+    def __call__(self) -> nn.Module:
+        self.built += 1
+        return encoder()
+
+
+def source(build: Encoders | None = None, **changes: object) -> Source:
+    return Source("tiny", 1, "w" * 64, PREPROCESSING, build or Encoders())._replace(**changes)
+
+
+def opened(
+    folder: Path, wanted: Source | None = None, pictures: Images | None = None, dtype: BankDtype = "float32"
+) -> Bank:
+    return bank.open_bank(wanted or source(), pictures or images(), folder=folder, device=CPU, dtype=dtype)
+
+
+def direct(pictures: Images) -> Tensor:
+    """One forward pass over the central crop, written out."""
+    x = (torch.tensor(pictures.pixels)[:, 1:9, 1:9] / 255 - 0.5) / 0.25
+    with torch.inference_mode():
+        return encoder().eval().encode_image(x[:, None].expand(-1, 3, -1, -1)).pooled
+
+
+# --- the features -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [3, 128])
+def test_features_are_those_of_a_direct_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(bank, "BATCH", batch)
+    found = opened(tmp_path)
+    assert found.features.dtype == np.float32
+    torch.testing.assert_close(torch.tensor(found.features), direct(images()))
+
+
+def test_half_precision_is_off_by_half_precision_only(tmp_path: Path) -> None:
+    found = opened(tmp_path, dtype="float16")
+    assert found.features.dtype == np.float16
+    np.testing.assert_array_equal(found.features, direct(images()).numpy().astype(np.float16))
+
+
+def test_an_encoder_handed_over_in_training_mode_is_frozen(tmp_path: Path) -> None:
+    model = encoder().train()
+    opened(tmp_path, source(build=lambda: model))  # type: ignore[arg-type]
+    assert not any(module.training for module in model.modules())
+    assert not any(weight.requires_grad for weight in model.parameters())
+    for name, value in encoder().state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+class Restless(Tiny):
+    """Goes on learning the statistics of what it sees."""
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        self.encoder.train()
+        return super().encode_image(x)
+
+
+class Counting(Tiny):
+    """Keeps a count in a buffer: no number of a feature is wrong yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.int64))
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        self.calls += 1
+        return super().encode_image(x)
+
+
+@pytest.mark.parametrize("kind", [Restless, Counting])
+def test_an_encoder_that_changes_while_it_encodes_is_refused(tmp_path: Path, kind: type[Tiny]) -> None:
+    with pytest.raises(HarnessError, match=rf"{kind.__name__}\.encode_image changed the encoder's state"):
+        opened(tmp_path, source(build=kind))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the cache ----------------------------------------------------------------------------------------
+
+
+def test_the_second_time_no_encoder_is_built(tmp_path: Path) -> None:
+    build = Encoders()
+    first, second = opened(tmp_path, source(build)), opened(tmp_path, source(build))
+    assert build.built == 1
+    assert (first.cached, second.cached) == (False, True)
+    assert first.images_per_second and first.images_per_second > 0
+    assert second.images_per_second is None
+    assert second.features.tobytes() == first.features.tobytes()
+
+
+OTHER_INPUT: dict[str, Preprocessing] = {
+    "size": replace(PREPROCESSING, size=6),
+    "stored": replace(PREPROCESSING, stored=12),
+    "geometry": replace(PREPROCESSING, geometry="pad"),
+    "mean": replace(PREPROCESSING, mean=(0.5, 0.5, 0.4)),
+    "std": replace(PREPROCESSING, std=(0.25, 0.25, 0.2)),
+    "upsample": replace(PREPROCESSING, upsample=16),
+}
+
+
+def test_whatever_shapes_the_features_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path)
+    changes = [{"method": "other"}, {"method_version": 2}, {"weights": "v" * 64}]
+    changes += [{"preprocessing": item} for item in OTHER_INPUT.values()]
+    for change in changes:
+        assert not opened(tmp_path, source(**change)).cached, change
+    assert not opened(tmp_path, pictures=images(seed=1)).cached
+    assert not opened(tmp_path, dtype="float16").cached
+    monkeypatch.setattr(bank, "VERSION", bank.VERSION + 1)
+    assert not opened(tmp_path).cached
+    assert len(list(tmp_path.iterdir())) == 4 + len(changes)
+
+
+def test_a_damaged_bank_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path)
+    [path] = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptCache, match=rf"{path.name} is not the file that was written\. Delete it"):
+        opened(tmp_path)
+    path.unlink()
+    assert not opened(tmp_path).cached
+
+
+def test_a_kill_while_encoding_leaves_no_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(bank.arrays, "seal", stop)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path)
+    assert not opened(tmp_path).cached

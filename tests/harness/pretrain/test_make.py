@@ -1,0 +1,176 @@
+"""From names to a checkpoint: made once, found again, picked up where it was cut off."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import plan, settings
+from harness.contracts import Batch
+from harness.errors import CheckpointError, MissingDataset
+from harness.phantom import STAMP, Cohort
+from harness.plan import CorpusPlan, MethodPlan
+from harness.pretrain import checkpoint, make
+from harness.pretrain.checkpoint import Checkpoint
+from harness.settings import Settings
+from tests import fakes
+from tests.fakes import Tiny
+
+
+@pytest.fixture
+def method(tmp_path: Path) -> MethodPlan:
+    return plan.method(str(fakes.write_method(tmp_path)), "demo")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, method: MethodPlan) -> CorpusPlan:
+    return plan.corpus(method, str(fakes.write_dataset(tmp_path)))
+
+
+def trained(
+    method: MethodPlan,
+    corpus: CorpusPlan,
+    current: Settings | None = None,
+    *,
+    seed: int = 0,
+    stand_in: bool = False,
+) -> Checkpoint:
+    return make.trained(method, corpus, current or settings.load(), seed=seed, stand_in=stand_in)
+
+
+def in_store() -> list[str]:
+    return [item.folder.name for item in checkpoint.listing(settings.load().checkpoints)]
+
+
+def test_what_was_trained_is_taken_from_the_store(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trained(method, corpus)
+    monkeypatch.setattr(make, "Training", None)
+    assert trained(method, corpus) == first
+    assert in_store() == [first.name]
+    card = first.card
+    assert (card.method, card.corpus, card.corpus_kind, card.seed) == ("tiny", "toy", "phantom", 0)
+    assert (card.steps, card.profile) == (
+        10,
+        method.profile,
+    )  # 19 pairs for training: two batches, five times
+    assert {"recall@1", "chance@1"} <= card.retrieval.keys()
+    assert sorted(path.name for path in first.folder.iterdir() if "events" not in path.name) == [
+        "card.json",
+        "log.csv",
+        "weights.safetensors",
+    ]
+
+
+def test_its_network_is_the_trained_one(method: MethodPlan, corpus: CorpusPlan) -> None:
+    found = trained(method, corpus)
+    loaded, start = make.load(method, found), make.network(method, 0)
+    again = trained(method, corpus)
+    for name, value in make.load(method, again).state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    for name, value in start.named_parameters():
+        assert not torch.equal(loaded.get_parameter(name), value), name
+
+
+def test_another_seed_is_another_checkpoint_of_the_family(method: MethodPlan, corpus: CorpusPlan) -> None:
+    one, other = trained(method, corpus), trained(method, corpus, seed=1)
+    assert one.family == other.family
+    assert one.card.weights != other.card.weights
+    assert sorted(in_store()) == sorted([one.name, other.name])
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_training_that_was_cut_off_is_finished(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    loss = Tiny.loss
+
+    def unplugged(self: Tiny, batch: Batch) -> object:
+        if len(self.trained) == step:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    with monkeypatch.context() as during:
+        during.setattr(Tiny, "loss", unplugged)
+        with pytest.raises(KeyboardInterrupt):
+            trained(method, corpus)
+    assert in_store() == []
+    finished = trained(method, corpus)
+    whole = trained(method, corpus, replace(settings.load(), home=tmp_path / "elsewhere"))
+    assert finished.card.weights == whole.card.weights  # hash of the file
+    assert finished.name == whole.name
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_checkpoint(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as during:
+        during.setattr(checkpoint, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            trained(method, corpus)
+    assert in_store() == []
+    assert trained(method, corpus).name in in_store()
+
+
+def test_a_missing_text_encoder_is_said_before_any_picture_is_drawn(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    def none(*_: object) -> str:
+        raise CheckpointError("no weights for the text encoder")
+
+    monkeypatch.setattr(Tiny, "text_key", property(none, lambda *_: None), raising=False)
+    with pytest.raises(CheckpointError, match="no weights for the text encoder"):
+        trained(method, corpus)
+    assert not home.exists()
+
+
+# --- where the corpus comes from ----------------------------------------------------------------------
+
+
+def test_a_corpus_missing_under_the_data_roots_is_an_error_or_a_phantom_that_is_said_and_recorded(
+    method: MethodPlan, corpus: CorpusPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    nothing = replace(settings.load(), data_roots=(tmp_path / "data",))
+    (tmp_path / "data").mkdir()
+    with pytest.raises(MissingDataset, match="no Toy X-rays under"):
+        trained(method, corpus, nothing)
+    assert in_store() == []
+    found = trained(method, corpus, nothing, stand_in=True)
+    assert found.card.corpus_kind == "phantom"
+    assert "the data roots hold no toy: using a PHANTOM of it" in caplog.text
+
+
+def test_a_real_corpus_is_recorded_as_such(method: MethodPlan, corpus: CorpusPlan, tmp_path: Path) -> None:
+    root = tmp_path / "data" / "toy"
+    root.mkdir(parents=True)
+    fakes.write_toy(root, Cohort("toy", 30, 5, (10, 10)), 1)
+    (root / STAMP).unlink()
+    phantom = trained(method, corpus)
+    real = trained(method, corpus, replace(settings.load(), data_roots=(tmp_path / "data",)))
+    assert real.card.corpus_kind == "real"
+    assert real.family != phantom.family
+
+
+# --- nothing to train ---------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_a_checkpoint_per_seed() -> None:
+    current, random_init = settings.load(), plan.method("random_init", "demo")
+    one, other = (make.untrained(random_init, current, seed=seed) for seed in (0, 1))
+    assert make.untrained(random_init, current, seed=0) == one
+    assert one.card.weights != other.card.weights
+    assert one.family == other.family
+    assert (one.card.corpus, one.card.corpus_kind, one.card.steps) == (None, None, 0)
+    expected = make.network(random_init, 0).state_dict()
+    for name, value in make.load(random_init, one).state_dict().items():
+        assert torch.equal(value, expected[name]), name

@@ -1,0 +1,69 @@
+"""The main job on real X-rays: 169 pictures of the RSNA challenge, split by person."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from harness import plan, records, registry, settings
+from harness.data import locate, task_data
+from harness.records import Record
+from tests import fakes
+
+
+@pytest.mark.slow
+def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
+    floor = replace(
+        fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)}, trained_on=()
+    )
+    method = fakes.write_method(tmp_path, floor)
+    command = [sys.executable, "-m", "harness", "run", "--method", str(method), "--task", "rsna", "--json"]
+    command += ["--data-root", str(realdata), "--results", str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "PHANTOM" not in done.stderr
+    record = Record.model_validate(json.loads(done.stdout))
+    assert (record.data.kind, record.data.persons_known) == ("real", True)
+    [(path, stored)] = records.read_all(tmp_path / "results")
+    assert stored == record
+    assert path.is_relative_to(tmp_path / "results" / "real" / "rsna-linear")
+
+    predictions = records.predictions(path)
+    assert record.metrics["macro_auroc"].value == pytest.approx(
+        roc_auc_score(predictions.truth[:, 0], predictions.scores[:, 0])
+    )
+    train, validation, test = (record.parts[part] for part in ("train", "validation", "test"))
+    assert train.images + validation.images + test.images == 169
+    labels = (
+        pd.read_csv(realdata / "rsna" / "stage_2_train_labels.csv").groupby("patientId")["Target"].first()
+    )
+    images = pd.Series(records.hashed(labels.index), index=labels.index)
+    tested = images.isin(predictions.images)
+    assert tested.sum() == test.images
+    assert labels[tested].sum() == test.positives["Pneumonia"]
+
+    people = pd.read_csv(realdata / "rsna_person_map.csv.gz", dtype=str).set_index("patientId")["nih_patient"]
+    of_test, of_others = (set(people[labels.index[rows]]) for rows in (tested, ~tested))
+    assert len(of_test) == test.persons
+    assert not of_test & of_others
+
+
+def test_every_real_person_is_in_one_part(realdata: Path) -> None:
+    cell = plan.cell("random_init", "rsna", profile="demo", protocol="clean", fraction=0.5, seed=0)
+    where = locate.real("rsna", cell.dataset_card, settings.load(realdata))
+    data = task_data.load(
+        where, registry.load("tasks", "rsna"), cell.dataset_card, cell.task, "clean", 0.5, 0
+    )
+    people = pd.read_csv(realdata / "rsna_person_map.csv.gz", dtype=str).set_index("patientId")["nih_patient"]
+    parts = [set(people[data.frame["image_id"].iloc[rows]].astype(int)) for rows in data.parts]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert np.array_equal(np.sort(np.concatenate(data.parts)), np.arange(169))
+    assert set(people[data.frame["image_id"].iloc[data.used]].astype(int)) < parts[0]
