@@ -106,13 +106,12 @@ def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
 
 
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:
-    distinct = sorted({"", *column}, key=lambda text: (len(text), text))  # alike lengths pad little
+    distinct = sorted(set(column) - {""}, key=lambda text: (len(text), text))  # alike lengths pad little
     number = {text: row for row, text in enumerate(distinct)}
     prepared = _prepared(distinct, unit, method, folder)
-    readable = prepared.flatten(1).any(dim=1)
-    readable[0] = False  # "", whatever the method makes of it
-    row = torch.tensor([number[text] for text in column])
-    return Texts(prepared, row, readable[row])
+    row = torch.tensor([number.get(text, 0) for text in column])
+    readable = prepared.flatten(1).any(dim=1)  # a text of which the method keeps no word is all zeros
+    return Texts(prepared, row, torch.tensor([text != "" for text in column]) & readable[row])
 
 
 def _prepared(distinct: Sequence[str], unit: str, method: TextMethod, folder: Path) -> Tensor:
