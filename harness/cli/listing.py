@@ -111,6 +111,7 @@ def checkpoints(json: AsJson = False) -> None:
                 "corpus": card.corpus,
                 "corpus_kind": card.corpus_kind,
                 "written": f"{card.written:%Y-%m-%d %H:%M}",
+                "warnings": list(card.warnings),
                 "error": "",
             }
         )
@@ -123,10 +124,11 @@ def checkpoints(json: AsJson = False) -> None:
             f"cannot be used: {row['error']}" if row["error"] else row["method"],
             f"{row['corpus']} ({row['corpus_kind']})" if row.get("corpus") else "",
             row.get("written", ""),
+            "; ".join(row.get("warnings", ())),
         ]
         for row in rows
     ]
-    show.table("Checkpoints", ["name", "method", "pre-trained on", "written"], lines)
+    show.table("Checkpoints", ["name", "method", "pre-trained on", "written", "warnings"], lines)
 
 
 @app.command()
