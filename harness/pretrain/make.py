@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+LOCK = "first.lock"  # held by the first of several processes
 UNTRAINED = Outcome(0, {}, {}, (), 0.0, None)
 
 
@@ -84,6 +86,7 @@ def trained(
                 member = partial(_member, plan, source, settings, seed, stand_in, folder)
                 steps = Batches(data, plan.profile, seed, place).total
                 distributed.run(member, processes, gpu=place.type == "cuda", folder=folder, steps=steps)
+            (folder / LOCK).unlink(missing_ok=True)
             folder.replace(target)
             (target / STATE).unlink(missing_ok=True)  # last: a kill before costs disk space, not the training
     return checkpoint.read(target)
@@ -101,7 +104,10 @@ def _member(
 ) -> None:
     """What one of several processes does. Its corpus comes from the caches that the first reading filled."""
     model = network(plan, seed)
-    _train(plan, model, _corpus(plan, source, model, settings, stand_in), seed, folder, team, place)
+    data = _corpus(plan, source, model, settings, stand_in)
+    with locked(folder / LOCK) if team.rank == 0 else nullcontext():
+        team.wait()  # processes of a job that was killed live on for seconds: none may write from here on
+        _train(plan, model, data, seed, folder, team, place)
 
 
 def _train(

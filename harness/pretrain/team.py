@@ -141,7 +141,7 @@ class Team(Alone):
             return alone(x)
         dims = [dim for dim in range(x.ndim) if dim != 1]
         shape = [-1 if dim == 1 else 1 for dim in range(x.ndim)]
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
         totals: Tensor = _Sum.apply(torch.cat([values.sum(dims), count]))
         count = totals[-1].detach()

@@ -17,11 +17,11 @@ Task = Callable[[Path, Team], None]
 
 
 def run(task: Task, folder: Path, size: int = 2) -> None:
-    """Calls `task`, a function of a module, in every process; fails with what they wrote if one of them does."""
+    """Calls `task`, a function of a module, in every process; fails with what they wrote if one does."""
     folder.mkdir(parents=True, exist_ok=True)
+    name, call = task.__name__, f"fork({task.__name__}, Path({str(folder)!r}), {size})"
     program = (
-        f"from pathlib import Path; from {__name__} import fork; from {task.__module__} import {task.__name__}; "
-        f"fork({task.__name__}, Path({str(folder)!r}), {size})"
+        f"from pathlib import Path; from {__name__} import *; from {task.__module__} import {name}; {call}"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -39,8 +39,9 @@ def _member(task: Task, folder: Path, rank: int, size: int) -> int:
         task(folder, Team())
         dist.barrier()
         status = 0
-    except BaseException:
+    except:
         traceback.print_exc()
+        raise
     finally:
         sys.stderr.flush()
         os._exit(status)
