@@ -1,4 +1,4 @@
-"""The words of the house as types: what a method, a dataset, a task and a cell are.
+"""The words of the house as types: what a method, a dataset and a task are.
 
 Imports nothing of ours and nothing heavy, so that the command line can check names, options and
 pairings before torch or pandas are loaded. Cards are *data*: a method's or dataset's `CARD` is built
@@ -250,7 +250,7 @@ class DatasetCard:
     licence: str
     citation: str
     folders: tuple[str, ...]  # names the official download gives its folder
-    markers: tuple[str, ...]  # file patterns that prove a folder is this dataset: each must match
+    markers: tuple[str, ...]  # file patterns that all must match in the dataset's folder; "a or b": either
     variants: tuple[Variant, ...]
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
@@ -269,8 +269,10 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "age",  # years, float, NaN when unknown
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
-`findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels).
-`table.attrs["persons_known"]` is False where `person_id` may give one person several names."""
+`findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels), masks as
+`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it).
+`table.attrs["persons_known"]` is False where `person_id` may give one person several names;
+`table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
 
 
 class Dataset(Protocol):
@@ -285,26 +287,3 @@ class Dataset(Protocol):
     def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None:
         """The official layout, byte for byte, from a synthetic cohort, drawn by `workers` processes."""
         ...
-
-
-# --- cells -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """The unit of work. `task` is a full id such as `chexpert:linear`."""
-
-    method: str
-    checkpoint: str  # folder name in the checkpoint store
-    task: str
-    protocol: ProtocolName
-    fraction: float  # share of the training persons' labels, in (0, 1]
-    seed: int
-
-    @property
-    def dataset(self) -> str:
-        return self.task.split(":")[0]
-
-    @property
-    def kind(self) -> str:
-        return self.task.split(":")[1]

@@ -82,10 +82,16 @@ def run(
         )
     with clock.step("test"):
         test = data.parts.test
-        scores = probe.scores(torch.from_numpy(features.features[test]))
-        people = data.frame["person_id"].to_numpy()[test]
+        scored = data.frame.iloc[test]
+        kept = records.sorted_predictions(
+            scored["image_id"].tolist(),
+            scored["person_id"].tolist(),
+            data.labels[test],
+            probe.scores(torch.from_numpy(features.features[test])),
+        )
+        # of what is kept, so that anyone can compute the same from the files
         measured = stats.person_bootstrap(
-            data.labels[test], scores, people, replicates=REPLICATES, seed=plan.seed
+            kept.truth, kept.scores, kept.persons, replicates=REPLICATES, seed=plan.seed
         )
     record = account.record(
         plan=plan,
@@ -98,9 +104,6 @@ def run(
         cost=clock,
         device=device.describe(place),
         arguments=arguments,
-    )
-    kept = records.sorted_predictions(
-        data.frame["image_id"].to_numpy()[test], people, data.labels[test], scores
     )
     return Outcome(record, records.write(settings.results, record, kept))
 
@@ -117,11 +120,11 @@ def _check_classes(plan: CellPlan, data: TaskData) -> None:
 
 def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:
     method = plan.method
-    if method.profile.recipe is None:
-        return None  # every seed has initial weights of its own
     fitting = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
     )
+    if method.profile.recipe is None:  # every seed has initial weights of its own
+        fitting = [item for item in fitting if item.card.seed == plan.seed]
     return fitting[0] if fitting else None
 
 

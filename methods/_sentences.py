@@ -46,7 +46,7 @@ def _words(piece: str) -> list[str]:
     return [word for word in WORD.findall(piece) if not HIDDEN.fullmatch(word)]
 
 
-def released_sentences(text: str, shortest: int = 2) -> list[str]:
+def released_sentences(text: str, shortest: int) -> list[str]:
     """As the released code of GLoRIA and MGCA has them: every number before a full stop ends a sentence, so
     that "2.5 cm" reads "5 cm"; hidden names are words."""
     found = []

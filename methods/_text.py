@@ -115,11 +115,10 @@ class TrainedText(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Hidden states [B, T, W] of the embeddings and of each layer, for ids [B, T]."""
-        mask = tokens != PAD
-        mask[:, 0] = True  # a row of pads reads as one pad: attention to nothing is NaN
+        mask = (tokens != PAD).long()
         positions = torch.zeros_like(tokens) if self.backbone.positions == "zero" else None
         states: tuple[Tensor, ...] = self.model(
-            tokens, attention_mask=mask.long(), position_ids=positions, output_hidden_states=True
+            tokens, attention_mask=mask, position_ids=positions, output_hidden_states=True
         ).hidden_states
         return states
 

@@ -10,7 +10,8 @@ picture side starts from random weights; a report is cut at every full stop, wha
 Not reproduced: its crashes (a batch of one, reports from files, a transform that torchvision dropped),
 its cast of texts to half precision, its validation on pictures of persons it trained on.
 
-No flips, which would turn "left" into "right".
+Pictures are cropped and turned, by the engine's own amounts: the paper also shifts and scales them, changes
+brightness and contrast, and blurs. No flips, which would turn "left" into "right".
 """
 
 from __future__ import annotations

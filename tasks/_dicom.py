@@ -28,11 +28,12 @@ from harness.errors import UnreadableImage
 from tasks._phantoms import JPEG_QUALITY
 
 Encoding = Literal["jpeg", "raw", "inverted", "12 bit"]
-FIELDS = ["Rows", "Columns", "ViewPosition", "PatientSex", "PatientAge"]
+FIELDS = ["Rows", "Columns", "PatientID", "ViewPosition", "PatientSex", "PatientAge"]
 OLDEST = 120  # years; RSNA has five ages between 148 and 155
 
 
 class Header(NamedTuple):
+    person: str  # PatientID as it stands there; whether it names a person differs between the challenges
     view: str  # "PA", "AP" or ""
     sex: str  # "F", "M" or ""
     age: float  # years, NaN when unknown or impossible
@@ -50,6 +51,7 @@ def read_header(path: Path) -> Header:
     age = re.fullmatch(r"(\d+)Y?", str(header.get("PatientAge", "")))
     years = float(age[1]) if age else math.nan
     return Header(
+        person=str(header.get("PatientID", "")),
         view=_one_of(("PA", "AP"), header.get("ViewPosition")),
         sex=_one_of(("F", "M"), header.get("PatientSex")),
         age=years if years <= OLDEST else math.nan,
@@ -58,10 +60,23 @@ def read_header(path: Path) -> Header:
     )
 
 
+class Uids(NamedTuple):
+    study: str
+    series: str
+    image: str
+
+
+def uids(key: str) -> Uids:
+    """Of one picture, under the root for UUIDs, which no scanner uses; the same key gives the same ones."""
+    digests = (hashlib.sha256(f"{level}/{key}".encode()).digest() for level in Uids._fields)
+    return Uids(*(f"2.25.{int.from_bytes(digest[:16], 'big')}" for digest in digests))
+
+
 def save_dicom(
     path: Path,
     pixels: NDArray[np.uint8],
     *,
+    uids: Uids,
     person: str,
     view: str,
     sex: str,
@@ -76,9 +91,7 @@ def save_dicom(
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = uid("image", path.stem)
-    dataset.StudyInstanceUID = uid("study", path.stem)
-    dataset.SeriesInstanceUID = uid("series", path.stem)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uids
     dataset.Modality = "CR"
     dataset.ConversionType = "WSD"
     dataset.SeriesDescription = f"view: {view}"
@@ -101,12 +114,6 @@ def save_dicom(
         dataset.LossyImageCompression = "01"
         dataset.PixelData = encapsulate([_jpeg(pixels)])
     dataset.save_as(path, enforce_file_format=True)
-
-
-def uid(*parts: str) -> str:
-    """A UID under the root for UUIDs, which no scanner uses; the same parts give the same UID."""
-    digest = hashlib.sha256("/".join(parts).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

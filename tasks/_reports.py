@@ -16,9 +16,8 @@ Section = Literal["findings", "impression", "picture", "other"]
 
 HEADER = re.compile(r"^[ \t]*([A-Z][A-Z ()/,&'-]+):", re.MULTILINE)
 """Officially after one space. None is accepted as well: some copies of the reports lost it."""
-RULE = re.compile(
-    r"^[ \t]*_{10,}[ \t]*$", re.MULTILINE
-)  # between addendum and report; `___` is a hidden name
+RULE = re.compile(r"^[ \t]*_{10,}[ \t]*$", re.MULTILINE)
+"""Between addendum and report; `___` is a hidden name."""
 BLANK_LINE = re.compile(r"\n[ \t]*\n")
 PICTURE = re.compile(r"\b(VIEWS?|CHEST|RADIOGRAPHS?)\b")
 """A header such as `PA AND LATERAL VIEWS OF THE CHEST` opens what other readers call findings."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from harness.contracts import TABLE_COLUMNS
@@ -27,41 +28,68 @@ LABEL_CELLS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": pd.
 
 BLOCK = 256  # small files read per task of a worker process: one alone costs less than sending it there
 
+RESTORE = "Restore the file from the download"
 
-def find_csv(root: Path, name: str) -> Path:
-    """`name` or `name.gz` under `root`. Raises DataError when there is neither."""
-    for path in (root / name, root / f"{name}.gz"):
+
+def find_csv(root: Path, *names: str) -> Path:
+    """The first of `names` that lies under `root`, plain or as `name.gz`. Raises DataError for none."""
+    for path in (root / f"{name}{end}" for name in names for end in ("", ".gz")):
         if path.is_file():
             return path
-    raise DataError(f"{root} has no {name} (nor {name}.gz). Complete the download")
+    raise DataError(f"{root} has no {' or '.join(names)}, nor one that ends in .gz. Complete the download")
 
 
-def read_cells(path: Path, columns: Sequence[str], *, exact: bool = True) -> pd.DataFrame:
+def read_cells(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    exact: bool = True,
+    skip_spaces: bool = False,
+    spellings: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """All cells as text, blank as "", indexed by their line in the file.
 
-    With `exact` the header must be `columns` in that order; otherwise it must hold them. Raises BadTable.
+    With `exact` the header must be `columns` in that order; otherwise it must hold them. `spellings` are
+    other names of columns. With `skip_spaces` those after a comma do not count, in the header neither.
+    Commas that only pad the end of a line are no cells. Raises BadTable.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         # utf-8-sig: a spreadsheet puts a byte-order mark before the first column's name
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, skipinitialspace=skip_spaces)
             header = next(reader, [])
+            while header and not header[-1]:
+                header.pop()
+            header = [(spellings or {}).get(name, name) for name in header]
             _check_header(path, header, columns, exact)
-            lines, rows = [], []
+            width = len(header)
+            lines, cells = [], []  # one flat list: lists of rows would cost more in garbage collection
             for row in reader:
-                if len(row) != len(header):
+                if len(row) != width and (len(row) < width or any(row[width:])):
                     raise BadTable(
-                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has "
-                        f"{len(header)}. Restore the file from the download"
+                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has {width}. "
+                        f"{RESTORE}"
                     )
                 lines.append(reader.line_num)
-                rows.append(row)
+                cells.extend(row[:width])
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Complete the download") from error
     except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadTable(f"{path} cannot be read: {error}. Restore the file from the download") from error
-    return pd.DataFrame(rows, columns=header, index=lines, dtype=str)
+        raise BadTable(f"{path} cannot be read: {error}. {RESTORE}") from error
+    table = np.array(cells, dtype=object).reshape(-1, width)
+    return pd.DataFrame(table, columns=header, index=lines, dtype=str)
+
+
+def read_lines(path: Path) -> pd.Series:
+    """The lines of a text without header, indexed by their number. Raises DataError, BadTable."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Complete the download") from error
+    except UnicodeDecodeError as error:
+        raise BadTable(f"{path} cannot be read: {error}. {RESTORE}") from error
+    return pd.Series(lines, index=range(1, len(lines) + 1), dtype=str)
 
 
 def translate(cells: pd.Series, meaning: Mapping[str, object], path: Path) -> pd.Series:
@@ -97,9 +125,9 @@ def refuse(cells: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None
     """Raises BadTable for the first of `cells`, indexed by line, where `wrong` holds."""
     if wrong.any():
         line, cell = next(cells[wrong].items())
+        column = f", column {cells.name!r}" if cells.name else ""
         raise BadTable(
-            f"{path}, line {line}, column {cells.name!r}: {cell!r} {problem} "
-            f"({wrong.sum()} such rows). Restore the file from the download"
+            f"{path}, line {line}{column}: {cell!r} {problem} ({wrong.sum()} such rows). {RESTORE}"
         )
 
 
@@ -111,15 +139,23 @@ def refuse_files(paths: Iterable[object], problem: str) -> None:
         raise DataError(f"{', '.join(found[:3])}{more}: {problem}")
 
 
-def finish(columns: Mapping[str, object], *, persons_known: bool = True) -> pd.DataFrame:
-    """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures."""
+def finish(
+    columns: Mapping[str, object],
+    *,
+    persons_known: bool = True,
+    listed: bool = False,
+    notes: Sequence[str] = (),
+) -> pd.DataFrame:
+    """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures;
+    those whose paths were `listed` are there."""
     frame = pd.DataFrame(columns)
-    refuse_files(
-        (path for path in frame["path"] if not Path(path).is_file()), "no such picture. Complete the download"
-    )
+    if not listed:
+        missing = (path for path in frame["path"] if not Path(path).is_file())
+        refuse_files(missing, "no such picture. Complete the download")
     rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
     frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
     frame.attrs["persons_known"] = persons_known
+    frame.attrs["notes"] = tuple(notes)
     return frame
 
 

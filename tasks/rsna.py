@@ -19,8 +19,9 @@ from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
-from tasks._dicom import Encoding, read_header, save_dicom
+from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
+from tasks._pictures import check_boxes
 from tasks._tables import (
     finish,
     numbers,
@@ -74,7 +75,7 @@ def read(root: Path) -> pd.DataFrame:
         images["label:Normal"] = read_classes(class_csv, images["label:Pneumonia"])
     paths = _pictures(root.resolve() / f"{stage}_train_images", images.index, labels_csv)
     headers = pd.DataFrame(read_files(read_header, paths, "reading DICOM headers"), index=images.index)
-    _check_boxes(images["boxes"], headers, labels_csv)
+    check_boxes(images["boxes"], headers, labels_csv)
     persons = read_persons(root, images.index)
     return finish(
         {
@@ -153,18 +154,6 @@ def _pictures(folder: Path, images: pd.Index, labels_csv: Path) -> list[Path]:
     return paths
 
 
-def _check_boxes(boxes: pd.Series, headers: pd.DataFrame, path: Path) -> None:
-    for image, found, height, width in zip(
-        boxes.index, boxes, headers["height"], headers["width"], strict=True
-    ):
-        for x0, y0, x1, y1 in found:
-            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise BadTable(
-                    f"{path}: a box of {image} ends at {x1:g}, {y1:g}, outside its picture of {width} x "
-                    f"{height} pixels. Boxes and pictures must be of the same release"
-                )
-
-
 # --- the phantom -------------------------------------------------------------------------------------
 
 ENCODINGS: Mapping[int, Encoding] = {1: "inverted", 2: "12 bit", 3: "raw", 7: "raw", 11: "raw"}
@@ -216,6 +205,7 @@ def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _W
     save_dicom(
         root / f"stage_2_{part}_images" / f"{image_id}.dcm",
         drawn.pixels,
+        uids=uids(image_id),
         person=image_id,
         view=picture.view,
         sex=person.sex,

@@ -56,9 +56,7 @@ ROW = np.dtype(
 
 @dataclass(frozen=True)
 class Images:
-    pixels: NDArray[
-        np.uint8
-    ]  # [N, side, side], read-only, mapped from the disk; rows in the order of the ids
+    pixels: NDArray[np.uint8]  # [N, side, side], read-only, mapped from the disk, in the order of the ids
     sizes: NDArray[np.uint32]  # [N, 2] native height and width: what boxes and masks are given in
     fingerprint: str  # sha256 of ids and stored pixels
     flags: dict[str, int]  # how many pictures carry which flag of the decoder

@@ -54,9 +54,7 @@ HARMLESS_WARNINGS = (
 
 
 class Decoded(NamedTuple):
-    pixels: (
-        NDArray[np.uint8] | NDArray[np.uint16]
-    )  # [H, W]; 0 is black, the dtype's largest value is full-scale white
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]  # [H, W]; 0 is black, the dtype's largest value white
     flags: tuple[Flag, ...]  # what happened on the way that could change a number
 
 

@@ -74,7 +74,7 @@ def real(name: str, card: DatasetCard, settings: Settings) -> Located:
         if not root.is_dir():
             raise MissingDataset(f"the data root {root} is not a folder. Check --data-root or HARNESS_DATA")
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
-            if all(any(folder.glob(marker)) for marker in card.markers):
+            if all(_holds(folder, marker) for marker in card.markers):
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
     roots = ", ".join(map(str, settings.data_roots))
     raise MissingDataset(
@@ -82,6 +82,10 @@ def real(name: str, card: DatasetCard, settings: Settings) -> Located:
         f"{', '.join(dict.fromkeys((*card.folders, name)))}. How to obtain it: {card.source}. To use a "
         "phantom instead, run without --data-root and with HARNESS_DATA unset"
     )
+
+
+def _holds(folder: Path, marker: str) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in marker.split(" or "))
 
 
 def phantom(

@@ -6,6 +6,7 @@ applied here, in one place, for every dataset.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,8 @@ import pandas as pd
 from harness.contracts import TABLE_COLUMNS, DatasetCard, Task
 from harness.errors import BadTable
 from harness.files import hash_lines
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
 """A label that is neither known to be there nor known not to be; left out of training and of scores."""
@@ -33,8 +36,13 @@ class Labelled(NamedTuple):
 
 
 def read(reader: Reader, root: Path) -> pd.DataFrame:
-    """The whole table, sorted by image id. Raises BadTable when the reader breaks its contract."""
+    """The whole table, sorted by image id. What the reader left out is said, not hidden.
+
+    Raises BadTable when the reader breaks its contract.
+    """
     frame = reader.read(root)
+    for note in frame.attrs.get("notes", ()):
+        logger.info("%s: %s", root, note)
     missing = [column for column in TABLE_COLUMNS if column not in frame]
     if missing:
         raise BadTable(f"{root}: the reader gave no column {missing[0]!r}; see TABLE_COLUMNS in contracts.py")

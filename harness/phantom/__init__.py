@@ -1,6 +1,18 @@
 """Synthetic patients that stand in for credentialed data: same layouts on disk, learnable, stamped."""
 
-from harness.phantom.anatomy import Cohort, Dials, Finding, Person, Picture, Study
+from harness.phantom.anatomy import Cohort, Dials, Finding, Person, Picture, Study, with_finding
 from harness.phantom.stamp import STAMP, draw, stamp, truth
 
-__all__ = ["STAMP", "Cohort", "Dials", "Finding", "Person", "Picture", "Study", "draw", "stamp", "truth"]
+__all__ = [
+    "STAMP",
+    "Cohort",
+    "Dials",
+    "Finding",
+    "Person",
+    "Picture",
+    "Study",
+    "draw",
+    "stamp",
+    "truth",
+    "with_finding",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -144,6 +144,11 @@ class Cohort:
             views.append("LATERAL")
         pictures = tuple(Picture(index, view, _seed(rng)) for index, view in enumerate(views, start=1))
         return Study(number, findings, _statements(findings, rng), pictures, _seed(rng))
+
+
+def with_finding(study: Study, name: str, rng: np.random.Generator) -> Study:
+    """`study` with that finding too: for datasets whose makers chose their cases. What was said stays."""
+    return study if study.has(name) else replace(study, findings=(*study.findings, _finding(name, rng)))
 
 
 def level(finding: Finding) -> float:

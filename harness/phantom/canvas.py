@@ -119,10 +119,9 @@ def clouds(rng: np.random.Generator, height: int, width: int, cells: int) -> Fie
     return _spread(height, cells) @ coarse @ _spread(width, cells).T
 
 
-def box_of(alpha: Field, threshold: float = 0.5) -> tuple[float, float, float, float] | None:
-    """xyxy, upper bound excluded, of where `alpha` exceeds `threshold`; None where it never does."""
-    shown = alpha > threshold
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+    """xyxy, upper bound excluded, of where `mask` [H, W] is true; None where it never is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -7,7 +7,7 @@ phantom is. Most signs take air from the lungs, so none can appear outside of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,11 @@ Shape = tuple[str, Field]  # a finding's name and the alpha [H, W] of one of its
 
 @dataclass(frozen=True)
 class Lesion:
-    """Where one patch of a finding lies: xyxy in pixels, upper bound excluded."""
+    """Where one patch of a finding lies."""
 
     name: str
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]  # xyxy in pixels, upper bound excluded: the bounds of `mask`
+    mask: NDArray[np.bool_] = field(compare=False, repr=False)  # [height, width]
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def render(
         value, shapes = _frontal(frame, Body.of(person), signs, strength, picture.view == "AP", breath)
         if picture.view == "AP":
             value = devices.wires(rng, frame, value)
-    boxes = ((name, box_of(alpha, OUTLINE)) for name, alpha in shapes)
-    lesions = tuple(Lesion(name, box) for name, box in boxes if box is not None)
+    masks = ((name, alpha > OUTLINE) for name, alpha in shapes)
+    lesions = tuple(Lesion(name, box, mask) for name, mask in masks if (box := box_of(mask)) is not None)
     return Rendered(_expose(rng, value, dials.noise), lesions)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -20,33 +17,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import records, registry
-from harness.cli.app import main
+from harness import records, registry, stats
 from harness.records import Record
 from tests import fakes
+from tests.harness.command import Ended, harness
 
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def harness(*arguments: object) -> Ended:
-    """The command line in this process, with the log where a process of its own would have it."""
-    out, err, log = io.StringIO(), io.StringIO(), logging.getLogger()
-    handlers, level, argv, code = log.handlers, log.level, sys.argv, 0
-    log.handlers, sys.argv = [], ["harness", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    finally:
-        log.handlers, log.level, sys.argv = handlers, level, argv
-    return Ended(code, out.getvalue(), err.getvalue())
 
 
 class Road(NamedTuple):
@@ -90,10 +66,8 @@ def road(first: tuple[Road, Ended], tmp_path: Path, home: Path, monkeypatch: pyt
     """The same, as the first run left it, to be used up by one test."""
     monkeypatch.setenv("HARNESS_WORKERS", "1")
     old = first[0]
-    for folder in ("data", "home", "results"):
-        shutil.copytree(
-            old.home.with_name(folder), tmp_path / folder
-        )  # times are kept: the cache knows by them
+    for folder in ("data", "home", "results"):  # with their times, which the cache of images goes by
+        shutil.copytree(old.home.with_name(folder), tmp_path / folder)
     assert home == tmp_path / "home"
     return Road(tmp_path / "data", old.method, home, tmp_path / "results")
 
@@ -132,6 +106,18 @@ def test_the_metrics_are_scikit_learn_s_on_the_stored_predictions(first: tuple[R
     assert [item.value for item in found] == pytest.approx(each)
     assert record.metrics["macro_auroc"].value == pytest.approx(np.mean(each))
     assert all(item.low < item.value < item.high for item in (*found, record.metrics["macro_auroc"]))
+
+
+def test_the_intervals_can_be_computed_again_from_the_files(first: tuple[Road, Ended]) -> None:
+    path, record = first[0].record()
+    stored, rule = records.predictions(path), record.interval
+    again = stats.person_bootstrap(
+        stored.truth, stored.scores, stored.persons, replicates=rule.replicates, seed=record.cell.seed
+    )
+    found = {name: tuple(value.model_dump().values()) for name, value in record.metrics.items()}
+    labels = {f"auroc:{label}": interval for label, interval in zip(LABELS, again.labels, strict=True)}
+    assert found == {"macro_auroc": again.macro, **labels}
+    assert (again.undefined, again.level) == (rule.undefined, rule.level)
 
 
 def test_the_record_counts_what_the_tables_hold(first: tuple[Road, Ended]) -> None:
@@ -201,6 +187,18 @@ def test_json_is_the_record_and_nothing_else(road: Road) -> None:
     done = road.run("--json")
     path, record = road.record()
     assert json.loads(done.out) == json.loads(path.read_text()) == record.model_dump(mode="json")
+
+
+def test_initial_weights_are_kept_per_seed(road: Road, tmp_path: Path) -> None:
+    floor = replace(fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)})
+    floored = road._replace(method=fakes.write_method(tmp_path, floor))
+    found = []
+    for seed, cached in ((0, False), (1, False), (0, True)):
+        record = Record.model_validate_json(floored.run("--seed", seed, "--json").out)
+        assert record.cost.cached["checkpoint"] is cached
+        assert (record.pretraining.corpus, record.pretraining.seed) == (None, seed)
+        found.append(record.pretraining.weights)
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_checkpoint_is_taken_by_name(road: Road) -> None:

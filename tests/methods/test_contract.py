@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harness import registry
 from harness.contracts import MethodCard
@@ -78,6 +81,22 @@ def test_one_word_is_a_text(name: str) -> None:
         found = model.eval().encode_text(model.prepare_text(["Cardiomegaly", "Pneumothorax."])).embedding
     assert torch.isfinite(found).all()
     assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_weights_survive_their_file(name: str, tmp_path: Path) -> None:
+    card, model = demo(name)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.01)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    other = registry.load("methods", name).build(card.profiles["demo"], initialise=False)
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    texts = ["no pneumothorax", "large effusion"]
+    with torch.inference_mode():
+        one, two = (m.eval().encode_text(m.prepare_text(texts)).embedding for m in (model, other))
+    assert torch.equal(one, two)
 
 
 # --- training ---------------------------------------------------------------------------------------

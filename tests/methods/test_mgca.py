@@ -13,7 +13,7 @@ from torch import Tensor
 
 from methods import _mgca, mgca, mgca_vit
 from methods._mgca import Mgca, clipped, codes, pair_alignment, prototype_alignment, token_alignment
-from tests.methods.batches import REPORTS, batch_of, without_dropout
+from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 from tests.methods.golden import series
 
 DEMO = mgca.CARD.profiles["demo"]
@@ -237,6 +237,19 @@ def test_official_text_is_blind_to_the_order_of_words() -> None:
             one, other = model.encode_text(model.prepare_text(orders)).embedding
         distance[profile.official] = (one - other).norm() / one.norm()
     assert distance[True] < 1e-4 < distance[False]
+
+
+def test_longer_company_does_not_change_a_report_s_alignment() -> None:
+    torch.manual_seed(0)
+    model = mgca.build(DEMO).eval()
+    short = [f"no {side} pleural effusion" for side in ("left", "right")]
+    long = [f"there is no effusion in the {side} lung or below it" for side in ("left", "right")]
+    batch = batch_of(DEMO, model, [*short, *long])
+    lengths = (batch.text["impression+findings"] != 0).sum(dim=1).tolist()
+    assert lengths[0] == lengths[1] < lengths[2] == lengths[3]  # neither pair is padded on its own
+    together = model.loss(batch)[1]["tokens"]
+    apart = [model.loss(taken(batch, rows))[1]["tokens"] for rows in ([0, 1], [2, 3])]
+    torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

@@ -193,7 +193,7 @@ def test_the_phantom_reads_back_as_what_was_said_and_what_is_true(phantom: tuple
                     assert labels["No Finding"] == (not {found.name for found in study.findings} - UNREPORTED)
                 drawn = render(person, study, picture, height=64, width=78, dials=cohort.dials)
                 with Image.open(row["path"]) as image:
-                    assert np.abs(np.asarray(image, int) - drawn.pixels).mean() < 3  # what a JPEG loses
+                    assert np.abs(np.asarray(image, int) - drawn.pixels).mean() < 4  # what a JPEG loses
     assert next(rows, None) is None
     assert set(table["image_id"]) == set(json.loads((root / STAMP).read_text())["images"])
 

@@ -231,7 +231,7 @@ def test_the_phantom_reads_back_to_the_pixel(phantom: tuple[Cohort, Path]) -> No
             assert (row["view"], row["sex"]) == (picture.view, person.sex)
             assert row["age"] == person.age or (person.number == 3 and math.isnan(row["age"]))
             shown = grey(pydicom.dcmread(row["path"]))
-            assert np.abs(shown - drawn.pixels).mean() < 3  # what a JPEG loses
+            assert np.abs(shown - drawn.pixels).mean() < 4  # what a JPEG loses
     assert not found
     counts = set(table["boxes"].map(len))
     assert counts >= {0, 1, 2, 3}

@@ -8,10 +8,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.errors import BadTable
-from tasks._tables import label_columns, numbers, once, read_cells, read_files
+from harness.errors import BadTable, DataError
+from tasks._tables import (
+    find_csv,
+    label_columns,
+    numbers,
+    once,
+    read_cells,
+    read_files,
+    read_lines,
+)
 
 COLUMNS = ("name", "value")
+ZIPPED = gzip.compress(b"name,value\n" * 100, mtime=0)  # the same in every process that collects tests
 
 
 def test_cells_are_text_indexed_by_their_line(tmp_path: Path) -> None:
@@ -32,6 +41,30 @@ def test_a_table_may_have_more_columns_where_order_does_not_matter(tmp_path: Pat
         read_cells(path, COLUMNS)
 
 
+def test_commas_that_pad_the_lines_are_no_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,value,,\n1,2\n3,,,,\n")
+    assert read_cells(path, COLUMNS).to_numpy().tolist() == [["1", "2"], ["3", ""]]
+    path.write_text("name,value,,\n1,2,,3\n")
+    with pytest.raises(BadTable, match=r"line 2: 4 cells where the header has 2"):
+        read_cells(path, COLUMNS)
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,amount\n1,2\n")
+    assert read_cells(path, COLUMNS, spellings={"amount": "value"})["value"].tolist() == ["2"]
+    with pytest.raises(BadTable, match=r"missing 'value'; unexpected 'amount'"):
+        read_cells(path, COLUMNS)
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,value\n")
+    cells = read_cells(path, COLUMNS)
+    assert len(cells) == 0 and list(cells) == list(COLUMNS)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -39,14 +72,37 @@ def test_a_table_may_have_more_columns_where_order_does_not_matter(tmp_path: Pat
         ("latin.csv", b"name,value\nM\xfcller,1\n"),
         ("quote.csv", b'name,value\n"open,1\n'),
         ("page.csv.gz", b"<html>please log in</html>"),
-        ("half.csv.gz", gzip.compress(b"name,value\n" * 100)[:-12]),
-        ("flipped.csv.gz", gzip.compress(b"name,value\n" * 100)[:10] + b"\xff" * 30),
+        ("half.csv.gz", ZIPPED[:-12]),
+        ("flipped.csv.gz", ZIPPED[:10] + b"\xff" * 30),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadTable, match=name):
         read_cells(tmp_path / name, COLUMNS)
+
+
+def test_lines_are_numbered_from_one(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfa b\r\n\r\na b")
+    lines = read_lines(path)
+    assert lines.to_dict() == {1: "a b", 2: "", 3: "a b"}
+    with pytest.raises(BadTable, match=r"list.txt, line 3: 'a b' occurs twice \(1 such rows\)"):
+        once(lines, path)
+    path.write_bytes(b"M\xfcller")
+    with pytest.raises(BadTable, match=r"list.txt cannot be read"):
+        read_lines(path)
+    with pytest.raises(DataError, match=r"other.txt does not exist"):
+        read_lines(tmp_path / "other.txt")
+
+
+def test_the_first_name_of_a_csv_that_is_there_counts(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").touch()
+    assert find_csv(tmp_path, "new.csv", "old.csv").name == "old.csv"
+    (tmp_path / "new.csv.gz").touch()
+    assert find_csv(tmp_path, "new.csv", "old.csv").name == "new.csv.gz"
+    with pytest.raises(DataError, match=r"no a.csv or b.csv, nor one that ends in .gz"):
+        find_csv(tmp_path, "a.csv", "b.csv")
 
 
 def test_bad_cells_are_counted_and_the_first_is_shown() -> None:

@@ -64,6 +64,17 @@ def test_roots_are_searched_in_order(tmp_path: Path) -> None:
     assert locate.real("toy", CARD, looking_in(tmp_path / "empty", first.parent, second.parent)).root == first
 
 
+def test_either_of_two_markers_will_do(tmp_path: Path) -> None:
+    card = replace(CARD, markers=("labels.csv or train.csv", "images or p*s"))
+    folder = toy(tmp_path / "toy")
+    assert locate.real("toy", card, looking_in(tmp_path)).root == folder
+    (folder / "images").rename(folder / "pictures")
+    assert locate.real("toy", card, looking_in(tmp_path)).root == folder
+    (folder / "train.csv").unlink()
+    with pytest.raises(MissingDataset, match=r"looked for labels.csv or train.csv and images or p\*s there"):
+        locate.real("toy", card, looking_in(tmp_path))
+
+
 def test_what_carries_the_stamp_is_a_phantom_wherever_it_lies(tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     (folder / STAMP).write_text("{}")

@@ -19,7 +19,7 @@ TASK = Task(
     "linear", ("Edema",), "macro_auroc", 1, {"clean": Split(0.2, 0.2)}, uncertain={"Edema": 1}, blank=0
 )
 CARD = replace(TOY, variants=(Variant("stage 2", 300),))
-LOCATED = Located(Path("/data"), "phantom")
+LOCATED = Located(Path("/data"), "real")
 
 
 class Reader:

@@ -31,10 +31,10 @@ def test_strokes_beyond_the_sheet_are_cut_off():
 
 
 def test_boxes_exclude_their_upper_bound():
-    alpha = np.zeros((10, 12), np.float32)
-    alpha[2:5, 3:9] = 1
-    assert box_of(alpha) == (3, 2, 9, 5)
-    assert box_of(np.zeros((4, 4), np.float32)) is None
+    mask = np.zeros((10, 12), bool)
+    mask[2:5, 3:9] = True
+    assert box_of(mask) == (3, 2, 9, 5)
+    assert box_of(np.zeros((4, 4), bool)) is None
 
 
 def test_a_bezier_runs_from_end_to_end_inside_its_corners():

@@ -297,6 +297,18 @@ def test_boxes_are_tight():
         assert 0.5 < changed / ((x1 - x0) * (y1 - y0)) < 1.3
 
 
+@pytest.mark.parametrize("name", ["Consolidation", "Lung Lesion", "Pneumothorax", "Foreign Object"])
+def test_masks_fill_their_boxes_and_hold_what_changed(name: str):
+    for person in PEOPLE:
+        sick = drawn(person, finding(name, person))
+        energy, union = np.abs(change(name, person)), np.zeros((HEIGHT, WIDTH), bool)
+        for lesion in sick.lesions:
+            rows, columns = np.nonzero(lesion.mask)
+            assert lesion.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            union |= lesion.mask
+        assert energy[union].mean() > 4 * energy[~union].mean()
+
+
 def test_a_consolidation_has_one_to_four_boxes_most_often_one_or_two():
     person = PEOPLE[0]
     counts = []

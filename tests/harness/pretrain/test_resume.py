@@ -30,8 +30,8 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Doomed(Tiny):
-    """Dies in the forward pass of a step."""
+class Killed(Tiny):
+    """In the forward pass of a step."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class Doomed(Tiny):
 
 
 def in_step(step: int) -> Callable[[Path], None]:
-    def die(folder: Path) -> None:
+    def start(folder: Path) -> None:
         torch.manual_seed(0)
-        training(folder, Doomed(step)).run()
+        training(folder, Killed(step)).run()
 
-    return die
+    return start
 
 
 def while_saving(folder: Path) -> None:
@@ -69,7 +69,7 @@ def while_saving(folder: Path) -> None:
     training(folder).run()
 
 
-DEATHS = {
+KILLS = {
     "first-step": in_step(0),
     "before-a-state": in_step(1),
     "after-a-state": in_step(2),
@@ -80,40 +80,40 @@ DEATHS = {
 }
 
 
-def die_each_way(root: Path) -> None:
-    """Runs in a process of its own: a fork for every death, made before torch has threads."""
+def be_killed_each_way(root: Path) -> None:
+    """Runs in a process of its own: a fork for each, made before torch has threads."""
     engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS = 2, 0.0
     training(root / "none")  # torch imports for seconds when its first optimizer is made: once for all
-    for name, death in DEATHS.items():
+    for name, start in KILLS.items():
         if child := os.fork():
             assert os.waitpid(child, 0)[1] == signal.SIGKILL, name
         else:
-            death(root / name)
-            os._exit(0)  # alive: the parent says so
+            start(root / name)
+            os._exit(0)  # still alive: the parent says so
 
 
 @pytest.fixture(scope="module")
-def corpses(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each of `DEATHS`, as the kill left it."""
-    root = tmp_path_factory.mktemp("corpses")
-    program = f"from {__name__} import *; die_each_way(Path({str(root)!r}))"
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each of `KILLS`, as it was left."""
+    root = tmp_path_factory.mktemp("killed")
+    program = f"from {__name__} import *; be_killed_each_way(Path({str(root)!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("death", DEATHS)
-def test_a_killed_training_ends_as_if_it_had_not_been(death: str, corpses: Path, tmp_path: Path) -> None:
-    folder = corpses / death
-    assert (folder / STATE).exists() == (death not in ("first-step", "before-a-state"))
+@pytest.mark.parametrize("when", KILLS)
+def test_a_killed_training_ends_as_if_it_had_not_been(when: str, killed: Path, tmp_path: Path) -> None:
+    folder = killed / when
+    assert (folder / STATE).exists() == (when not in ("first-step", "before-a-state"))
     resumed, outcome = run(folder)
     whole, expected = run(tmp_path / "whole")
     assert_same_weights(resumed, whole)
     assert (folder / "log.csv").read_bytes() == (tmp_path / "whole" / "log.csv").read_bytes()
     assert [int(row["step"]) for row in log(folder)] == list(range(STEPS))
     assert (outcome.steps, outcome.loss, outcome.retrieval) == (STEPS, expected.loss, expected.retrieval)
-    if death == "last-step":
+    if when == "last-step":
         assert len(resumed.trained) == 1  # of 15: the rest was kept
 
 
@@ -133,9 +133,7 @@ class Poisoned(Tiny):
         loss, terms = super().loss(batch)
         if self.training and len(self.trained) - 1 == self.poison:
             zero = 0 * self.image_head.bias.sum()
-            loss = loss + (
-                zero.sqrt() if self.in_gradient else zero / 0
-            )  # the slope of sqrt at 0 is infinite
+            loss = loss + (zero.sqrt() if self.in_gradient else zero / 0)  # sqrt is infinitely steep at 0
         return loss, terms
 
 

@@ -1,0 +1,61 @@
+"""COVIDx with three classes: COVID-19, another pneumonia, or neither (versions up to 5, 7A, 8A, 9A, CXR-3A).
+
+Beware what a score here means: the class is the source. In version 9A every normal image and all but 52 of
+the 5,555 with pneumonia come from RSNA, and none of the 16,490 with COVID-19; most of these are JPEGs and
+the others PNGs. An encoder that tells hospitals apart looks like one that tells diseases apart.
+
+Papers report the accuracy over the three classes. This task scores each class against the rest by AUROC.
+Facts about the layout: the lists of COVID-Net's authors, counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.phantom import Cohort
+from tasks import _covidx
+
+CARD = DatasetCard(
+    title="COVIDx (three classes)",
+    source="pictures: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 in the version that has those of "
+    "the lists; lists train_COVIDx9A.txt and test_COVIDx9A.txt, or another version ending in A, from "
+    "https://github.com/lindawangg/COVID-Net/tree/master/labels, laid beside its folders train and test",
+    licence="lists AGPL-3.0; pictures as their sources allow: RSNA, RICORD (CC BY-NC), BIMCV and others",
+    citation="Wang et al., COVID-Net: a tailored deep convolutional neural network design for detection of "
+    "COVID-19 cases from chest X-ray images, Scientific Reports 2020",
+    folders=("covidx-cxr2",),
+    markers=("train.txt or train_COVIDx*.txt", "train", "test or competition_test"),
+    variants=(
+        Variant("3", 13_970, {"train": 13_670, "test": 300}),
+        Variant("4", 14_198, {"train": 13_898, "test": 300}),
+        Variant("5", 14_258, {"train": 13_958, "test": 300}),
+        Variant("7A", 15_411, {"train": 15_111, "test": 300}),
+        Variant("8A", 15_999, {"train": 15_599, "test": 400}),
+        Variant("9A", 30_530, {"train": 30_130, "test": 400}),
+        Variant("CXR-3A", 30_034, {"train": 29_634, "test": 400}),
+    ),
+    tasks=(
+        Task(
+            kind="linear",
+            labels=("COVID-19", "Pneumonia", "Normal"),
+            metric="macro_auroc",
+            version=1,
+            # the share of MGCA, which draws it by image: 90 % of its COVID-19 images share an id with train
+            splits={"clean": Split(test="test", validation=0.2, train="train")},
+        ),
+    ),
+    phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},
+)
+
+
+def read(root: Path) -> pd.DataFrame:
+    """The table, with `label:COVID-19`, `label:Pneumonia` and `label:Normal`, one of them 1 in each row."""
+    return _covidx.read(root, "covidx")
+
+
+def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
+    """Under the names of version 9A's lists."""
+    _covidx.write_phantom(root, cohort, workers, {"train": "train_COVIDx9A.txt", "test": "test_COVIDx9A.txt"})
