@@ -7,9 +7,9 @@ from literals only, so that the registry reads it from the file's syntax tree wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,19 +69,32 @@ class TextBackbone:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is pre-trained. Every field is stored in the checkpoint's card."""
+    """How a method is pre-trained. Every field is stored in the checkpoint's card.
 
+    How many processes share the work is not part of it: a step is the same step for any number of them.
+    """
+
+    # length and size
     epochs: int
     batch: int  # pairs per optimiser step
-    accumulate: int  # micro-batches per optimiser step
+    accumulate: int  # micro-batches per optimiser step; a pair is contrasted with those of its own
+    # what a step does
     learning_rate: float
     weight_decay: float
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "plateau", "constant"]
+    # what a step sees
     views: int  # augmented pictures per pair and step
     augmentation: tuple[str, ...]  # names in harness/data/transforms.py
-    text_units: tuple[
-        str, ...
-    ]  # report columns the method reads: "findings", or joined "impression+findings"
+    text_units: tuple[str, ...]  # report columns: "findings", or several joined "impression+findings"
+    # what most recipes leave as it is
+    optimizer: Literal["adamw", "adam"] = "adamw"  # "adam" adds the weight decay to the gradient
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None  # norm that a gradient is scaled down to
+    warm_up: float = 0.0  # share of the steps in which the rate first rises, linearly; "cosine" only
+    halve_after: int = 5  # epochs without a lower validation loss that halve the rate; "plateau" only
+    patience: int | None = None  # such epochs that end the training; the best epoch's weights are then kept
+    gather: bool = False  # several processes may share a micro-batch; else each takes whole ones of a step
+    same_study_positives: bool = False  # pictures of one study are right answers to each other's report
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,10 @@ class TextFeatures(NamedTuple):
     mask: Tensor | None  # [B, W] true where there is a word
 
 
+def _call(encode: Callable[..., Any], *rows: Tensor) -> Any:
+    return encode(*rows)
+
+
 class Batch(NamedTuple):
     """What a method's loss sees. Rows of all fields belong together."""
 
@@ -147,6 +164,11 @@ class Batch(NamedTuple):
     text: Mapping[str, Tensor]  # text unit -> prepared rows [B, ...], see TextMethod.prepare_text
     present: Mapping[str, Tensor]  # text unit -> [B] bool, false where the report has nothing there to read
     epoch: int = 0  # how often training has seen every pair before
+    study: Tensor | None = None  # [B] int64, alike where pairs count as positives; None: only itself
+    spread: Callable[..., Any] = _call
+    """`spread(encode, x, ...)` is `encode(x, ...)`, which several processes may compute together, each for
+    a share of the rows. `encode` treats rows alone, batch norm aside, and returns tensors with as many rows,
+    or (named) tuples of them. What is not spread, every process computes for all rows."""
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.errors import UsageError
+from harness.provenance import peak_memory_mib as of_process
 
 
 def choose(name: str) -> torch.device:
@@ -22,3 +23,11 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def peak_memory_mib(device: torch.device) -> dict[str, float]:
+    """Of this process so far, and of its tensors on a GPU."""
+    peaks = {"process": round(of_process(), 1)}
+    if device.type == "cuda":
+        peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peaks

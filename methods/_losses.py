@@ -54,6 +54,15 @@ def contrast(logits: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Ten
     return -(targets * rows).sum() / len(logits), -(targets * columns).sum() / len(logits)
 
 
+def positives(study: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Targets [b, b] among the b `rows` of a batch: pairs of one study are right answers for each other, all
+    alike. `study` [B] numbers the studies; None where a pair is right for itself alone."""
+    if study is None:
+        return None
+    same = (study[rows][:, None] == study[rows]).float()
+    return same / same.sum(dim=1)
+
+
 def nothing_to_contrast(model: nn.Module, *terms: str) -> tuple[Tensor, dict[str, Tensor]]:
     """A loss of zero with a gradient of zero everywhere: for a batch with fewer than two texts."""
     loss = torch.stack([value.sum() for value in model.parameters() if value.requires_grad]).sum() * 0

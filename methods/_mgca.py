@@ -18,7 +18,7 @@ from harness.files import hash_of
 from methods import _sentences
 from methods._heads import projection
 from methods._image import PATCH, STRIDES, ImageEncoder, VisionTransformer
-from methods._losses import contrast, cosines, full_precision, nothing_to_contrast
+from methods._losses import contrast, cosines, full_precision, nothing_to_contrast, positives
 from methods._text import PAD, TrainedText, merge, trimmed
 
 UNIT = "impression+findings"
@@ -57,9 +57,9 @@ def layout(title: str, paper: Profile, marker: str) -> Layout:
     return Layout(title, profile, (marker,), RENAMED, DROPPED, ZEROS)
 
 
-def pair_alignment(image: Tensor, report: Tensor) -> Tensor:
-    """ITA: both directions of InfoNCE between pictures and reports [B, d]."""
-    return torch.stack(contrast(cosines(image, report) / PAIR_TEMPERATURE)).sum()
+def pair_alignment(image: Tensor, report: Tensor, targets: Tensor | None = None) -> Tensor:
+    """ITA: both directions of InfoNCE between pictures and reports [B, d]. `targets`: see `contrast`."""
+    return torch.stack(contrast(cosines(image, report) / PAIR_TEMPERATURE, targets)).sum()
 
 
 @torch.no_grad()
@@ -155,17 +155,16 @@ class Mgca(nn.Module):
         return tokens * torch.tensor([text != "" for text in read])[:, None]
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:
-        return self._read(prepared)[0]
+        return self._read(trimmed(prepared))[0]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         rows = batch.present[UNIT]
         if rows.sum() < 2:
             return nothing_to_contrast(self, "pairs", "tokens", "prototypes")
-        pooled, regions, region_weights = self.encoder.attend(batch.views[0][rows])
-        report, word_weights = self._read(batch.text[UNIT][rows])
-        assert report.local is not None and report.mask is not None
-        seen, read = F.normalize(self.image_head(pooled), dim=1), F.normalize(report.embedding, dim=1)
-        regions, words = F.normalize(self._regions(regions), dim=2), F.normalize(report.local, dim=2)
+        image, regions, region_weights = batch.spread(self._see, batch.views[0][rows])
+        report, word_weights = batch.spread(self._read, trimmed(batch.text[UNIT][rows]))
+        seen, read = F.normalize(image, dim=1), F.normalize(report.embedding, dim=1)
+        regions, words = F.normalize(regions, dim=2), F.normalize(report.local, dim=2)
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         prototypes = self.prototypes.weight if batch.epoch else self.prototypes.weight.detach()
@@ -180,7 +179,7 @@ class Mgca(nn.Module):
             normalise=not (self.official and transformer),
         )
         terms = {
-            "pairs": pair_alignment(seen, read),
+            "pairs": pair_alignment(seen, read, positives(batch.study, rows)),
             "tokens": from_words + from_regions,
             "prototypes": prototype_alignment(seen, read, prototypes),
         }
@@ -188,12 +187,17 @@ class Mgca(nn.Module):
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         rows = batch.present[UNIT]
-        pooled, _ = self.encoder(batch.views[0][rows])
-        return self.image_head(pooled), self.encode_text(batch.text[UNIT][rows]).embedding
+        image = batch.spread(lambda x: self.image_head(self.encoder(x)[0]), batch.views[0][rows])
+        return image, batch.spread(self._read, trimmed(batch.text[UNIT][rows]))[0].embedding
 
     def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         assert image.embedding is not None
         return cosines(image.embedding, text.embedding)
+
+    def _see(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures [B, d], regions [B, P, d] and the weight of each region [B, P]."""
+        pooled, regions, weights = self.encoder.attend(x)
+        return self.image_head(pooled), self._regions(regions), weights
 
     def _regions(self, regions: Tensor) -> Tensor:
         """[B, P, C] to [B, P, d]."""
@@ -201,8 +205,7 @@ class Mgca(nn.Module):
         return local
 
     def _read(self, tokens: Tensor) -> tuple[TextFeatures, Tensor]:
-        """Features of reports and words, and the weight of each word [B, W]."""
-        tokens = trimmed(tokens)
+        """Features of reports and words, and the weight of each word [B, W], for trimmed tokens."""
         states = self.text(tokens)
         words, weights, mask = self._words(states, tokens)
         entering = torch.ones_like(mask) if self.official else mask

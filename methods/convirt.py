@@ -39,7 +39,7 @@ from harness.files import hash_of
 from methods import _sentences
 from methods._heads import perceptron
 from methods._image import ImageEncoder, ImageOnly
-from methods._losses import contrast, cosines, nothing_to_contrast
+from methods._losses import contrast, cosines, nothing_to_contrast, positives
 from methods._text import PAD, TrainedText, trimmed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -76,6 +76,7 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop", "rotation"),
                 text_units=(UNIT,),
+                gather=True,
             ),
         ),
         "paper": Profile(
@@ -85,15 +86,19 @@ CARD = MethodCard(
                 "emilyalsentzer/Bio_ClinicalBERT", width=768, max_length=80, lower_case=True, frozen_layers=6
             ),
             recipe=Recipe(
-                epochs=50,
+                epochs=148,  # 200 validations that are 5000 steps apart, of 217k pairs; here one an epoch
                 batch=32,
                 accumulate=1,
                 learning_rate=1e-4,
                 weight_decay=1e-6,
-                schedule="cosine",
+                schedule="plateau",
                 views=1,
                 augmentation=("crop", "rotation"),
                 text_units=(UNIT,),
+                optimizer="adam",
+                halve_after=5,
+                patience=148,  # to the end, but the best epoch's weights are kept
+                gather=True,
             ),
         ),
     },
@@ -134,9 +139,9 @@ IMAGE_TO_TEXT = 0.75  # weight of finding the text for a picture; the rest is fo
 SHORTEST = 3  # words of a sentence
 
 
-def contrastive(image: Tensor, text: Tensor) -> Tensor:
-    """Both directions of InfoNCE between pictures and texts [B, d], weighted."""
-    to_text, to_image = contrast(cosines(image, text) / TEMPERATURE)
+def contrastive(image: Tensor, text: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Both directions of InfoNCE between pictures and texts [B, d], weighted. `targets`: see `contrast`."""
+    to_text, to_image = contrast(cosines(image, text) / TEMPERATURE, targets)
     return IMAGE_TO_TEXT * to_text + (1 - IMAGE_TO_TEXT) * to_image
 
 
@@ -179,15 +184,16 @@ class Convirt(nn.Module):
         rows = batch.present[UNIT]
         if rows.sum() < 2:
             return nothing_to_contrast(self, "contrastive")
-        image = self._embed_image(batch.views[0][rows])
+        image = batch.spread(self._embed_image, batch.views[0][rows])
         with torch.no_grad() if self.official else nullcontext():
-            text = self._embed_text(_sentences.draw(batch.text[UNIT][rows]))
-        loss = contrastive(image, text)
+            text = batch.spread(self._embed_text, _sentences.draw(batch.text[UNIT][rows]))
+        loss = contrastive(image, text, positives(batch.study, rows))
         return loss, {"contrastive": loss.detach()}
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         rows = batch.present[UNIT]
-        return self._embed_image(batch.views[0][rows]), self._embed_text(batch.text[UNIT][rows][:, 0])
+        image = batch.spread(self._embed_image, batch.views[0][rows])
+        return image, batch.spread(self._embed_text, batch.text[UNIT][rows][:, 0])
 
     def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         assert image.embedding is not None

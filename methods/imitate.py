@@ -41,7 +41,7 @@ from harness.contracts import (
 from harness.errors import UsageError
 from methods._heads import projection
 from methods._image import ImageEncoder, ImageOnly
-from methods._losses import contrast, cosines, full_precision
+from methods._losses import contrast, cosines, full_precision, positives
 from methods._text import FrozenText
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -77,6 +77,7 @@ CARD = MethodCard(
                 views=2,
                 augmentation=("crop", "autocontrast"),  # ten epochs are too few to see through the others
                 text_units=("findings", "impression"),
+                gather=True,
             ),
         ),
         "paper": Profile(
@@ -95,6 +96,7 @@ CARD = MethodCard(
                 views=2,
                 augmentation=AUGMENTATION,
                 text_units=("findings", "impression"),
+                gather=True,
             ),
         ),
     },
@@ -143,13 +145,18 @@ def clinical_prior(features: Tensor) -> Tensor:
     return (1 - torch.exp(-0.2 * correlation.clamp(min=0))).fill_diagonal_(0)
 
 
-def contrastive(x: Tensor, y: Tensor, prior: Tensor | None, temperature: float) -> Tensor:
+def contrastive(
+    x: Tensor, y: Tensor, prior: Tensor | None, temperature: float, targets: Tensor | None = None
+) -> Tensor:
     """Both directions of InfoNCE between `x` and `y` [B, d], summed, with targets I + temperature * prior.
 
-    The targets are not renormalised (as released: a row with many like reports pulls harder).
+    `targets` [B, B] may stand for I. The sum is not renormalised (as released: a row with many like reports
+    pulls harder).
     """
     logits = cosines(x, y) / temperature  # [B, B]
-    targets = None if prior is None else torch.eye(len(x), device=x.device) + temperature * prior
+    if prior is not None:
+        own = torch.eye(len(x), device=x.device) if targets is None else targets
+        targets = own + temperature * prior
     return torch.stack(contrast(logits, targets)).sum()
 
 
@@ -232,11 +239,7 @@ class Imitate(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the paper's four alignments; terms of a section count only the reports that have it."""
-        encoded = [self.encoder(view) for view in batch.views]
-        stages = [list(pyramid.values()) for _, pyramid in encoded]
-        conclusions = [self.diag_proj(pooled) for pooled, _ in encoded]
-        descriptions = [self.findings_branch(maps) for maps in stages]
-        redrawn = [self.findings_branch(maps) for maps in stages]
+        conclusions, descriptions, redrawn = batch.spread(self._see, *batch.views)
         prior = {unit: clinical_prior(features) for unit, features in batch.text.items()}
         known = batch.present["impression"].float()
         both = prior["impression"] * known * known[:, None]
@@ -251,12 +254,20 @@ class Imitate(nn.Module):
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Conclusions and impressions of the rows that have one: image [b, d], text [b, d]."""
         rows = batch.present["impression"]
-        pooled, _ = self.encoder(batch.views[0][rows])
-        return self.diag_proj(pooled), self.text_proj(batch.text["impression"][rows])
+        image = batch.spread(lambda x: self.diag_proj(self.encoder(x)[0]), batch.views[0][rows])
+        return image, self.text_proj(batch.text["impression"][rows])
 
     def similarity(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         assert image.embedding is not None
         return cosines(image.embedding, text.embedding)
+
+    def _see(self, *views: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Of each view: conclusions and descriptions [B, d], and descriptions from channels drawn anew."""
+        encoded = [self.encoder(view) for view in views]
+        stages = [list(pyramid.values()) for _, pyramid in encoded]
+        conclusions = [self.diag_proj(pooled) for pooled, _ in encoded]
+        descriptions = [self.findings_branch(maps) for maps in stages]
+        return conclusions, descriptions, [self.findings_branch(maps) for maps in stages]
 
     def _against_text(
         self, images: Sequence[Tensor], unit: str, batch: Batch, prior: Mapping[str, Tensor]
@@ -266,9 +277,9 @@ class Imitate(nn.Module):
         if len(rows) < 2:  # nothing to contrast with
             return images[0].sum() * 0
         text = self.text_proj(batch.text[unit][rows])
-        alike = prior[unit][rows][:, rows]
+        alike, targets = prior[unit][rows][:, rows], positives(batch.study, rows)
         return torch.stack(
-            [contrastive(image[rows], text, alike, TEXT_TEMPERATURE) for image in images]
+            [contrastive(image[rows], text, alike, TEXT_TEMPERATURE, targets) for image in images]
         ).sum()
 
 

@@ -52,6 +52,7 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop",),
                 text_units=("impression+findings",),
+                gather=True,
             ),
         ),
         "paper": Profile(
@@ -70,6 +71,8 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop",),
                 text_units=("impression+findings",),
+                warm_up=0.4,
+                patience=5,
             ),
         ),
     },

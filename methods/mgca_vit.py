@@ -42,6 +42,7 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop",),
                 text_units=("impression+findings",),
+                gather=True,
             ),
         ),
         "paper": Profile(
@@ -60,6 +61,8 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop",),
                 text_units=("impression+findings",),
+                warm_up=0.4,
+                patience=5,
             ),
         ),
     },

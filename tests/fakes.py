@@ -88,7 +88,8 @@ class Tiny(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared distance between pictures and the texts that are there, and the size of the embeddings."""
-        self.trained.append(batch)
+        if self.training:
+            self.trained.append(batch)
         seen = torch.stack([self.image_head(self.encoder(x).mean(dim=(2, 3))) for x in batch.views])
         noise = 0.1 * torch.randn_like(seen) if self.random else 0
         misses = (seen + noise - self.text_head(batch.text["findings"])).square()  # [views, B, 4]
@@ -133,6 +134,7 @@ def corpus(count: int = 30) -> Corpus:
         kind="phantom",
         fingerprint="f" * 64,
         ids=[f"image-{number:02d}" for number in range(count)],
+        studies=torch.arange(count) // 2,
         pixels=rng.integers(0, 256, (count, 10, 10), dtype=np.uint8),
         texts={
             "findings": Texts(Tiny().prepare_text(distinct), row, torch.tensor([bool(t) for t in reports]))

@@ -28,7 +28,7 @@ ARROWS: Mapping[str, str] = {
     "progress": "",
     "parallel": "progress errors",
     "settings": "parallel errors",
-    "device": "errors",
+    "device": "provenance errors",
     "provenance": "settings",
     "registry": "contracts errors settings",
     # numbers
@@ -67,7 +67,8 @@ TYPES_ONLY: Mapping[tuple[str, str], str] = {
 
 OWNERS: Mapping[str, str] = {
     "ray.tune": "sweep",  # how cells are scheduled is one file's secret
-    "ray": "sweep pretrain.*",  # Ray Train moves pre-training to several devices
+    "ray.train": "pretrain.distributed",  # so is how processes are started
+    "ray": "sweep pretrain.distributed",
     "typer": "cli.*",  # the engine is a library: it parses no arguments
 }
 """Packages that only these files may import."""
@@ -249,7 +250,7 @@ PLANTED = {
     "unplaced file": ("harness/helpers.py", "", "has no row"),
     "unpackaged folder": ("harness/data/deep/x.py", "", "without __init__.py"),
     "ray outside the sweep": ("harness/run.py", "from ray import tune", "only sweep may"),
-    "ray in evaluation": ("harness/evaluate/linear.py", "import ray", "only sweep pretrain.* may"),
+    "ray in evaluation": ("harness/evaluate/linear.py", "import ray", "only sweep pretrain.distributed may"),
     "heavy at the start": ("harness/contracts.py", "import pandas as pd", "contracts is not light"),
     "heavy in a try": (
         "harness/files.py",

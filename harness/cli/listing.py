@@ -112,6 +112,7 @@ def checkpoints(json: AsJson = False) -> None:
                 "corpus_kind": card.corpus_kind,
                 "imported_from": card.imported.file if card.imported else None,
                 "written": f"{card.written:%Y-%m-%d %H:%M}",
+                "warnings": list(card.warnings),
                 "error": "",
             }
         )
@@ -125,10 +126,12 @@ def checkpoints(json: AsJson = False) -> None:
             f"{row['corpus']} ({row['corpus_kind']})" if row.get("corpus") else "",
             row.get("imported_from") or "",
             row.get("written", ""),
+            "; ".join(row.get("warnings", ())),
         ]
         for row in rows
     ]
-    show.table("Checkpoints", ["name", "method", "pre-trained on", "imported from", "written"], lines)
+    columns = ["name", "method", "pre-trained on", "imported from", "written", "warnings"]
+    show.table("Checkpoints", columns, lines)
 
 
 @app.command()

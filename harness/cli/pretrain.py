@@ -16,6 +16,9 @@ def pretrain(
     corpus: Annotated[str | None, typer.Option(help="Default: the one its authors used.")] = None,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     seed: Annotated[int, typer.Option(help="Of the initial weights and every draw.", min=0)] = 0,
+    processes: Annotated[
+        int, typer.Option(help="That share each step, a GPU or core each; the result is that of one.", min=1)
+    ] = 1,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
 ) -> None:
     """Pre-train a method; a run that was cut off goes on where it was."""
@@ -26,7 +29,9 @@ def pretrain(
     source = plan.corpus(wanted, corpus)
     from harness.pretrain import make
 
-    done = make.trained(wanted, source, current, seed=seed, stand_in=False)
+    done = make.trained(wanted, source, current, seed=seed, stand_in=False, processes=processes)
     found = ", ".join(f"{key} {value * 100:.1f} %" for key, value in done.card.retrieval.items())
     show.line(f"{done.name}: {done.card.steps} steps, {done.card.seconds:.0f} s. Validation: {found}")
+    for warning in done.card.warnings:
+        show.say(f"warning: {warning}. See {done.folder / 'health.svg'}")
     show.say(f"Use it: python -m harness run --method {method} --task chexpert --checkpoint {done.name}")

@@ -55,6 +55,8 @@ class CheckpointCard(BaseModel):
     steps: int
     loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # validation, "recall@1" and so on, and the same by chance
+    warnings: tuple[str, ...] = ()  # what makes the weights doubtful
+    processes: int = 1  # that shared the training
     seconds: float
     images_per_second: float | None
     device: str

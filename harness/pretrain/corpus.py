@@ -42,6 +42,7 @@ class Corpus:
     kind: DataKind
     fingerprint: str  # of pictures, reports and split
     ids: Sequence[str]  # [N]
+    studies: Tensor  # [N] int64, alike for pictures of one study
     pixels: np.ndarray  # [N, S, S] uint8, memory-mapped
     texts: Mapping[str, Texts]
     train: np.ndarray  # positions
@@ -71,6 +72,7 @@ def build(
         if (reports[unit] == "").all():
             raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
     parts = splits.make(frame, split)
+    study = frame["person_id"] + " " + frame["study_id"].where(frame["study_id"] != "", frame["image_id"])
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()
     pictures = cache.open_images(
@@ -88,6 +90,7 @@ def build(
         kind,
         hash_of(pictures.fingerprint, written, parts.digest(ids)),
         ids,
+        torch.from_numpy(pd.factorize(study)[0]),
         pictures.pixels,
         {unit: _texts(reports[unit], unit, method, texts) for unit in units},
         parts.train,

@@ -1,6 +1,6 @@
-"""What a training writes about itself: a CSV that opens anywhere, and TensorBoard curves.
+"""What a training writes about itself: a CSV of its steps, one of its epochs, and TensorBoard curves.
 
-Apart because both must survive a kill: on resuming, lines of steps that will be done again are dropped.
+Apart because all must survive a kill: on resuming, lines of steps that will be done again are dropped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from harness.files import write_text
 
+STEPS, EPOCHS = "log.csv", "validation.csv"
+
 
 class Log:
-    """One line a step. `folder` may hold the log of a run that was killed after `first` steps or later; what
-    a kill or a full disk left of a line is among those that go."""
+    """One line a step, and one an epoch. `folder` may hold the log of a run that was killed after `first`
+    steps and `epochs` epochs or later; what a kill or a full disk left of a line is among those that go."""
 
-    def __init__(self, folder: Path, first: int) -> None:
-        self.path = folder / "log.csv"
-        kept = self.path.read_text().splitlines(keepends=True)[: first + 1] if first else []  # and the header
-        write_text(self.path, "".join(kept))
+    def __init__(self, folder: Path, first: int, epochs: int = 0) -> None:
+        self.folder = folder
+        for name, count in ((STEPS, first), (EPOCHS, epochs)):
+            path = folder / name
+            kept = path.read_text().splitlines(keepends=True)[: count + 1] if count else []  # and the header
+            write_text(path, "".join(kept))
         self._board = SummaryWriter(folder, purge_step=first)
 
     def __enter__(self) -> Log:
@@ -31,21 +35,35 @@ class Log:
         self._board.close()
 
     def write(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Appends rows with the same columns, `step` among them."""
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerows(rows)
-        last = dict(rows[-1])
-        self.curves("train", last, int(last.pop("step")))
+        """Appends steps with the same columns, `step` among them."""
+        _append(self.folder / STEPS, rows)
+        self._curves("train", rows[-1])
 
-    def curves(self, group: str, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self._board.add_scalar(f"{group}/{name}", value, step)
+    def validated(self, row: Mapping[str, float]) -> None:
+        """Appends an epoch; `step` is the last of it."""
+        _append(self.folder / EPOCHS, [row])
+        self._curves("validation", row)
 
-    def mean(self, last: int) -> dict[str, float]:
-        """Mean of every column but the step's over the last so many steps."""
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))[-last:]
-        return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0] if name != "step"}
+    def _curves(self, group: str, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(f"{group}/{name}", value, int(row["step"]))
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """Its lines as numbers."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of every column but the step's."""
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "step"}
+
+
+def _append(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime
 import logging
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,13 +18,19 @@ from harness import device, provenance, registry
 from harness.data import locate, table
 from harness.files import locked, replacing
 from harness.plan import CorpusPlan, MethodPlan
-from harness.pretrain import checkpoint, corpus
+from harness.pretrain import checkpoint, corpus, health
+from harness.pretrain.batches import Batches
 from harness.pretrain.checkpoint import Checkpoint
 from harness.pretrain.corpus import Corpus
-from harness.pretrain.engine import STATE, Outcome, Training
+from harness.pretrain.engine import Outcome, Training
+from harness.pretrain.state import STATE
+from harness.pretrain.team import Alone
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+LOCK = "first.lock"  # held by the first of several processes
+UNTRAINED = Outcome(0, {}, {}, (), 0.0, None)
 
 
 def network(plan: MethodPlan, seed: int, *, initialise: bool = True) -> nn.Module:
@@ -45,15 +53,21 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
     target = settings.checkpoints / _name(plan, None, seed)
     if not target.exists():
         with replacing(target) as folder:
-            _write(folder, plan, network(plan, seed), seed, None, Outcome(0, {}, {}, 0.0, None), "cpu")
+            _write(folder, plan, network(plan, seed), seed, None, UNTRAINED, "cpu")
     return checkpoint.read(target)
 
 
 def trained(
-    plan: MethodPlan, source: CorpusPlan, settings: Settings, *, seed: int, stand_in: bool
+    plan: MethodPlan,
+    source: CorpusPlan,
+    settings: Settings,
+    *,
+    seed: int,
+    stand_in: bool,
+    processes: int = 1,
 ) -> Checkpoint:
-    """The checkpoint of this method, corpus and seed: from the store, or trained now, going on from where a
-    run before was cut off. `stand_in`: see `locate.find`."""
+    """The checkpoint of this method, corpus and seed: from the store, or trained now by so many processes,
+    going on from where a run before was cut off. `stand_in`: see `locate.find`."""
     model = network(plan, seed)
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
     data = _corpus(plan, source, model, settings, stand_in)
@@ -64,11 +78,51 @@ def trained(
             pairs = len(data.train)
             logger.info("pre-training %s on %d pairs of %s (%s)", target.name, pairs, data.name, data.kind)
             place = device.choose(settings.device)
-            outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder).run()
-            _write(folder, plan, model, seed, data, outcome, device.describe(place))
+            if processes == 1:
+                _train(plan, model, data, seed, folder, Alone(), place)
+            else:
+                from harness.pretrain import distributed  # here, because Ray takes a second to import
+
+                member = partial(_member, plan, source, settings, seed, stand_in, folder)
+                steps = Batches(data, plan.profile, seed, place).total
+                distributed.run(member, processes, gpu=place.type == "cuda", folder=folder, steps=steps)
+            (folder / LOCK).unlink(missing_ok=True)
             folder.replace(target)
             (target / STATE).unlink(missing_ok=True)  # last: a kill before costs disk space, not the training
     return checkpoint.read(target)
+
+
+def _member(
+    plan: MethodPlan,
+    source: CorpusPlan,
+    settings: Settings,
+    seed: int,
+    stand_in: bool,
+    folder: Path,
+    team: Alone,
+    place: torch.device,
+) -> None:
+    """What one of several processes does. Its corpus comes from the caches that the first reading filled."""
+    model = network(plan, seed)
+    data = _corpus(plan, source, model, settings, stand_in)
+    with locked(folder / LOCK) if team.rank == 0 else nullcontext():
+        team.wait()  # processes of a job that was killed live on for seconds: none may write from here on
+        _train(plan, model, data, seed, folder, team, place)
+
+
+def _train(
+    plan: MethodPlan,
+    model: nn.Module,
+    data: Corpus,
+    seed: int,
+    folder: Path,
+    team: Alone,
+    place: torch.device,
+) -> None:
+    outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder, team=team).run()
+    if team.rank == 0:
+        health.write(folder, outcome, memory_mib=device.peak_memory_mib(place), processes=team.size)
+        _write(folder, plan, model, seed, data, outcome, device.describe(place), team.size)
 
 
 def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
@@ -103,6 +157,7 @@ def _write(
     data: Corpus | None,
     outcome: Outcome,
     place: str,
+    processes: int = 1,
 ) -> None:
     code = provenance.code()
     checkpoint.save(
@@ -119,6 +174,7 @@ def _write(
             "corpus_kind": data.kind if data else None,
             "corpus_fingerprint": data.fingerprint if data else None,
             **outcome._asdict(),
+            "processes": processes,
             "device": place,
             "commit": code.commit,
             "dirty": code.dirty,

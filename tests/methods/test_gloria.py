@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -153,9 +154,9 @@ def test_official_hides_a_word_for_each_one_outside_the_vocabulary(
 ) -> None:
     seen: list[int] = []
 
-    def watched(patches: Tensor, words: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+    def watched(patches: Tensor, words: Tensor, counts: list[int], *rest: Any) -> tuple[Tensor, Tensor]:
         seen.extend(counts)
-        return local_contrast(patches, words, counts)
+        return local_contrast(patches, words, counts, *rest)
 
     monkeypatch.setattr(gloria, "local_contrast", watched)
     model = build(profile)

@@ -12,6 +12,7 @@ import torch
 from harness.contracts import Profile
 from harness.pretrain.corpus import Corpus
 from harness.pretrain.engine import Outcome, Training
+from harness.pretrain.team import Alone
 from tests import fakes
 from tests.fakes import PROFILE, Tiny
 
@@ -30,12 +31,14 @@ def training(
     corpus: Corpus | None = None,
     profile: Profile = PROFILE,
     seed: int = 0,
+    team: Alone | None = None,
 ) -> Training:
     if model is None:
         torch.manual_seed(seed)
         model = Tiny()
     cpu = torch.device("cpu")
-    return Training(model, corpus or fakes.corpus(), profile, seed=seed, device=cpu, folder=folder)
+    data = corpus or fakes.corpus()
+    return Training(model, data, profile, seed=seed, device=cpu, folder=folder, team=team)
 
 
 def run(folder: Path, model: Tiny | None = None, **changes: Any) -> tuple[Tiny, Outcome]:

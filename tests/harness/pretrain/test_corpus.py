@@ -45,7 +45,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
         person = f"p{number // 2:02d}"
         rows.append((f"i{number:02d}", str(path), person, number % 8 != LATERAL, "", findings, impression))
     columns = ["image_id", "path", "person_id", "frontal", "split", "findings", "impression"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(study_id="")
 
 
 def build(

@@ -60,7 +60,10 @@ def test_what_was_trained_is_taken_from_the_store(
     assert {"recall@1", "chance@1"} <= card.retrieval.keys()
     assert sorted(path.name for path in first.folder.iterdir() if "events" not in path.name) == [
         "card.json",
+        "health.json",
+        "health.svg",
         "log.csv",
+        "validation.csv",
         "weights.safetensors",
     ]
 

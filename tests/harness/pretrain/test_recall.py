@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.pretrain.engine import recall
+from harness.pretrain.embeddings import recall
 
 
 def test_recall_by_hand() -> None:

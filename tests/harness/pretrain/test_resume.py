@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.contracts import Batch
 from harness.errors import CheckpointError, TrainingDiverged
 from harness.pretrain import engine
-from harness.pretrain.engine import STATE
+from harness.pretrain.state import STATE
 from tests.fakes import Tiny
 from tests.harness.pretrain.loop import PER_EPOCH, STEPS, assert_same_weights, log, run, training
 
@@ -38,9 +38,10 @@ class Killed(Tiny):
         self.left = step
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.left == 0:
-            kill()
-        self.left -= 1
+        if self.training:
+            if self.left == 0:
+                kill()
+            self.left -= 1
         return super().loss(batch)
 
 
@@ -130,7 +131,7 @@ class Poisoned(Tiny):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = super().loss(batch)
-        if len(self.trained) - 1 == self.poison:
+        if self.training and len(self.trained) - 1 == self.poison:
             zero = 0 * self.image_head.bias.sum()
             loss = loss + (zero.sqrt() if self.in_gradient else zero / 0)  # sqrt is infinitely steep at 0
         return loss, terms
@@ -162,7 +163,7 @@ def cut_off(tmp_path: Path) -> Path:
 
     class Unplugged(Tiny):
         def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            if len(self.trained) == 10:
+            if self.training and len(self.trained) == 10:
                 raise KeyboardInterrupt
             return super().loss(batch)
 

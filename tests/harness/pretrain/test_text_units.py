@@ -39,7 +39,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
         Image.fromarray(np.full((8, 8), number, np.uint8)).save(path)
         rows.append((f"{number:02d}", str(path), f"p{number}", True, findings, impression))
     columns = ["image_id", "path", "person_id", "frontal", "findings", "impression"]
-    return pd.DataFrame(rows, columns=columns).assign(split="")
+    return pd.DataFrame(rows, columns=columns).assign(split="", study_id="")
 
 
 def built(frame: pd.DataFrame, home: Path, units: tuple[str, ...]) -> corpus.Corpus:

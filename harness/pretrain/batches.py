@@ -1,0 +1,76 @@
+"""Which pairs a step sees, and how they look: everything random about it follows from seed and step.
+
+Apart because a step must see the same on every process that shares it, and again after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from harness.contracts import Batch, Profile
+from harness.data import transforms
+from harness.files import hash_of
+from harness.pretrain.corpus import Corpus
+
+
+def stream(*key: int | str) -> int:
+    """A seed of its own for every name."""
+    return int(hash_of("pretrain", *key)[:15], 16)
+
+
+class Batches:
+    """The pairs of one training, in order."""
+
+    def __init__(self, corpus: Corpus, profile: Profile, seed: int, device: torch.device) -> None:
+        assert profile.recipe is not None
+        transforms.check_names(profile.recipe.augmentation)
+        self.corpus, self.recipe, self.preprocessing = corpus, profile.recipe, profile.preprocessing
+        self.seed, self.device = seed, device
+        self.size = min(self.recipe.batch, len(corpus.train))
+        self.per_epoch = len(corpus.train) // self.size
+        self.total = self.recipe.epochs * self.per_epoch
+
+    def rows(self, step: int) -> np.ndarray:
+        """The pairs of one step: each epoch is a shuffle of its own, its last incomplete batch left out."""
+        epoch, position = divmod(step, self.per_epoch)
+        order = np.random.default_rng(stream(self.seed, epoch, "order")).permutation(self.corpus.train)
+        return order[position * self.size : (position + 1) * self.size]
+
+    def training(self, step: int, part: int, rows: np.ndarray) -> Batch:
+        """One micro-batch. Seeds torch's global generator with its number: what the method draws next
+        (channels, sentences, dropout) follows from it."""
+        return self._drawn(rows, step // self.per_epoch, step, part)
+
+    def held_out(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
+        """The validation pairs twice: under training's views, the same in every epoch, and in the one view
+        of evaluation. Parts of equal size, as far as their number allows."""
+        rows = self.corpus.validation
+        for number, part in enumerate(np.array_split(rows, -(-len(rows) // self.size))):
+            view = transforms.evaluation_view(self._pixels(part), self.preprocessing)
+            drawn = self._drawn(part, epoch, "validation", number)
+            yield drawn, drawn._replace(views=(view,))
+
+    def _drawn(self, rows: np.ndarray, epoch: int, *name: int | str) -> Batch:
+        torch.manual_seed(stream(self.seed, *name))
+        draws = torch.Generator().manual_seed(stream(self.seed, *name, "views"))
+        pixels = self._pixels(rows)
+        pictures = [
+            transforms.training_view(pixels, self.recipe.augmentation, self.preprocessing, draws)
+            for _ in range(self.recipe.views)
+        ]
+        index, texts = torch.from_numpy(rows), self.corpus.texts.items()
+        study = self.corpus.studies[index].to(self.device) if self.recipe.same_study_positives else None
+        return Batch(
+            [self.corpus.ids[row] for row in rows],
+            tuple(pictures),
+            {unit: text.prepared[text.row[index]].to(self.device) for unit, text in texts},
+            {unit: text.present[index].to(self.device) for unit, text in texts},
+            epoch,
+            study,
+        )
+
+    def _pixels(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.corpus.pixels[rows]).to(self.device)  # [B, S, S]
