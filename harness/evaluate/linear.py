@@ -114,8 +114,8 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
 
 @contextmanager
 def _threads(features: Tensor) -> Iterator[None]:
-    """One thread for a small problem. It is made of thousands of tiny steps, at each of which threads wait for
-    each other: that saves little where the cores are idle, and costs a hundredfold where they are not."""
+    """One thread for a small problem. It is made of thousands of tiny steps, at each of which threads wait
+    for each other: that saves little where the cores are idle, and costs a hundredfold where they are not."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if features.numel() <= SMALL else before)
     try:
