@@ -7,46 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import registry
-from harness.contracts import Batch
 from harness.errors import UsageError
 from harness.pretrain.team import Alone, Team
-from tests.fakes import Tiny
 from tests.harness.pretrain import processes
-from tests.harness.pretrain.loop import log, recipe, training
+from tests.harness.pretrain.loop import Contrasting, log, recipe, training
 from tests.methods.batches import batch_of, without_dropout
 
 # --- a whole training -------------------------------------------------------------------------------
-
-
-class Contrasting(Tiny):
-    """Pairs against each other, where they have text. Draws once for the whole batch within what is spread,
-    and once for each row outside of it."""
-
-    def __init__(self) -> None:
-        super().__init__(random=False)
-        bias = self.encoder[0].bias
-        assert isinstance(bias, Tensor)
-        bias.requires_grad_(False)  # batch norm undoes it: its gradient is rounding, which Adam makes large
-
-    def _see(self, *views: Tensor) -> list[Tensor]:
-        tilt = torch.rand(8)
-        return [self.image_head(self.encoder(view).mean(dim=(2, 3)) * tilt) for view in views]
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.training:
-            self.trained.append(batch)
-        rows = batch.present["findings"]
-        views = batch.spread(self._see, *(view[rows] for view in batch.views))
-        text = batch.spread(self.text_head, batch.text["findings"][rows])
-        text = text + 0.1 * torch.rand(len(text), 1)
-        scores = [image @ text.T for image in views]
-        both = [side for score in scores for side in (score, score.T)]
-        labels = torch.arange(len(text))
-        loss = torch.stack([nn.functional.cross_entropy(side, labels) for side in both]).mean()
-        return loss, {"contrast": loss.detach()}
 
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,133 @@
+"""Two processes under Ray Train, started by the command line: killed, continued, failing, too many."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from ray.train import WorkerGroupError
+from safetensors.torch import load_file
+
+from harness import plan, settings
+from harness.errors import HarnessError, TrainingDiverged
+from harness.pretrain import distributed, make
+from harness.pretrain.state import STATE
+from harness.pretrain.team import Team
+from tests import fakes
+from tests.harness.pretrain import processes
+from tests.harness.pretrain.loop import recipe
+
+METHOD = """
+import time
+from pathlib import Path
+import torch.distributed as dist
+from harness.contracts import *
+from harness.errors import TrainingDiverged
+from harness.pretrain import engine
+from tests.harness.pretrain.loop import Contrasting
+
+CARD = {card!r}
+FOLDER = Path({folder!r})
+engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS = 1, 0.0
+
+
+class Moody(Contrasting):
+    def loss(self, batch):
+        if self.training and len(self.trained) == 4 and dist.is_initialized():
+            if (FOLDER / "hold").exists():
+                (FOLDER / "held").touch()
+                time.sleep(600)
+            if (FOLDER / "fail").exists() and dist.get_rank() == 1:
+                raise TrainingDiverged("the second process had enough")
+        return super().loss(batch)
+
+
+def build(profile, *, initialise=True):
+    return Moody()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A method that stops in its fifth step when a file says so, and its corpus."""
+    card = replace(fakes.CARD, profiles={"demo": recipe(gather=True)})
+    (tmp_path / "moody.py").write_text(METHOD.format(card=card, folder=str(tmp_path)))
+    fakes.write_dataset(tmp_path)
+    return tmp_path
+
+
+def start(folder: Path, processes: int = 2) -> subprocess.Popen[str]:
+    arguments = ["--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", processes]
+    command = [sys.executable, "-m", "harness", "pretrain", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def unfinished() -> Path:
+    [found] = settings.load().checkpoints.glob(".moody-*.training")
+    return found
+
+
+def uninterrupted(folder: Path, team: Team) -> None:
+    """The same training without Ray, by two processes of this test."""
+    method = plan.method(str(folder.parent / "moody.py"), "demo")
+    source = plan.corpus(method, str(folder.parent / "toy.py"))
+    cpu = torch.device("cpu")
+    make._member(method, source, settings.load(), 0, False, folder, team, cpu)
+
+
+@pytest.mark.slow
+def test_a_job_killed_by_its_first_process_goes_on_to_the_same_bits(folder: Path) -> None:
+    """Ray's processes end with the one that started them."""
+    (folder / "hold").touch()
+    job = start(folder)
+    while not (folder / "held").exists():
+        assert job.poll() is None, job.communicate()[1]
+        time.sleep(0.1)
+    job.kill()
+    job.communicate()
+    assert (unfinished() / STATE).exists()
+    (folder / "hold").unlink()
+    out, err = (again := start(folder)).communicate(timeout=180)
+    assert again.returncode == 0, err
+    assert "10 steps" in out
+    processes.run(uninterrupted, folder / "whole")
+    [made] = settings.load().checkpoints.glob("moody-*")
+    weights, expected = (load_file(place / "weights.safetensors") for place in (made, folder / "whole"))
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+    assert (made / "log.csv").read_bytes() == (folder / "whole" / "log.csv").read_bytes()
+    assert not {"ray", STATE, make.LOCK} & {path.name for path in made.iterdir()}
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_is_the_job_s(folder: Path) -> None:
+    (folder / "fail").touch()
+    job = start(folder)
+    _, err = job.communicate(timeout=180)
+    assert job.returncode == 1
+    assert err.splitlines()[-1] == "error: the second process had enough"
+    assert "Traceback" not in err
+    assert (unfinished() / STATE).exists()  # what was saved is kept
+
+
+@pytest.mark.slow
+def test_more_processes_than_cores_are_refused(folder: Path) -> None:
+    job = start(folder, processes=1000)
+    _, err = job.communicate(timeout=180)
+    assert job.returncode == 2
+    assert "error: 1000 processes need a CPU each" in err.splitlines()[-1]
+
+
+def test_the_cause_is_the_process_that_knows_it() -> None:
+    lost, known = RuntimeError("Connection closed by peer"), TrainingDiverged("step 7 is not finite")
+    assert distributed._cause(WorkerGroupError("two failed", {0: lost, 1: known})) is known
+    other = distributed._cause(WorkerGroupError("rank 1 is out of memory", {1: lost}))
+    assert isinstance(other, HarnessError)
+    assert (
+        "process 1" in str(other) and "out of memory" in str(other) and "run the same command" in str(other)
+    )
