@@ -10,11 +10,11 @@ import pytest
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 
 
-def pytest_configure() -> None:
-    """One thread per worker, before torch is imported: xdist has a process on every core already, and more
-    threads than cores only wait for each other."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread per worker: xdist has a process on every core already, and more threads than cores only wait for
+# each other. Here and not in a hook: a conftest further down may import torch before any hook runs, and a
+# process that tests start would then count in another order than the one it is compared with.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
