@@ -111,6 +111,7 @@ def record(
             profile=card.profile_name,
             family=checkpoint.family,
             seed=card.seed,
+            imported_from=card.imported.file if card.imported else None,
             corpus=card.corpus,
             data_kind=card.corpus_kind,
             weights=card.weights,

@@ -124,6 +124,21 @@ class MethodCard:
         return all(profile.text is not None for profile in self.profiles.values())
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A kind of files with a method's weights that others have written: what is in them, under which keys.
+
+    A method's file lists its own as `LAYOUTS`. Every key of such a file is dropped or else renamed.
+    """
+
+    title: str
+    profile: Profile  # what the weights are part of; without `text`: the image encoder alone
+    markers: tuple[str, ...]  # keys that tell these files from others: all are there
+    renamed: Mapping[str, str]  # how a key begins in the file -> in our network; the longest that fits counts
+    dropped: Mapping[str, str] = field(default_factory=dict)  # pattern of keys -> why they are not needed
+    zeros: tuple[str, ...] = ()  # keys of ours that the files lack, because they act as zero
+
+
 class ImageFeatures(NamedTuple):
     pooled: Tensor  # [B, D] what probes and heads read
     embedding: Tensor | None  # [B, d] in the space shared with text

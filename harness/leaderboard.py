@@ -103,6 +103,8 @@ def _table(record: Record) -> Table:
 def _row(record: Record) -> Row:
     origin = record.pretraining
     corpus = f"{origin.corpus} ({origin.data_kind})" if origin.corpus else "none"
+    if origin.imported_from:
+        corpus += ", imported"
     return Row(record.cell.method, origin.family, corpus)
 
 

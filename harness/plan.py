@@ -64,7 +64,7 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
     chosen = method(source, profile)
     dataset_source = task.partition(":")[0]
     dataset, task_id, found = registry.task_of(task)
-    registry.check_pairing(chosen.name, chosen.card, task_id, found)
+    registry.check_pairing(chosen.name, chosen.card.has_text, task_id, found)
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
     for name in get_args(ProtocolName):

@@ -93,6 +93,7 @@ class PretrainingBlock(_Block):
     profile: ProfileName
     family: str  # the checkpoint without its seed: what a leaderboard row is made of
     seed: int
+    imported_from: str | None = None  # file of someone else's weights; None: made by this project
     corpus: str | None  # None: not trained
     data_kind: DataKind | None
     weights: str  # sha256

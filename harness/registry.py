@@ -147,12 +147,12 @@ def task_of(text: str) -> tuple[str, str, Task]:
     raise ImpossiblePairing(f"{name} has no task of kind {kind!r}. It offers {offered}")
 
 
-def check_pairing(method: str, card: MethodCard, task_id: str, task: Task) -> None:
-    """Refuses a method without words where the kind compares pictures with words."""
-    if task.kind in contracts.NEEDS_TEXT and not card.has_text:
-        able = [name for name, item in entries("methods").items() if getattr(item.card, "has_text", False)]
+def check_pairing(name: str, has_text: bool, task_id: str, task: Task) -> None:
+    """Refuses a method or a checkpoint without words where the kind compares pictures with words."""
+    if task.kind in contracts.NEEDS_TEXT and not has_text:
+        able = [key for key, item in entries("methods").items() if getattr(item.card, "has_text", False)]
         raise ImpossiblePairing(
-            f"{task_id} compares pictures with words, and {method} has no text encoder. "
+            f"{task_id} compares pictures with words, and {name} has no text encoder. "
             f"Methods that have one: {', '.join(able)}"
         )
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.contracts import ImageBackbone
+from harness.contracts import ImageBackbone, ImageFeatures, Profile
 from harness.errors import CheckpointError
 
 STRIDES = (4, 8, 16, 32)
@@ -93,6 +93,19 @@ class VisionTransformer(nn.Module):
             scores = torch.einsum("bhd,bphd->bhp", query[:, 0], key) * last.attn.scale
             attention = scores.softmax(dim=-1).mean(dim=1)[:, 1:]
         return final[:, 0], final[:, 1:], attention
+
+
+class ImageOnly(nn.Module):
+    """A method without a text side: a floor, or an encoder whose heads are not at hand."""
+
+    def __init__(self, profile: Profile, *, initialise: bool) -> None:
+        super().__init__()
+        upsample = profile.preprocessing.upsample
+        self.encoder = ImageEncoder(profile.image, upsample=upsample, initialise=initialise)
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        pooled, pyramid = self.encoder(x)
+        return ImageFeatures(pooled, None, None, pyramid)
 
 
 def _network(backbone: ImageBackbone, initialise: bool) -> Any:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.contracts import Batch, ImageFeatures, Profile, TextFeatures
+from harness.contracts import Batch, ImageFeatures, Layout, Profile, TextFeatures
 from harness.files import hash_of
 from methods import _sentences
 from methods._heads import projection
@@ -32,6 +32,29 @@ CODE_TEMPERATURE = 0.05  # of the prototypes a pair is assigned to
 ROUNDS = 3  # of Sinkhorn's balancing
 QUANTILES = (0.1, 0.9)  # that attention weights are clipped to
 SHORTEST = 2  # words of a sentence
+
+ZEROS = ("text.model.embeddings.token_type_embeddings.weight",)  # there are no token types
+DROPPED = {
+    "*.position_ids": "a constant of older transformers",
+    "*.crossattention.*": "never used: the text encoder reads no pictures",
+    "*_local_atten_layer.*": "never used",
+}
+RENAMED = {
+    "img_encoder_q.model.": "encoder.net.",
+    "img_encoder_q.global_embed.head.": "image_head.",
+    "img_encoder_q.local_embed.head.": "region_head.",
+    "text_encoder_q.model.": "text.model.",
+    "text_encoder_q.global_embed.head.": "report_head.",
+    "text_encoder_q.local_embed.head.": "word_head.",
+    "prototype_layer.": "prototypes.",
+}
+
+
+def layout(title: str, paper: Profile, marker: str) -> Layout:
+    """Of the authors' checkpoints, whose text encoder put every token at position 0."""
+    assert paper.text is not None
+    profile = replace(paper, text=replace(paper.text, positions="zero"))
+    return Layout(title, profile, (marker,), RENAMED, DROPPED, ZEROS)
 
 
 def pair_alignment(image: Tensor, report: Tensor, targets: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from harness.contracts import (
     Batch,
     ImageBackbone,
     ImageFeatures,
+    Layout,
     MethodCard,
     Preprocessing,
     Profile,
@@ -37,7 +38,7 @@ from harness.contracts import (
 from harness.files import hash_of
 from methods import _sentences
 from methods._heads import perceptron
-from methods._image import ImageEncoder
+from methods._image import ImageEncoder, ImageOnly
 from methods._losses import contrast, cosines, nothing_to_contrast, positives
 from methods._text import PAD, TrainedText, trimmed
 
@@ -101,6 +102,35 @@ CARD = MethodCard(
             ),
         ),
     },
+)
+
+IMAGE_SIDE = replace(CARD.profiles["paper"], text=None)
+CHILDREN = {"0.": "conv1.", "1.": "bn1.", "4.": "layer1.", "5.": "layer2.", "6.": "layer3.", "7.": "layer4."}
+LAYOUTS = (
+    Layout(
+        "ConVIRT by edreisMD",
+        IMAGE_SIDE,
+        markers=("res_features.0.weight", "bert_l1.weight"),
+        renamed={f"res_features.{number}": f"encoder.net.{name}" for number, name in CHILDREN.items()},
+        dropped={
+            "res_l?.*": "leads to the space of a text side that was never trained",
+            "bert_*": "was never trained: no gradient reaches it there",
+        },
+    ),
+    Layout(
+        "ConVIRT by BenchX",
+        IMAGE_SIDE,
+        markers=("vis_proj.0.weight", "linguistic.encoder.embeddings.word_embeddings.weight"),
+        renamed={
+            "visual.model.": "encoder.net.",
+            **{f"visual.model.{number}": f"encoder.net.{name}" for number, name in CHILDREN.items()},
+        },
+        dropped={
+            "vis_proj.*": "leads to a space of BenchX's own, not the paper's",
+            "lin_proj.*": "leads to a space of BenchX's own, not the paper's",
+            "linguistic.*": "reads a text by BERT's pooler, not by the maximum over its tokens",
+        },
+    ),
 )
 
 EMBEDDING = 512  # d
@@ -183,6 +213,8 @@ class Convirt(nn.Module):
         return embedding
 
 
-def build(profile: Profile, *, initialise: bool = True) -> Convirt:
+def build(profile: Profile, *, initialise: bool = True) -> Convirt | ImageOnly:
     """The untrained method; weights drawn from torch's global generator."""
+    if profile.text is None:
+        return ImageOnly(profile, initialise=initialise)
     return Convirt(profile, initialise=initialise)

@@ -27,6 +27,7 @@ from harness.contracts import (
     Batch,
     ImageBackbone,
     ImageFeatures,
+    Layout,
     MethodCard,
     Preprocessing,
     Profile,
@@ -99,6 +100,24 @@ CARD = MethodCard(
             ),
         ),
     },
+)
+
+LAYOUTS = (
+    Layout(
+        "GLoRIA, ResNet-50",
+        CARD.profiles["paper"],
+        markers=("gloria.img_encoder.model.conv1.weight",),
+        renamed={
+            "gloria.img_encoder.model.": "encoder.net.",
+            "gloria.img_encoder.global_embedder.": "global_embedder.",
+            "gloria.img_encoder.local_embedder.": "local_embedder.",
+            "gloria.text_encoder.model.": "text.model.",
+        },
+        dropped={
+            "gloria.text_encoder.model.pooler.*": "never used",
+            "*.position_ids": "a constant of older transformers",
+        },
+    ),
 )
 
 GLOBAL_SCALE = 10.0  # of cosines between pictures and sentences

@@ -6,10 +6,8 @@ photographs; a method has to beat it to have learned anything from reports. All 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from harness.contracts import ImageBackbone, ImageFeatures, MethodCard, Preprocessing, Profile
-from methods._image import ImageEncoder
+from harness.contracts import ImageBackbone, Layout, MethodCard, Preprocessing, Profile
+from methods._image import ImageOnly
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,16 +33,17 @@ CARD = MethodCard(
 )
 
 
-class ImageNet(nn.Module):
-    def __init__(self, profile: Profile, *, initialise: bool) -> None:
-        super().__init__()
-        self.encoder = ImageEncoder(profile.image, initialise=initialise)
+LAYOUTS = (
+    Layout(
+        "ResNet-50 of torchvision or timm",
+        CARD.profiles["paper"],
+        markers=("conv1.weight", "layer1.0.conv3.weight"),
+        renamed={"": "encoder.net."},
+        dropped={"fc.*": "classes of ImageNet"},
+    ),
+)
 
-    def encode_image(self, x: Tensor) -> ImageFeatures:
-        pooled, pyramid = self.encoder(x)
-        return ImageFeatures(pooled, None, None, pyramid)
 
-
-def build(profile: Profile, *, initialise: bool = True) -> ImageNet:
+def build(profile: Profile, *, initialise: bool = True) -> ImageOnly:
     """Raises CheckpointError when the weights are neither on this machine nor within its reach."""
-    return ImageNet(profile, initialise=initialise)
+    return ImageOnly(profile, initialise=initialise)

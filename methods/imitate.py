@@ -20,6 +20,7 @@ There is no `official`: as released, the training cannot run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from harness.contracts import (
     Batch,
     ImageBackbone,
     ImageFeatures,
+    Layout,
     MethodCard,
     Preprocessing,
     Profile,
@@ -38,7 +40,7 @@ from harness.contracts import (
 )
 from harness.errors import UsageError
 from methods._heads import projection
-from methods._image import ImageEncoder
+from methods._image import ImageEncoder, ImageOnly
 from methods._losses import contrast, cosines, full_precision, positives
 from methods._text import FrozenText
 
@@ -98,6 +100,30 @@ CARD = MethodCard(
             ),
         ),
     },
+)
+
+LAYOUTS = (
+    Layout(
+        "IMITATE, whole module",
+        CARD.profiles["paper"],
+        markers=("diag_proj.0.weight", "multi_attent.in_proj_weight"),
+        renamed={
+            "encoder.": "encoder.net.",
+            "cls_token": "findings_branch.cls_token",
+            "positional_embedding": "findings_branch.positional_embedding",
+            "multi_attent.": "findings_branch.multi_attent.",
+            "read_proj.": "findings_branch.read_proj.",
+            "diag_proj.": "diag_proj.",
+            "text_proj.": "text_proj.",
+        },
+        dropped={"lm_model.*": "the text encoder was frozen: its published weights are read instead"},
+    ),
+    Layout(
+        "IMITATE, image encoder",
+        replace(CARD.profiles["paper"], text=None),
+        markers=("conv1.weight", "layer1.0.conv3.weight"),
+        renamed={"": "encoder.net."},
+    ),
 )
 
 EMBEDDING = 512  # d, the space shared by both branches and both text units
@@ -257,8 +283,10 @@ class Imitate(nn.Module):
         ).sum()
 
 
-def build(profile: Profile, *, initialise: bool = True) -> Imitate:
+def build(profile: Profile, *, initialise: bool = True) -> Imitate | ImageOnly:
     """The untrained method; weights drawn from torch's global generator. Raises UsageError for `official`."""
+    if profile.text is None:
+        return ImageOnly(profile, initialise=initialise)
     if profile.official:
         raise UsageError("imitate has no official behaviour: its released training stops at the first step")
     return Imitate(profile, initialise=initialise)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from harness.contracts import ImageBackbone, MethodCard, Preprocessing, Profile, Recipe, TextBackbone
 from methods._image import ImageEncoder
-from methods._mgca import Mgca
+from methods._mgca import Mgca, layout
 
 HALVES = (0.5, 0.5, 0.5)  # mean and deviation that pixels are normalised with
 
@@ -77,6 +77,8 @@ CARD = MethodCard(
         ),
     },
 )
+
+LAYOUTS = (layout("MGCA, ResNet-50", CARD.profiles["paper"], "img_encoder_q.model.conv1.weight"),)
 
 
 def build(profile: Profile, *, initialise: bool = True) -> Mgca:

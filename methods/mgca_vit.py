@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.contracts import ImageBackbone, MethodCard, Preprocessing, Profile, Recipe, TextBackbone
 from methods._image import VisionTransformer
-from methods._mgca import Mgca
+from methods._mgca import Mgca, layout
 
 HALVES = (0.5, 0.5, 0.5)  # mean and deviation that pixels are normalised with
 
@@ -67,6 +67,8 @@ CARD = MethodCard(
         ),
     },
 )
+
+LAYOUTS = (layout("MGCA, ViT-B/16", CARD.profiles["paper"], "img_encoder_q.model.blocks.0.attn.qkv.weight"),)
 
 
 def build(profile: Profile, *, initialise: bool = True) -> Mgca:

@@ -6,10 +6,8 @@ learned anything. Every seed draws weights of its own.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from harness.contracts import ImageBackbone, ImageFeatures, MethodCard, Preprocessing, Profile
-from methods._image import ImageEncoder
+from harness.contracts import ImageBackbone, MethodCard, Preprocessing, Profile
+from methods._image import ImageOnly
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,16 +33,6 @@ CARD = MethodCard(
 )
 
 
-class RandomInit(nn.Module):
-    def __init__(self, profile: Profile) -> None:
-        super().__init__()
-        self.encoder = ImageEncoder(profile.image, initialise=False)
-
-    def encode_image(self, x: Tensor) -> ImageFeatures:
-        pooled, pyramid = self.encoder(x)
-        return ImageFeatures(pooled, None, None, pyramid)
-
-
-def build(profile: Profile, *, initialise: bool = True) -> RandomInit:
+def build(profile: Profile, *, initialise: bool = True) -> ImageOnly:
     """Nothing to load either way: `initialise` would ask for pre-trained weights, and the floor has none."""
-    return RandomInit(profile)
+    return ImageOnly(profile, initialise=False)

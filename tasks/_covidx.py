@@ -130,7 +130,7 @@ def _fields(path: Path, number: int, line: str, pictures: Mapping[str, str]) -> 
 
 # --- the phantom -------------------------------------------------------------------------------------
 
-STYLES = (  # source, id and file of a person's images, all taken from real lists
+STYLES = (  # source, id and file of a person's images, as in the real lists; no real name has a blank
     ("rsna", "{uuid}", "{uuid}.png"),
     ("sirm", "COVID {person}", "COVID({person}).{image}.png"),
     ("cohen", "{person}b", "10.1016-slash-j.crad.{person}-fig{image}-a.jpeg"),

@@ -108,7 +108,7 @@ def read(root: Path) -> pd.DataFrame:
     images["split"] = read_lists(root, names)
     boxes_csv = root / "BBox_List_2017.csv"
     if boxes_csv.is_file():
-        boxes = read_boxes(boxes_csv, images.index)
+        boxes = read_boxes(boxes_csv, names)
         paths = [Path(path) for path in images["path"].loc[boxes.index]]
         sizes = read_files(picture_size, paths, "measuring pictures with boxes")
         check_boxes(boxes["boxes"], pd.DataFrame(sizes, columns=["width", "height"]), boxes_csv)
@@ -162,13 +162,14 @@ def read_lists(root: Path, images: Sequence[str]) -> list[str]:
     return [PARTS[image in test] for image in images]
 
 
-def read_boxes(path: Path, images: pd.Index) -> pd.DataFrame:
+def read_boxes(path: Path, images: Sequence[str]) -> pd.DataFrame:
     """`boxes`, xyxy in pixels, and the finding of each as `box_labels`, per image that has any."""
     rows = read_cells(path, BOX_HEADER)
     image = rows["Image Index"]
-    refuse(image, ~image.isin(images), path, "has no row in the label file")
+    refuse(image, image.isin(list(set(image) - set(images))), path, "has no row in the label file")
     x, y, width, height = (numbers(rows[name], path) for name in BOX_HEADER[2:])
-    refuse(image, ~((width > 0) & (height > 0)), path, "has a box without size")
+    is_box = x.notna() & y.notna() & (width > 0) & (height > 0)
+    refuse(image, ~is_box, path, "has no box of positive size")
     return (
         pd.DataFrame(
             {

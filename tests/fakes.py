@@ -206,6 +206,7 @@ def record(
     seed: int = 0,
     fingerprint: str = "f" * 64,
     version: int = 1,
+    imported_from: str | None = None,
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing."""
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
@@ -247,6 +248,7 @@ def record(
             "profile": "demo",
             "family": family,
             "seed": seed,
+            "imported_from": imported_from,
             "corpus": "mimic_cxr",
             "data_kind": "phantom",
             "weights": "d" * 64,

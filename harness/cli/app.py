@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from harness.cli import data, leaderboard, listing, pretrain, run
+from harness.cli import checkpoints, data, leaderboard, listing, pretrain, run
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def main() -> None:

@@ -110,6 +110,7 @@ def checkpoints(json: AsJson = False) -> None:
                 "method": card.method,
                 "corpus": card.corpus,
                 "corpus_kind": card.corpus_kind,
+                "imported_from": card.imported.file if card.imported else None,
                 "written": f"{card.written:%Y-%m-%d %H:%M}",
                 "warnings": list(card.warnings),
                 "error": "",
@@ -123,12 +124,14 @@ def checkpoints(json: AsJson = False) -> None:
             row["name"],
             f"cannot be used: {row['error']}" if row["error"] else row["method"],
             f"{row['corpus']} ({row['corpus_kind']})" if row.get("corpus") else "",
+            row.get("imported_from") or "",
             row.get("written", ""),
             "; ".join(row.get("warnings", ())),
         ]
         for row in rows
     ]
-    show.table("Checkpoints", ["name", "method", "pre-trained on", "written", "warnings"], lines)
+    columns = ["name", "method", "pre-trained on", "imported from", "written", "warnings"]
+    show.table("Checkpoints", columns, lines)
 
 
 @app.command()

@@ -27,7 +27,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
 ) -> None:
     """Run one cell: encode, fit the head, score the test split once, write the record."""
-    from harness import plan
+    from harness import plan, registry
 
     current = settings.load(data_root, results)
     wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
@@ -37,6 +37,8 @@ def run(
 
         maker = wanted.method
         chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
+        has_text = chosen.card.profile.text is not None  # imported ones may be an image encoder alone
+        registry.check_pairing(checkpoint, has_text, wanted.task_id, wanted.task)
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))

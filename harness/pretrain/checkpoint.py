@@ -6,6 +6,7 @@ what the weights are lies in the card.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 
 
+class Imported(BaseModel):
+    """The file that weights were taken over from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str  # its name, without the folder it lay in
+    sha256: str
+    layout: str  # whose kind of file it is
+    dropped: dict[str, list[str]]  # why -> keys that were left behind
+
+
 class CheckpointCard(BaseModel):
     """What the weights are and where they come from."""
 
@@ -34,6 +46,7 @@ class CheckpointCard(BaseModel):
     method_version: int
     profile_name: ProfileName
     profile: Profile  # backbones, pre-processing and recipe, whole
+    imported: Imported | None = None  # None: made here
     seed: int
     corpus: str | None  # None: nothing was trained
     corpus_kind: DataKind | None
@@ -66,7 +79,7 @@ class Checkpoint:
     @property
     def family(self) -> str:
         """The name without its seed: checkpoints that differ in nothing else."""
-        return self.name.rpartition("-s")[0]
+        return re.sub(r"-s\d+$", "", self.name)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,12 @@ def test_a_cell_is_the_mean_over_seeds(tmp_path: Path) -> None:
     assert row[4] == "20 / 10"
 
 
+def test_weights_of_others_are_marked(tmp_path: Path) -> None:
+    fakes.write(tmp_path, imported_from="theirs.ckpt")
+    [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
+    assert row[2] == "mimic_cxr (phantom), imported"
+
+
 def test_the_best_stand_on_top_and_holes_are_shown(tmp_path: Path) -> None:
     fakes.write(tmp_path, skill=0.0, method="floor", family="floor-x", fraction=1.0)
     fakes.write(tmp_path, skill=9.0, method="best", family="best-x", fraction=1.0)

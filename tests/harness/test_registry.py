@@ -181,10 +181,10 @@ def test_a_task_that_cannot_be_is_refused(
 
 def test_a_method_without_words_is_refused_where_words_are_needed(house: Path) -> None:
     name, identity, words = registry.task_of("xrays:zero-shot")
-    registry.check_pairing("toy", registry.method_card("toy"), identity, words)
-    registry.check_pairing("wordless", registry.method_card("wordless"), name, _linear())
+    registry.check_pairing("toy", registry.method_card("toy").has_text, identity, words)
+    registry.check_pairing("wordless", registry.method_card("wordless").has_text, name, _linear())
     with pytest.raises(ImpossiblePairing, match=r"wordless has no text encoder\. .*: toy$"):
-        registry.check_pairing("wordless", registry.method_card("wordless"), identity, words)
+        registry.check_pairing("wordless", registry.method_card("wordless").has_text, identity, words)
 
 
 def _linear() -> Task:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from harness import settings
 from harness.contracts import TABLE_COLUMNS
-from harness.data import locate, splits
+from harness.data import fractions, locate, splits
 from harness.data.decode import decode
+from harness.data.locate import PHANTOM_SEED
 from harness.errors import BadTable, DataError, UnreadableImage
 from harness.phantom import STAMP, Cohort, Dials
 from harness.phantom.render import render
@@ -79,7 +80,7 @@ def test_official_counts(realdata: Path) -> None:
         "Pleural_Thickening": 3_385,
         "Hernia": 227,
     }
-    boxes = chestxray14.read_boxes(realdata / "labels" / f"{BOXES}.gz", images.index)
+    boxes = chestxray14.read_boxes(realdata / "labels" / f"{BOXES}.gz", images.index.tolist())
     assert len(boxes) == 880 and boxes["boxes"].map(len).sum() == 984
     names = boxes["box_labels"].explode()
     assert names.nunique() == 8 and (names == "Infiltration").sum() == 123
@@ -203,7 +204,8 @@ def test_boxes_are_optional(tmp_path: Path) -> None:
         (BOXES, "Bbox [x,y,w,h],,,", "Bbox [x,y,h,w],,,", r"line 1.*missing 'w', 'h\]'"),
         (BOXES, "Infiltrate", "Opacity", "line 2, column 'Finding Label': 'Opacity'"),
         (BOXES, "5.5", "five", "line 2, column 'Bbox .x': 'five' is not a number"),
-        (BOXES, ",4.0,", ",,", "line 2.*has a box without size"),
+        (BOXES, ",4.0,", ",,", "line 2.*has no box of positive size"),
+        (BOXES, "5.5,", ",", "line 2.*has no box of positive size"),
         (BOXES, ",4.0,", ",40.0,", "00000002_000.png ends at 45.5, 18.25, outside its picture of 32 x 24"),
         (BOXES, "00000002", "00000009", "line 2.*no row in the label file"),
         ("test_list.txt", "00000002_000", "00000001_001", "2 images, 00000001_001.png among them"),
@@ -331,3 +333,20 @@ def test_label_noise_turns_its_share_of_the_training_labels(tmp_path: Path) -> N
     train = (table["split"] == "train_val").to_numpy()
     assert not turned[~train].any()
     assert turned[train].mean() == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / turned[train].size))
+
+
+def test_one_per_cent_of_the_demo_shows_both_classes_of_every_label() -> None:
+    """Else `run --fraction 0.01` would have nothing to fit."""
+    size = chestxray14.CARD.phantom["demo"]
+    cohort = Cohort("chestxray14", size.persons, PHANTOM_SEED, (size.height, size.width))
+    rows = [
+        (f"{person.number:06d}", [name in chestxray14.true_labels(study) for name in chestxray14.LABELS])
+        for person in cohort.people()
+        for study in person.studies
+        if person.number % 5
+    ]
+    persons, labels = np.array([person for person, _ in rows]), np.array([row for _, row in rows], dtype=int)
+    train = np.isin(persons, np.unique(persons)[: round(0.9 * len(np.unique(persons)))])  # less validation
+    for seed in range(3):
+        drawn = labels[train][fractions.draw(persons[train], labels[train], 0.01, seed)]
+        assert drawn.any(axis=0).all() and not drawn.all(axis=0).any()

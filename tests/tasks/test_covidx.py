@@ -43,9 +43,9 @@ SOURCES = {
 @pytest.mark.parametrize(
     ("version", "covid", "pneumonia", "normal", "persons"),
     [
-        pytest.param("5", 617, 5_575, 8_066, 14_042, marks=pytest.mark.slow),
+        ("5", 617, 5_575, 8_066, 14_042),
         ("8A", 2_358, 5_575, 8_066, 15_122),
-        pytest.param("9A", 16_690, 5_655, 8_185, 16_802, marks=pytest.mark.slow),
+        ("9A", 16_690, 5_655, 8_185, 16_802),
     ],
 )
 def test_official_counts(

@@ -31,6 +31,7 @@ def harness(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         ["run", "--help"],
         ["list", "methods"],
         ["list", "tasks"],
+        ["checkpoints", "import", "--help"],
         ["run", "--method=x", "--task=y"],
     ],
     ids=" ".join,
@@ -48,7 +49,7 @@ def test_nothing_heavy_is_imported_before_there_is_work(arguments: Sequence[str]
 
 def test_help_names_every_verb_and_the_first_step() -> None:
     shown = harness("--help").stdout
-    for word in ("run", "pretrain", "leaderboard", "list", "data", "--method imitate"):
+    for word in ("run", "pretrain", "checkpoints", "leaderboard", "list", "data", "--method imitate"):
         assert word in shown
 
 
