@@ -61,7 +61,10 @@ def run(member: Member, processes: int, *, gpu: bool, folder: Path, steps: int) 
 
 
 def _loop(config: dict[str, Any]) -> None:
-    config["member"](Team(), get_device())
+    place = get_device()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # where torch puts what it exchanges unasked
+    config["member"](Team(), place)
 
 
 def _cause(error: TrainingFailedError) -> Exception:

@@ -53,3 +53,21 @@ def test_a_broken_checkpoint_is_listed_with_its_reason(tmp_path: Path, home: Pat
     shown = harness("list", "checkpoints")
     assert shown.code == 0
     assert "cannot be used" in shown.out
+
+
+def test_collapsed_embeddings_are_said_loudly_and_listed(tmp_path: Path) -> None:
+    method = fakes.write_method(tmp_path)
+    same = "lambda batch, pairs=model.pairs: [side * 0 + 1 for side in pairs(batch)]"
+    method.write_text(
+        method.read_text().replace(
+            "return Tiny()", f"model = Tiny()\n    model.pairs = {same}\n    return model"
+        )
+    )
+    made = harness("pretrain", "--method", method, "--corpus", fakes.write_dataset(tmp_path))
+    assert made.code == 0, made.err
+    for side in ("image", "text"):
+        assert f"warning: {side} embeddings have collapsed to one direction" in made.err
+    assert "health.svg" in made.err
+    [row] = listed()
+    assert len(row["warnings"]) == 2
+    assert "collapsed" in harness("list", "checkpoints").out

@@ -39,7 +39,7 @@ def _member(task: Task, folder: Path, rank: int, size: int) -> int:
         task(folder, Team())
         dist.barrier()
         status = 0
-    except:
+    except BaseException:  # a process that dies silently would leave the others waiting
         traceback.print_exc()
         raise
     finally:

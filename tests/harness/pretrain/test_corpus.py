@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,14 @@ def test_the_fingerprint_is_that_of_pictures_reports_and_split(frame: pd.DataFra
     Image.fromarray(np.full((10, 10), 7, np.uint8)).save(frame.loc[0, "path"])
     prints.add(build(frame, home).fingerprint)
     assert len(prints) == 4
+
+
+def test_a_study_is_one_person_s(frame: pd.DataFrame, home: Path) -> None:
+    """Ids of studies may be unique within a person only, or not known at all."""
+    frame["study_id"] = ["a", "a", "a", "b", "", ""] * 4
+    found = build(frame, home)
+    names = dict(zip(frame["image_id"], zip(frame["person_id"], frame["study_id"], strict=True), strict=True))
+    for one, two in itertools.combinations(range(len(found.ids)), 2):
+        same = names[found.ids[one]] == names[found.ids[two]] and names[found.ids[one]][1] != ""
+        assert (found.studies[one] == found.studies[two]) == same
+    assert len(set(found.studies.tolist())) < len(found.ids)

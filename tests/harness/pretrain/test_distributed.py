@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -52,23 +53,23 @@ def build(profile, *, initialise=True):
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def written(folder: Path) -> Path:
     """A method that stops in its fifth step when a file says so, and its corpus."""
     card = replace(fakes.CARD, profiles={"demo": recipe(gather=True)})
-    (tmp_path / "moody.py").write_text(METHOD.format(card=card, folder=str(tmp_path)))
-    fakes.write_dataset(tmp_path)
-    return tmp_path
+    (folder / "moody.py").write_text(METHOD.format(card=card, folder=str(folder)))
+    fakes.write_dataset(folder)
+    return folder
 
 
 def start(folder: Path, processes: int = 2) -> subprocess.Popen[str]:
     arguments = ["--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", processes]
     command = [sys.executable, "-m", "harness", "pretrain", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    place = {**os.environ, "HARNESS_HOME": str(folder / "home")}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place)
 
 
-def unfinished() -> Path:
-    [found] = settings.load().checkpoints.glob(".moody-*.training")
+def unfinished(folder: Path) -> Path:
+    [found] = (folder / "home" / "checkpoints").glob(".moody-*.training")
     return found
 
 
@@ -80,9 +81,10 @@ def uninterrupted(folder: Path, team: Team) -> None:
     make._member(method, source, settings.load(), 0, False, folder, team, cpu)
 
 
-@pytest.mark.slow
-def test_a_job_killed_by_its_first_process_goes_on_to_the_same_bits(folder: Path) -> None:
-    """Ray's processes end with the one that started them."""
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job whose first process was killed in the fifth step; Ray's end with the one that started them."""
+    folder = written(tmp_path_factory.mktemp("killed"))
     (folder / "hold").touch()
     job = start(folder)
     while not (folder / "held").exists():
@@ -90,34 +92,41 @@ def test_a_job_killed_by_its_first_process_goes_on_to_the_same_bits(folder: Path
         time.sleep(0.1)
     job.kill()
     job.communicate()
-    assert (unfinished() / STATE).exists()
+    assert (unfinished(folder) / STATE).exists()
     (folder / "hold").unlink()
-    out, err = (again := start(folder)).communicate(timeout=180)
-    assert again.returncode == 0, err
+    return folder
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_to_the_same_bits(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = start(killed)
+    out, err = job.communicate(timeout=180)
+    assert job.returncode == 0, err
     assert "10 steps" in out
-    processes.run(uninterrupted, folder / "whole")
+    monkeypatch.setenv("HARNESS_HOME", str(killed / "home"))
+    processes.run(uninterrupted, killed / "whole")
     [made] = settings.load().checkpoints.glob("moody-*")
-    weights, expected = (load_file(place / "weights.safetensors") for place in (made, folder / "whole"))
+    weights, expected = (load_file(place / "weights.safetensors") for place in (made, killed / "whole"))
     for name, value in expected.items():
         assert torch.equal(weights[name], value), name
-    assert (made / "log.csv").read_bytes() == (folder / "whole" / "log.csv").read_bytes()
+    assert (made / "log.csv").read_bytes() == (killed / "whole" / "log.csv").read_bytes()
     assert not {"ray", STATE, make.LOCK} & {path.name for path in made.iterdir()}
 
 
 @pytest.mark.slow
-def test_an_error_in_one_process_is_the_job_s(folder: Path) -> None:
-    (folder / "fail").touch()
-    job = start(folder)
+def test_an_error_in_one_process_is_the_job_s(tmp_path: Path) -> None:
+    (written(tmp_path) / "fail").touch()
+    job = start(tmp_path)
     _, err = job.communicate(timeout=180)
     assert job.returncode == 1
     assert err.splitlines()[-1] == "error: the second process had enough"
     assert "Traceback" not in err
-    assert (unfinished() / STATE).exists()  # what was saved is kept
+    assert (unfinished(tmp_path) / STATE).exists()  # what was saved is kept
 
 
 @pytest.mark.slow
-def test_more_processes_than_cores_are_refused(folder: Path) -> None:
-    job = start(folder, processes=1000)
+def test_more_processes_than_cores_are_refused(tmp_path: Path) -> None:
+    job = start(written(tmp_path), processes=1000)
     _, err = job.communicate(timeout=180)
     assert job.returncode == 2
     assert "error: 1000 processes need a CPU each" in err.splitlines()[-1]

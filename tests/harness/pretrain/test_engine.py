@@ -93,6 +93,16 @@ def test_the_rows_of_a_batch_belong_together(tmp_path: Path) -> None:
         assert torch.equal(batch.text["findings"], texts.prepared[texts.row[rows]])
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_batch_knows_its_studies_where_the_recipe_asks(tmp_path: Path, asked: bool) -> None:
+    corpus = fakes.corpus()
+    model, _ = run(tmp_path, corpus=corpus, profile=recipe(epochs=1, same_study_positives=asked))
+    for batch in model.trained:
+        rows = [corpus.ids.index(image) for image in batch.ids]
+        found = None if batch.study is None else batch.study.tolist()
+        assert found == (corpus.studies[rows].tolist() if asked else None)
+
+
 def test_the_views_of_a_pair_differ(tmp_path: Path) -> None:
     model, _ = run(tmp_path, profile=recipe(epochs=1))
     one, other = model.trained[0].views
