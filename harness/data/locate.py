@@ -1,7 +1,8 @@
 """Where a dataset lies: a folder of the user's, or a phantom made once. The two are never mixed up.
 
 Apart because this is where honesty rule 4 lives: with a data root configured, a dataset that is not there
-is an error; only without any data root does a phantom stand in.
+is an error. A phantom stands in without any data root, and for a corpus where the caller allows it; either
+way it is said first, and recorded.
 """
 
 from __future__ import annotations
