@@ -17,7 +17,7 @@ def pretrain(
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     seed: Annotated[int, typer.Option(help="Of the initial weights and every draw.", min=0)] = 0,
     processes: Annotated[
-        int, typer.Option(help="That share each step, a GPU or core each; the steps stay those of one.", min=1)
+        int, typer.Option(help="Sharing each step, a GPU or core each; steps stay those of one.", min=1)
     ] = 1,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
 ) -> None:
