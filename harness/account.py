@@ -6,24 +6,20 @@ Apart because run.py should read as the road and nothing else.
 from __future__ import annotations
 
 import datetime
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 
 from harness import provenance, records
+from harness.cost import Cost
 from harness.data.cache import Images
 from harness.data.task_data import TaskData
-from harness.evaluate.bank import Bank
-from harness.evaluate.linear import Probe
 from harness.files import hash_lines
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import Argument, Measured, Part, Record
-from harness.stats import Bootstrap, Interval
+from harness.records import Argument, HeadBlock, Measured, Part, Record
+from harness.stats import Bootstrap
 
 
 class Arguments(NamedTuple):
@@ -33,28 +29,13 @@ class Arguments(NamedTuple):
     defaults: dict[str, Argument]
 
 
-@dataclass
-class Cost:
-    """Seconds of each step, and which steps a cache answered."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    cached: dict[str, bool] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 3)
-
-
 def record(
     *,
     plan: CellPlan,
     data: TaskData,
     images: Images,
     checkpoint: Checkpoint,
-    bank: Bank,
-    probe: Probe,
+    head: HeadBlock,
     measured: Bootstrap,
     cost: Cost,
     device: str,
@@ -62,10 +43,9 @@ def record(
 ) -> Record:
     card = checkpoint.card
     labels = plan.task.labels
-    auroc = dict(zip(labels, measured.labels, strict=True))
     ids = data.frame["image_id"].tolist()
     return Record(
-        schema_version=1,
+        schema_version=2,
         written=datetime.datetime.now(datetime.UTC),
         cell=records.CellBlock(
             method=plan.method.name,
@@ -76,7 +56,7 @@ def record(
             seed=plan.seed,
         ),
         task=records.TaskBlock(
-            kind=plan.task.kind,
+            kind=plan.kind,
             version=plan.task.version,
             metric=plan.task.metric,
             labels=labels,
@@ -85,10 +65,7 @@ def record(
             blank=plan.task.blank,
             split=asdict(plan.task.splits[plan.protocol]),
         ),
-        metrics={
-            "macro_auroc": _measured(measured.macro),
-            **{f"auroc:{label}": _measured(interval) for label, interval in auroc.items()},
-        },
+        metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
         interval=records.Interval(
             level=measured.level, replicates=measured.replicates, undefined=measured.undefined
         ),
@@ -119,13 +96,7 @@ def record(
             seconds=card.seconds,
         ),
         preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
-        probe=records.ProbeBlock(
-            strength=probe.strength,
-            grid=tuple(probe.grid),
-            validation=tuple(probe.validation),
-            features=bank.features.shape[1],
-            dtype=str(bank.features.dtype),
-        ),
+        head=head,
         code=records.CodeBlock(
             **asdict(provenance.code()), arguments=arguments.given, defaults=arguments.defaults
         ),
@@ -133,14 +104,10 @@ def record(
             device=device,
             seconds=cost.seconds,
             peak_memory_mib=round(provenance.peak_memory_mib(), 1),
-            images_per_second=bank.images_per_second,
+            images_per_second=cost.images_per_second,
             cached=cost.cached,
         ),
     )
-
-
-def _measured(interval: Interval) -> Measured:
-    return Measured(value=interval.value, low=interval.low, high=interval.high)
 
 
 def _part(data: TaskData, rows: np.ndarray, labels: tuple[str, ...]) -> Part:

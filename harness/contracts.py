@@ -24,6 +24,8 @@ ProtocolName = Literal["clean", "published"]
 ProfileName = Literal["demo", "paper"]
 DataKind = Literal["real", "phantom"]
 Geometry = Literal["pad", "stretch"]
+Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "precision_at_5"]
+"""What a kind of task is ranked by; everything else that it measures stands beside it."""
 
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door."""
@@ -228,11 +230,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset used in one way. Anything that changes a number here asks for a new `version`."""
+    """A dataset used in one way, or in several that share all of this. Anything that changes a number here
+    asks for a new `version`."""
 
-    kind: Kind
+    kinds: tuple[Kind, ...]
     labels: tuple[str, ...]  # scored columns, in the order of the published tables
-    metric: Literal["macro_auroc"]
+    metric: Metric
     version: int
     splits: Mapping[ProtocolName, Split]
     frontal_only: bool = True
@@ -270,6 +273,10 @@ class DatasetCard:
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
     phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
+
+    @property
+    def by_kind(self) -> dict[Kind, Task]:
+        return {kind: task for task in self.tasks for kind in task.kinds}
 
 
 TABLE_COLUMNS: tuple[str, ...] = (

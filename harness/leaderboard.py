@@ -16,6 +16,8 @@ from tabulate import tabulate
 
 from harness import records, stats
 from harness.contracts import DataKind
+from harness.errors import BadRecord
+from harness.metrics import score
 from harness.records import Record
 
 REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
@@ -130,11 +132,18 @@ def _track_table(table: Table, rows: Cells) -> str:
 
 def _measure(cells: Sequence[tuple[Path, Record]]) -> stats.Interval:
     """Mean over the seeds of one cell of the table, with an interval over seeds and persons."""
-    runs = []
-    for path, _ in sorted(cells, key=lambda item: item[1].cell.seed):
+    cells = sorted(cells, key=lambda item: item[1].cell.seed)
+    first, task = records.predictions(cells[0][0]), cells[0][1].task
+    scores = []
+    for path, _ in cells:
         found = records.predictions(path)
-        runs.append((found.truth, found.scores, found.persons))
-    return stats.two_level_interval(runs, replicates=REPLICATES, seed=0)
+        if not records.same_test(first, found):
+            raise BadRecord(
+                f"{path} has other test images, persons or truths than {cells[0][0]}, so that their mean is "
+                "about no one test set. Run the seeds again on the same data"
+            )
+        scores.append(score.of(task.kind, found.arrays, task.labels))
+    return stats.two_level_interval(scores, first.persons, task.metric, replicates=REPLICATES, seed=0)
 
 
 def _cell(value: stats.Interval | None, seeds: int) -> str:

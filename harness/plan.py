@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from harness import registry
-from harness.contracts import DatasetCard, MethodCard, Profile, ProfileName, ProtocolName, Split, Task
+from harness.contracts import DatasetCard, Kind, MethodCard, Profile, ProfileName, ProtocolName, Split, Task
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 
@@ -42,11 +42,16 @@ class CellPlan:
     source: str  # of the dataset, as in MethodPlan
     dataset: str
     dataset_card: DatasetCard
-    task_id: str  # `chexpert:linear`
+    kind: Kind
     task: Task
     protocol: ProtocolName
     fraction: float
     seed: int
+
+    @property
+    def task_id(self) -> str:
+        """`chexpert:linear`"""
+        return f"{self.dataset}:{self.kind}"
 
 
 def method(source: str, profile: str) -> MethodPlan:
@@ -63,15 +68,17 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
     """Raises UsageError for anything that no data could cure."""
     chosen = method(source, profile)
     dataset_source = task.partition(":")[0]
-    dataset, task_id, found = registry.task_of(task)
-    registry.check_pairing(chosen.name, chosen.card.has_text, task_id, found)
+    found = registry.task_of(task)
+    registry.check_pairing(chosen.name, chosen.card.has_text, found)
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
     for name in get_args(ProtocolName):
-        if name == protocol and name in found.splits:
+        if name == protocol and name in found.task.splits:
             card = registry.dataset_card(dataset_source)
-            return CellPlan(chosen, dataset_source, dataset, card, task_id, found, name, fraction, seed)
-    raise UnknownName(f"protocol of {task_id}", protocol, found.splits)
+            return CellPlan(
+                chosen, dataset_source, found.dataset, card, found.kind, found.task, name, fraction, seed
+            )
+    raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
 
 
 def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -64,7 +64,7 @@ class Interval(_Block):
 
     level: float
     replicates: int  # resamples of the test persons
-    undefined: int  # replicates left out because a label had one class only
+    undefined: int  # replicates in which a metric was undefined, because a label had one class only
 
 
 class Part(_Block):
@@ -112,14 +112,14 @@ class InputBlock(_Block):
     upsample: int | None
 
 
-class ProbeBlock(_Block):
-    """The head and how its one hyper-parameter was chosen, on validation only."""
+class HeadBlock(_Block):
+    """What was put on the encoder, and how its free parameters were chosen: on validation only."""
 
-    strength: float  # chosen inverse L2 strength C
-    grid: tuple[float, ...]
-    validation: tuple[float, ...]  # macro AUROC on validation, one per grid value
-    features: int  # dimension of the frozen features
-    dtype: str
+    name: str  # "logistic regression"
+    settings: dict[str, Argument]  # fixed before any data was seen
+    chosen: dict[str, Argument]  # by what validation said
+    candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
+    validation: tuple[float, ...] = ()  # the task's metric on validation, one per candidate
 
 
 class CodeBlock(_Block):
@@ -146,28 +146,28 @@ class CostBlock(_Block):
 
 
 class Record(_Block):
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     written: AwareDatetime
     cell: CellBlock
     task: TaskBlock
-    metrics: dict[str, Measured]  # "macro_auroc" and "auroc:LABEL"
+    metrics: dict[str, Measured]  # the task's own among them; names as in harness/metrics/
     interval: Interval
     parts: dict[Literal["train", "used", "validation", "test"], Part]  # used: the drawn fraction of train
     data: DataBlock
     pretraining: PretrainingBlock
     preprocessing: InputBlock
-    probe: ProbeBlock
+    head: HeadBlock
     code: CodeBlock
     cost: CostBlock
 
 
 class Predictions(NamedTuple):
-    """Per test image, in the order of the hashed ids: kept so that paired tests can be computed later."""
+    """Per test image, in the order of the hashed ids: kept so that every metric and any paired test can be
+    computed later."""
 
     images: np.ndarray  # [N] uint64, hashed ids
     persons: np.ndarray  # [N] uint64, hashed ids
-    truth: np.ndarray  # [N, L] int8
-    scores: np.ndarray  # [N, L] float32
+    arrays: dict[str, np.ndarray]  # what the kind's score is made of: see harness/metrics/score.py
 
 
 def path_of(results: Path, record: Record) -> Path:
@@ -183,7 +183,8 @@ def write(results: Path, record: Record, predictions: Predictions) -> Path:
     path = path_of(results, record)
     with replacing(path) as text, replacing(path.with_suffix(".npz")) as arrays:
         with arrays.open("wb") as file:
-            np.savez_compressed(file, **predictions._asdict())
+            ids = {"images": predictions.images, "persons": predictions.persons}
+            np.savez_compressed(file, allow_pickle=False, **ids, **predictions.arrays)
         write_json(text, record.model_dump(mode="json"))
     return path
 
@@ -219,12 +220,14 @@ def predictions(path: Path) -> Predictions:
     try:
         # opened here, because numpy leaves a broken archive open
         with file.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[field] for field in Predictions._fields))
+            found = dict(arrays)
+            images, persons = found.pop("images"), found.pop("persons")
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error
-    if len({len(array) for array in found}) != 1 or found.truth.shape != found.scores.shape:
+    lengths = {len(array) for name, array in found.items() if not name.startswith(_ragged(found))}
+    if lengths | {len(persons)} != {len(images)}:
         raise BadRecord(f"{file}: its arrays have different lengths. Run the cell of {path.name} again")
-    return found
+    return Predictions(images, persons, found)
 
 
 def hashed(ids: Iterable[str]) -> np.ndarray:
@@ -233,11 +236,39 @@ def hashed(ids: Iterable[str]) -> np.ndarray:
 
 
 def sorted_predictions(
-    images: Sequence[str], persons: Sequence[str], truth: np.ndarray, scores: np.ndarray
+    images: Sequence[str], persons: Sequence[str], arrays: Mapping[str, np.ndarray]
 ) -> Predictions:
-    """Ordered by hashed id, so that the order tells nothing and two records align row by row."""
+    """Ordered by hashed id, so that the order tells nothing and two records align row by row.
+
+    `arrays` have a row per image. Those named `box_...` have any number of rows where a `box_image` among
+    them says which image each belongs to; so with any other word.
+    """
     hashes = hashed(images)
     order = np.argsort(hashes)
-    return Predictions(
-        hashes[order], hashed(persons)[order], truth[order].astype(np.int8), scores[order].astype(np.float32)
-    )
+    place = np.argsort(order)  # of each image in the new order
+    ragged = _ragged(arrays)
+    ordered = {}
+    for name, array in arrays.items():
+        if not name.startswith(ragged):
+            ordered[name] = array[order]
+            continue
+        prefix = next(prefix for prefix in ragged if name.startswith(prefix))
+        owner = place[arrays[f"{prefix}image"]]
+        rows = np.argsort(owner, kind="stable")
+        ordered[name] = owner[rows].astype(np.int32) if name == f"{prefix}image" else array[rows]
+    return Predictions(hashes[order], hashed(persons)[order], ordered)
+
+
+def _ragged(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return tuple(name.removesuffix("image") for name in arrays if name.endswith("_image"))
+
+
+def same_test(first: Predictions, second: Predictions) -> bool:
+    """Whether two cells scored the same images of the same persons against the same truth."""
+    pairs = [(first.images, second.images), (first.persons, second.persons)]
+    pairs += [
+        (array, second.arrays.get(name, np.empty(0)))
+        for name, array in first.arrays.items()
+        if name.startswith("truth")
+    ]
+    return all(np.array_equal(one, other) for one, other in pairs)

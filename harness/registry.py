@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from harness import contracts
 from harness.contracts import DatasetCard, Kind, MethodCard, Task
@@ -129,30 +129,41 @@ def load(group: Group, name: str) -> ModuleType:
 # --- tasks and pairings ----------------------------------------------------------------------------
 
 
-def task_of(text: str) -> tuple[str, str, Task]:
-    """Dataset name, full id and task of `chexpert` (the dataset's default kind) or `rsna:detection`."""
-    dataset, _, kind = text.partition(":")
+class FoundTask(NamedTuple):
+    dataset: str
+    kind: Kind
+    task: Task
+
+    @property
+    def id(self) -> str:
+        return f"{self.dataset}:{self.kind}"
+
+
+def task_of(text: str) -> FoundTask:
+    """What `chexpert` (its dataset's default kind) or `rsna:detection` means."""
+    dataset, _, wanted = text.partition(":")
     card = dataset_card(dataset)
     name = entry("tasks", dataset).name
     if not card.tasks:
         raise ImpossiblePairing(
             f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --corpus {name}"
         )
-    if kind and kind not in get_args(Kind):
-        raise UnknownName("kind", kind, get_args(Kind))
-    for task in card.tasks:
-        if task.kind == (kind or card.tasks[0].kind):
-            return name, f"{name}:{task.kind}", task
-    offered = ", ".join(f"{name}:{task.kind}" for task in card.tasks)
-    raise ImpossiblePairing(f"{name} has no task of kind {kind!r}. It offers {offered}")
+    if wanted and wanted not in get_args(Kind):
+        raise UnknownName("kind", wanted, get_args(Kind))
+    offered = [FoundTask(name, kind, task) for kind, task in card.by_kind.items()]
+    for found in offered:
+        if found.kind == (wanted or offered[0].kind):
+            return found
+    ids = ", ".join(found.id for found in offered)
+    raise ImpossiblePairing(f"{name} has no task of kind {wanted!r}. It offers {ids}")
 
 
-def check_pairing(name: str, has_text: bool, task_id: str, task: Task) -> None:
+def check_pairing(name: str, has_text: bool, found: FoundTask) -> None:
     """Refuses a method or a checkpoint without words where the kind compares pictures with words."""
-    if task.kind in contracts.NEEDS_TEXT and not has_text:
+    if found.kind in contracts.NEEDS_TEXT and not has_text:
         able = [key for key, item in entries("methods").items() if getattr(item.card, "has_text", False)]
         raise ImpossiblePairing(
-            f"{task_id} compares pictures with words, and {name} has no text encoder. "
+            f"{found.id} compares pictures with words, and {name} has no text encoder. "
             f"Methods that have one: {', '.join(able)}"
         )
 

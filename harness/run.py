@@ -8,16 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
-
-from harness import account, device, metrics, records, registry, stats
+from harness import account, device, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
+from harness.cost import Cost
 from harness.data import cache, locate, task_data
-from harness.data.task_data import TaskData
-from harness.evaluate import bank, linear
-from harness.evaluate.bank import Bank
+from harness.evaluate import bench as benches
+from harness.evaluate.bank import Source
+from harness.evaluate.bench import Bench
+from harness.metrics import score
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
@@ -45,17 +44,18 @@ def run(
         chosen: default the newest that fits, else one is made.
         arguments: kept in the record.
     """
-    clock = account.Cost()
+    cost = Cost()
     place = device.choose(settings.device)
+    evaluator = benches.evaluator(plan.kind)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
-    with clock.step("data"):
+    with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         data = task_data.load(located, dataset, card, plan.task, plan.protocol, plan.fraction, plan.seed)
-        _check_classes(plan, data)
+        evaluator.check(plan.task, data)
     chosen = chosen or _fitting(plan, settings)
-    clock.cached["checkpoint"] = chosen is not None
+    cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
-    with clock.step("images"):
+    with cost.step("images"):
         images = cache.open_images(
             plan.dataset,
             data.frame["image_id"].tolist(),
@@ -65,57 +65,47 @@ def run(
             folder=settings.images,
             workers=settings.workers,
         )
-        clock.cached["images"] = images.cached
-    with clock.step("checkpoint"):
+        cost.cached["images"] = images.cached
+    with cost.step("checkpoint"):
         if chosen is None:
             chosen = _made(plan, settings)
-    with clock.step("features"):
-        features = bank.open_bank(
-            _source(plan, chosen), images, folder=settings.banks, device=place, dtype=settings.bank_dtype
-        )
-        clock.cached["features"] = features.cached
-    with clock.step("probe"):
-        probe = linear.fit(
-            _labelled(data, features, data.used, place),
-            _labelled(data, features, data.parts.validation, place),
-            plan.task.labels,
-        )
-    with clock.step("test"):
-        test = data.parts.test
-        scored = data.frame.iloc[test]
+    bench = Bench(
+        encoder=_source(plan, chosen),
+        images=images,
+        banks=settings.banks,
+        device=place,
+        dtype=settings.bank_dtype,
+        cost=cost,
+        read_mask=getattr(dataset, "read_mask", None),
+    )
+    with cost.step("head"):
+        train = benches.examples(bench, data, data.used)
+        validation = benches.examples(bench, data, data.parts.validation)
+        head = evaluator.fit(bench, plan.task, train, validation, plan.seed)
+    with cost.step("test"):
+        test = benches.examples(bench, data, data.parts.test)
+        # scored as it is kept, so that anyone can compute the same from the files
         kept = records.sorted_predictions(
-            scored["image_id"].tolist(),
-            scored["person_id"].tolist(),
-            data.labels[test],
-            probe.scores(torch.from_numpy(features.features[test])),
+            test.frame["image_id"].tolist(), test.frame["person_id"].tolist(), head.predict(test)
         )
-        # of what is kept, so that anyone can compute the same from the files
         measured = stats.person_bootstrap(
-            kept.truth, kept.scores, kept.persons, replicates=REPLICATES, seed=plan.seed
+            score.of(plan.kind, kept.arrays, plan.task.labels),
+            kept.persons,
+            replicates=REPLICATES,
+            seed=plan.seed,
         )
     record = account.record(
         plan=plan,
         data=data,
         images=images,
         checkpoint=chosen,
-        bank=features,
-        probe=probe,
+        head=head.block,
         measured=measured,
-        cost=clock,
+        cost=cost,
         device=device.describe(place),
         arguments=arguments,
     )
     return Outcome(record, records.write(settings.results, record, kept))
-
-
-def _check_classes(plan: CellPlan, data: TaskData) -> None:
-    """Before anything is decoded or trained: raises EmptyClass naming what a part lacks."""
-    for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
-        (data.parts.test, "the test images", "Use a dataset with more persons"),
-    ):
-        metrics.require_both_classes(data.labels[rows], plan.task.labels, name, cure)
 
 
 def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:
@@ -136,16 +126,12 @@ def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
     return make.trained(plan.method, corpus, settings, seed=0, stand_in=stand_in)
 
 
-def _source(plan: CellPlan, chosen: Checkpoint) -> bank.Source:
+def _source(plan: CellPlan, chosen: Checkpoint) -> Source:
     card = chosen.card
-    return bank.Source(
+    return Source(
         card.method,
         card.method_version,
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(plan.method, chosen),
     )
-
-
-def _labelled(data: TaskData, features: Bank, rows: np.ndarray, place: torch.device) -> linear.Labelled:
-    return linear.Labelled(torch.from_numpy(features.features[rows]).to(place), data.labels[rows])

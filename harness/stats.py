@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.errors import BadRecord, EmptyClass
-from harness.metrics import Comparison, auroc_per_label
+from harness.errors import EmptyClass
+from harness.metrics.score import Score
 
 LEVEL = 0.95
 BLOCK = 2**17  # weights held at once: 1 MiB, about a core's cache
@@ -26,92 +26,68 @@ class Interval(NamedTuple):
 
 
 class Bootstrap(NamedTuple):
-    macro: Interval
-    labels: tuple[Interval, ...]
-    undefined: int  # replicates in which a label had one class only; they enter neither it nor the macro
+    metrics: dict[str, Interval]
+    undefined: int  # replicates in which a metric was undefined; they enter that metric's interval not at all
     replicates: int
     level: float
 
 
 def person_bootstrap(
-    truth: np.ndarray,
-    scores: np.ndarray,
-    persons: np.ndarray,
-    *,
-    replicates: int,
-    seed: int,
-    level: float = LEVEL,
+    score: Score, persons: np.ndarray, *, replicates: int, seed: int, level: float = LEVEL
 ) -> Bootstrap:
-    """AUROC per label and their mean, with percentile intervals (Efron & Tibshirani 1993, chapter 13).
+    """Each metric of `score` with its percentile interval (Efron & Tibshirani 1993, chapter 13).
 
-    `truth` [N, L] 1, 0 or -1 for unknown; `scores` [N, L]; `persons` [N] ids of any sortable type. Each
-    replicate draws as many persons as there are, with replacement; an image weighs as often as its person
-    was drawn, which gives exactly the AUROC of the resampled set. Raises EmptyClass when a label has one
-    class only, in the data or in every replicate.
+    `persons` [N] ids of any sortable type. Each replicate draws as many persons as there are, with
+    replacement; an image weighs as often as its person was drawn, which gives exactly the metric of the
+    resampled set. Raises EmptyClass when a metric is undefined, in the data or in every replicate.
     """
-    names = [f"column {column}" for column in range(truth.shape[1])]
-    values = list(auroc_per_label(truth, scores, names).values())
-    draws = _replicate_aurocs(truth, [scores], persons, replicates, np.random.default_rng(seed))[0]
-    macros = draws.mean(axis=0)
+    values = score(np.ones((len(persons), 1)))[:, 0]
+    (draws,) = _replicates([score], persons, replicates, np.random.default_rng(seed))
     return Bootstrap(
-        _interval(float(np.mean(values)), macros, level),
-        tuple(_interval(value, draw, level) for value, draw in zip(values, draws, strict=True)),
-        int(np.isnan(macros).sum()),
+        {
+            name: _interval(name, float(value), draw, level)
+            for name, value, draw in zip(score.names, values, draws, strict=True)
+        },
+        int(np.isnan(draws).any(axis=0).sum()),
         replicates,
         level,
     )
 
 
 def two_level_interval(
-    runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    scores: Sequence[Score],
+    persons: np.ndarray,
+    metric: str,
     *,
     replicates: int,
     seed: int,
     level: float = LEVEL,
 ) -> Interval:
-    """The mean over runs of the macro AUROC, with an interval over runs and test persons together.
+    """The mean over runs of one metric, with an interval over runs and test persons together.
 
-    `runs` holds (truth [N, L], scores [N, L], persons [N]) of one cell per seed, all of the same test set
-    in the same order; anything else raises BadRecord. A replicate draws persons once for all runs, which
-    keeps the pairing, and S - 1 of the S runs with replacement: drawing S would understate the variance
-    of so small a sample by the factor (S - 1) / S (Rao & Wu, JASA 1988). A single run is kept as it is,
-    so that its interval covers persons only. The spread of few seeds is itself poorly known, and no
-    resampling of them reaches beyond the best and the worst: with three seeds that differ more than the
-    persons do, the interval covers less than its level.
+    `scores` holds one cell per seed, all of the same N test images in the same order, `persons` [N]. A
+    replicate draws persons once for all runs, which keeps the pairing, and S - 1 of the S runs with
+    replacement: drawing S would understate the variance of so small a sample by the factor (S - 1) / S
+    (Rao & Wu, JASA 1988). A single run is kept as it is, so that its interval covers persons only. The
+    spread of few seeds is itself poorly known, and no resampling of them reaches beyond the best and the
+    worst: with three seeds that differ more than the persons do, the interval covers less than its level.
     """
-    truth, _, persons = runs[0]
-    for number, (other_truth, _, other_persons) in enumerate(runs[1:], start=2):
-        if not (np.array_equal(persons, other_persons) and np.array_equal(truth, other_truth)):
-            raise BadRecord(
-                f"run {number} of {len(runs)} has other test persons or truths than the first, so that "
-                "their mean is about no one test set. Run the seeds again on the same data"
-            )
     rng = np.random.default_rng(seed)
-    all_scores = [scores for _, scores, _ in runs]
-    macros = _replicate_aurocs(truth, all_scores, persons, replicates, rng).mean(axis=1)  # [S, R]
-    drawn = rng.integers(len(runs), size=(max(len(runs) - 1, 1), replicates))
-    names = [f"column {column}" for column in range(truth.shape[1])]
-    values = [list(auroc_per_label(truth, scores, names).values()) for scores in all_scores]
-    return _interval(float(np.mean(values)), np.take_along_axis(macros, drawn, axis=0).mean(axis=0), level)
+    row = [score.names.index(metric) for score in scores]
+    draws = _replicates(scores, persons, replicates, rng)
+    of_runs = np.stack([draw[k] for draw, k in zip(draws, row, strict=True)])  # [S, R]
+    drawn = rng.integers(len(scores), size=(max(len(scores) - 1, 1), replicates))
+    equal = np.ones((len(persons), 1))
+    value = float(np.mean([score(equal)[k, 0] for score, k in zip(scores, row, strict=True)]))
+    return _interval(metric, value, np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0), level)
 
 
-def _replicate_aurocs(
-    truth: np.ndarray,
-    scores: Sequence[np.ndarray],
-    persons: np.ndarray,
-    replicates: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """[S, L, R] AUROC of S score tables in R replicates shared by all of them, NaN where undefined."""
-    comparisons = [
-        [Comparison(truth[:, column], table[:, column]) for column in range(truth.shape[1])]
-        for table in scores
-    ]
-    blocks = [
-        [[comparison.auroc(weights) for comparison in row] for row in comparisons]
-        for weights in _image_weights(persons, replicates, rng)
-    ]
-    return np.concatenate(blocks, axis=-1)
+def _replicates(
+    scores: Sequence[Score], persons: np.ndarray, replicates: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """[M, R] of each score in R replicates shared by all of them, NaN where undefined."""
+    blocks = [[score(weights) for score in scores] for weights in _image_weights(persons, replicates, rng)]
+    return [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
 
 
 def _image_weights(persons: np.ndarray, replicates: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -126,11 +102,12 @@ def _image_weights(persons: np.ndarray, replicates: int, rng: np.random.Generato
         yield counts.T.astype(np.float64).take(person, axis=0)
 
 
-def _interval(value: float, draws: np.ndarray, level: float) -> Interval:
+def _interval(metric: str, value: float, draws: np.ndarray, level: float) -> Interval:
     defined = draws[~np.isnan(draws)]
-    if not len(defined):
+    if np.isnan(value) or not len(defined):
+        where = "on the scored images" if np.isnan(value) else f"in all {len(draws)} replicates"
         raise EmptyClass(
-            f"no interval: in all {len(draws)} replicates a label had one class only. "
+            f"no interval for {metric}: it is undefined {where}, because a class is missing there. "
             "Score a part with more persons of the rarer class"
         )
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])

@@ -36,7 +36,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kind="linear",
+            kinds=("linear",),
             labels=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
             metric="macro_auroc",
             version=1,

@@ -39,7 +39,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kind="linear",
+            kinds=("linear",),
             labels=("COVID-19", "Pneumonia", "Normal"),
             metric="macro_auroc",
             version=1,

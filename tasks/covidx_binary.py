@@ -33,7 +33,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kind="linear",
+            kinds=("linear",),
             labels=("COVID-19",),
             metric="macro_auroc",
             version=1,

@@ -39,7 +39,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kind="linear",
+            kinds=("linear",),
             labels=("Foreign Object",),
             metric="macro_auroc",
             version=1,

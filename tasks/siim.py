@@ -47,7 +47,7 @@ CARD = DatasetCard(
     variants=(Variant("with the first test part", 12_047), Variant("first stage", 10_675)),
     tasks=(
         Task(
-            kind="linear",
+            kinds=("linear",),
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,

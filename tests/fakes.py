@@ -212,7 +212,7 @@ def record(
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
     part = {"images": 20, "persons": 10, "positives": dict.fromkeys(LABELS, 10)}
     raw: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "written": datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
         "cell": {
             "method": method,
@@ -263,12 +263,12 @@ def record(
             "std": (0.25, 0.25, 0.25),
             "upsample": None,
         },
-        "probe": {
-            "strength": 1.0,
-            "grid": (0.1, 1.0),
+        "head": {
+            "name": "logistic regression",
+            "settings": {"features": 8},
+            "chosen": {"strength": 1.0},
+            "candidates": (0.1, 1.0),
             "validation": (0.6, 0.7),
-            "features": 8,
-            "dtype": "float32",
         },
         "code": {
             "commit": "",
@@ -282,7 +282,7 @@ def record(
         },
         "cost": {
             "device": "cpu",
-            "seconds": {"probe": 1.0},
+            "seconds": {"head": 1.0},
             "peak_memory_mib": 500.0,
             "images_per_second": None,
             "cached": {"bank": True},
@@ -298,7 +298,7 @@ def predictions(seed: int = 0, skill: float = 1.0) -> Predictions:
     scores = rng.normal(size=truth.shape) + skill * truth
     images = [f"image-{row}" for row in range(20)]
     persons = [f"person-{row // 2}" for row in range(20)]
-    return records.sorted_predictions(images, persons, truth, scores)
+    return records.sorted_predictions(images, persons, {"truth": truth, "scores": scores})
 
 
 def write(results: Path, skill: float = 1.0, **changes: Any) -> Path:

@@ -30,25 +30,26 @@ ARROWS: Mapping[str, str] = {
     "settings": "parallel errors",
     "device": "provenance errors",
     "provenance": "settings",
+    "cost": "",
     "registry": "contracts errors settings",
     # numbers
-    "metrics": "errors",
-    "stats": "metrics errors",
+    "metrics.*": "metrics.* contracts errors",
+    "stats": "metrics.* errors",
     "records": "contracts errors files",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
     "data.*": f"data.* phantom.* {TOOLS}",
     "pretrain.make": f"plan pretrain.* data.* registry provenance device {TOOLS}",  # where its parts meet
-    "pretrain.*": f"pretrain.* data.* metrics registry provenance device {TOOLS}",
-    "evaluate.*": f"evaluate.* data.* metrics stats device {TOOLS}",
+    "pretrain.*": f"pretrain.* data.* metrics.* registry provenance device {TOOLS}",
+    "evaluate.*": f"evaluate.* data.* metrics.* stats records cost device {TOOLS}",
     # one cell, many cells
     "plan": "registry contracts errors",
-    "account": f"plan pretrain.checkpoint evaluate.* data.* stats records provenance {TOOLS}",
-    "run": f"plan account pretrain.* evaluate.* data.* metrics stats records registry device {TOOLS}",
+    "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
+    "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
     "sweep": f"run plan account records stats registry {TOOLS}",
     # records to pages
-    "leaderboard": "records stats contracts errors",
-    "report.*": "report.* leaderboard records stats contracts errors files",
+    "leaderboard": "records stats metrics.* contracts errors",
+    "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
@@ -240,7 +241,7 @@ PLANTED = {
     "engine imports a method": ("harness/run.py", "import methods.imitate", "imports methods.imitate"),
     "inside a function": ("harness/stats.py", "def f():\n    from harness import run", "imports harness.run"),
     "for types, unlisted": (
-        "harness/metrics.py",
+        "harness/provenance.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from harness.run import Cell",
         "imports harness.run",
     ),
@@ -270,8 +271,8 @@ PLANTED = {
 def test_a_planted_violation_is_found(tmp_path: Path, place: str, source: str, message: str) -> None:
     sound = {
         "harness/run.py": "from harness import plan",
-        "harness/stats.py": "from harness.metrics import auroc",
-        "harness/metrics.py": "import numpy",
+        "harness/stats.py": "from harness.errors import EmptyClass",
+        "harness/provenance.py": "import numpy",
         "harness/contracts.py": "if typing.TYPE_CHECKING:\n    import harness.phantom",
         "harness/plan.py": "from harness.errors import UsageError",
         "harness/errors.py": "",

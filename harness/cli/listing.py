@@ -62,11 +62,11 @@ def tasks(json: AsJson = False) -> None:
         if not isinstance(entry.card, DatasetCard):
             rows.append({"id": name, "kind": "", "title": "", "error": entry.error})
             continue
-        for task in entry.card.tasks:
+        for kind, task in entry.card.by_kind.items():
             rows.append(
                 {
-                    "id": f"{name}:{task.kind}",
-                    "kind": task.kind,
+                    "id": f"{name}:{kind}",
+                    "kind": kind,
                     "title": entry.card.title,
                     "labels": list(task.labels),
                     "metric": task.metric,

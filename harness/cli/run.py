@@ -38,7 +38,7 @@ def run(
         maker = wanted.method
         chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
         has_text = chosen.card.profile.text is not None  # imported ones may be an image encoder alone
-        registry.check_pairing(checkpoint, has_text, wanted.task_id, wanted.task)
+        registry.check_pairing(checkpoint, has_text, registry.task_of(task))
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))
@@ -49,7 +49,8 @@ def run(
     answered = ", ".join(name for name, hit in record.cost.cached.items() if hit) or "nothing"
     show.say(f"From the cache: {answered}.")
     test, used = record.parts["test"], record.parts["used"]
-    value = record.metrics[record.task.metric]
+    metric = record.task.metric
+    value = record.metrics[metric]
     row = [
         record.data.kind,
         record.cell.task,
@@ -59,6 +60,7 @@ def run(
         f"{test.images} / {test.persons}",
         f"{sum(record.cost.seconds.values()):.0f}",
     ]
-    columns = ["data", "task", "checkpoint", "labels", "macro AUROC [95 %]", "n images / persons", "seconds"]
+    name = metric.replace("_", " ").replace("auroc", "AUROC")
+    columns = ["data", "task", "checkpoint", "labels", f"{name} [95 %]", "n images / persons", "seconds"]
     show.table("", columns, [row])
     show.say(f"Record: {done.path}. On the leaderboard with: python -m harness leaderboard")

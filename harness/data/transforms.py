@@ -51,6 +51,14 @@ def evaluation_view(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return _normalise(_centre_crop(pixels, preprocessing.size), preprocessing)
 
 
+def whole_view(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """All of `pixels` [B, S, S] uint8, resized with antialiasing, as [B, 3, size, size]: for tasks that ask
+    where something is, which a crop may cut off. `geometry.Frame` says what lies where."""
+    size = (preprocessing.size, preprocessing.size)
+    grey = F.interpolate(pixels[:, None].float(), size, mode="bilinear", antialias=True)[:, 0] / 255
+    return _normalise(grey, preprocessing)
+
+
 def _normalise(grey: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean = torch.tensor(preprocessing.mean, device=grey.device)[:, None, None]
     std = torch.tensor(preprocessing.std, device=grey.device)[:, None, None]

@@ -9,6 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.metrics import roc_auc_score
 
 from harness import stats
+from harness.metrics.auroc import Aurocs
 
 REPLICATES = 1000
 LOOPED = 20  # of the loop's replicates, scaled up: all of them take 12 s
@@ -30,7 +31,12 @@ def test_a_hundred_times_faster_than_a_loop_over_scikit_learn(benchmark: Benchma
     start = time.perf_counter()
     loop()
     looped = (time.perf_counter() - start) * REPLICATES / LOOPED
-    benchmark(stats.person_bootstrap, truth, scores, persons, replicates=REPLICATES, seed=0)
-    ours = benchmark.stats.stats.median
-    benchmark.extra_info["times faster than scikit-learn"] = round(looped / ours)
-    assert looped / ours > 100
+
+    def ours() -> None:
+        score = Aurocs(truth, scores, [str(column) for column in range(5)])
+        stats.person_bootstrap(score, persons, replicates=REPLICATES, seed=0)
+
+    benchmark(ours)
+    median = benchmark.stats.stats.median
+    benchmark.extra_info["times faster than scikit-learn"] = round(looped / median)
+    assert looped / median > 100

@@ -30,9 +30,9 @@ TABLE = "chexpert:linear · clean · version 1"
 def test_a_cell_is_the_mean_over_seeds(tmp_path: Path) -> None:
     expected = []
     for seed in (0, 1, 2):
-        found = records.predictions(fakes.write(tmp_path, seed=seed))
+        found = records.predictions(fakes.write(tmp_path, seed=seed)).arrays
         expected.append(
-            np.mean([roc_auc_score(found.truth[:, label], found.scores[:, label]) for label in (0, 1)])
+            np.mean([roc_auc_score(found["truth"][:, label], found["scores"][:, label]) for label in (0, 1)])
         )
     [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
     assert row[:3] == ["imitate", "imitate-demo-1a2b3c4d", "mimic_cxr (phantom)"]
@@ -83,7 +83,7 @@ def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) ->
 def test_a_broken_record_stops_the_page(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     broken = fakes.write(tmp_path, seed=1)
-    broken.write_text(broken.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    broken.write_text(broken.read_text().replace('"schema_version": 2', '"schema_version": 9'))
     with pytest.raises(BadRecord, match="schema_version"):
         leaderboard.build(tmp_path)
 

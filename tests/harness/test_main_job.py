@@ -18,6 +18,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from harness import records, registry, stats
+from harness.metrics import score
 from harness.records import Record
 from tests import fakes
 from tests.harness.command import Ended, harness
@@ -100,8 +101,11 @@ def test_the_first_run_says_phantom_first_and_prints_a_row(first: tuple[Road, En
 
 def test_the_metrics_are_scikit_learn_s_on_the_stored_predictions(first: tuple[Road, Ended]) -> None:
     path, record = first[0].record()
-    stored = records.predictions(path)
-    each = [roc_auc_score(stored.truth[:, column], stored.scores[:, column]) for column in range(len(LABELS))]
+    stored = records.predictions(path).arrays
+    each = [
+        roc_auc_score(stored["truth"][:, column], stored["scores"][:, column])
+        for column in range(len(LABELS))
+    ]
     found = [record.metrics[f"auroc:{label}"] for label in LABELS]
     assert [item.value for item in found] == pytest.approx(each)
     assert record.metrics["macro_auroc"].value == pytest.approx(np.mean(each))
@@ -112,11 +116,13 @@ def test_the_intervals_can_be_computed_again_from_the_files(first: tuple[Road, E
     path, record = first[0].record()
     stored, rule = records.predictions(path), record.interval
     again = stats.person_bootstrap(
-        stored.truth, stored.scores, stored.persons, replicates=rule.replicates, seed=record.cell.seed
+        score.of("linear", stored.arrays, LABELS),
+        stored.persons,
+        replicates=rule.replicates,
+        seed=record.cell.seed,
     )
     found = {name: tuple(value.model_dump().values()) for name, value in record.metrics.items()}
-    labels = {f"auroc:{label}": interval for label, interval in zip(LABELS, again.labels, strict=True)}
-    assert found == {"macro_auroc": again.macro, **labels}
+    assert found == again.metrics
     assert (again.undefined, again.level) == (rule.undefined, rule.level)
 
 
@@ -150,11 +156,12 @@ def test_the_record_says_how_it_came_about(first: tuple[Road, Ended]) -> None:
         "mimic_cxr",
     )
     assert record.cost.cached == dict.fromkeys(("checkpoint", "images", "features"), False)
-    assert set(record.cost.seconds) == {"data", "images", "checkpoint", "features", "probe", "test"}
+    assert set(record.cost.seconds) == {"data", "images", "checkpoint", "features", "head", "test"}
     assert record.code.arguments["task"] == "chexpert"
     assert record.code.defaults["fraction"] == 1.0
-    assert record.probe.strength == record.probe.grid[int(np.argmax(record.probe.validation))]
-    assert record.probe.features == 8
+    best = record.head.candidates[int(np.argmax(record.head.validation))]
+    assert record.head.chosen == {"strength": best}
+    assert record.head.settings["features"] == 8
 
 
 def test_the_second_run_is_cached_says_so_and_finds_the_same(road: Road) -> None:
@@ -166,7 +173,7 @@ def test_the_second_run_is_cached_says_so_and_finds_the_same(road: Road) -> None
     assert "decoding" not in done.err and "pre-training" not in done.err
     _, after = road.record()
     assert after.metrics == before.metrics
-    for block in ("cell", "task", "interval", "parts", "data", "preprocessing", "probe"):
+    for block in ("cell", "task", "interval", "parts", "data", "preprocessing", "head"):
         assert getattr(after, block) == getattr(before, block)
     assert path.with_suffix(".npz").read_bytes() == stored
 
@@ -331,9 +338,9 @@ def test_imitate_itself_takes_the_road(road: Road, tmp_path: Path) -> None:
     assert "is a PHANTOM of chexpert" in done.stderr.splitlines()[0]
     record = Record.model_validate_json(done.stdout)
     assert record.cell.method == "briefly"
-    assert (record.probe.features, record.preprocessing.size) == (256, demo.preprocessing.size)
+    assert (record.head.settings["features"], record.preprocessing.size) == (256, demo.preprocessing.size)
     [(path, stored)] = records.read_all(tmp_path / "new")
     assert stored == record
-    predictions = records.predictions(path)
-    each = [roc_auc_score(predictions.truth[:, column], predictions.scores[:, column]) for column in range(5)]
+    arrays = records.predictions(path).arrays
+    each = [roc_auc_score(arrays["truth"][:, column], arrays["scores"][:, column]) for column in range(5)]
     assert record.metrics["macro_auroc"].value == pytest.approx(np.mean(each))

@@ -14,8 +14,8 @@ from harness.errors import ImpossiblePairing, UnknownName, UsageError
 from tests import fakes
 
 SPLITS = {"clean": Split("test", 0.1)}
-LINEAR = Task("linear", ("Edema",), "macro_auroc", 1, SPLITS)  # type: ignore[arg-type]
-WORDS = replace(LINEAR, kind="zero-shot", version=3)
+LINEAR = Task(("linear",), ("Edema",), "macro_auroc", 1, SPLITS)  # type: ignore[arg-type]
+WORDS = replace(LINEAR, kinds=("zero-shot",), version=3)
 XRAYS = replace(fakes.TOY, title="X-rays", tasks=(LINEAR, WORDS), corpus=None)
 UNTRAINED = replace(fakes.PROFILE, recipe=None, text=None)
 

@@ -38,7 +38,7 @@ def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
 
     predictions = records.predictions(path)
     assert record.metrics["macro_auroc"].value == pytest.approx(
-        roc_auc_score(predictions.truth[:, 0], predictions.scores[:, 0])
+        roc_auc_score(predictions.arrays["truth"][:, 0], predictions.arrays["scores"][:, 0])
     )
     train, validation, test = (record.parts[part] for part in ("train", "validation", "test"))
     assert train.images + validation.images + test.images == 169

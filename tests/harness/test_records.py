@@ -25,9 +25,10 @@ def test_a_record_and_its_predictions_come_back(tmp_path: Path) -> None:
     path = records.write(tmp_path, record, predictions)
     assert path == tmp_path / "phantom/chexpert-linear/imitate-demo-1a2b3c4d-s3/clean-10pct-s3.json"
     assert records.read(path) == record
-    for stored, given in zip(records.predictions(path), predictions, strict=True):
-        np.testing.assert_array_equal(stored, given)
-        assert stored.dtype == given.dtype
+    stored = records.predictions(path)
+    np.testing.assert_equal(stored._asdict(), predictions._asdict())
+    for name, array in stored.arrays.items():
+        assert array.dtype == predictions.arrays[name].dtype
     assert list(records.read_all(tmp_path)) == [(path, record)]
 
 
@@ -42,7 +43,7 @@ BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unknown protocol": (lambda raw: raw["cell"].update(protocol="lenient"), "cell.protocol"),
     "neither real nor phantom": (lambda raw: raw["data"].update(kind="mixed"), "data.kind"),
     "no time zone": (lambda raw: raw.update(written="2025-01-02T03:04:05"), "written"),
-    "later schema": (lambda raw: raw.update(schema_version=2), "schema_version"),
+    "later schema": (lambda raw: raw.update(schema_version=3), "schema_version"),
 }
 
 
@@ -120,12 +121,21 @@ def test_predictions_are_sorted_by_hash_and_stay_together() -> None:
     persons = [f"person-{row // 3}" for row in range(50)]
     truth = np.arange(50)[:, None] % 2
     scores = np.arange(50.0)[:, None]
-    found = records.sorted_predictions(images, persons, truth, scores)
+    boxes = {"box_image": np.array([3, 3, 0, 49]), "box_corner": np.array([30, 31, 0, 49])}
+    found = records.sorted_predictions(images, persons, {"truth": truth, "scores": scores, **boxes})
     assert (np.diff(found.images.astype(object)) > 0).all()
     by_hash = {int(records.hashed([name])[0]): row for row, name in enumerate(images)}
     rows = [by_hash[int(value)] for value in found.images]
-    assert found.scores[:, 0].tolist() == rows
-    assert found.truth[:, 0].tolist() == [row % 2 for row in rows]
+    assert found.arrays["scores"][:, 0].tolist() == rows
+    assert found.arrays["truth"][:, 0].tolist() == [row % 2 for row in rows]
+    owners = [rows[place] for place in found.arrays["box_image"]]
+    assert sorted(zip(owners, found.arrays["box_corner"], strict=True)) == [
+        (0, 0),
+        (3, 30),
+        (3, 31),
+        (49, 49),
+    ]
+    assert (np.diff(found.arrays["box_image"]) >= 0).all()
     np.testing.assert_array_equal(found.persons, records.hashed([persons[row] for row in rows]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import registry
-from harness.contracts import DatasetCard, MethodCard, Task
+from harness.contracts import DatasetCard, MethodCard
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 METHOD = """
@@ -31,8 +31,8 @@ DATASET = """
 from harness.contracts import *
 SPLITS = {"clean": Split("test", 0.1)}
 TASKS = (
-    Task("linear", ("Edema",), "macro_auroc", 1, SPLITS),
-    Task("zero-shot", ("Edema",), "macro_auroc", 1, SPLITS),
+    Task(("linear",), ("Edema",), "macro_auroc", 1, SPLITS),
+    Task(("zero-shot",), ("Edema",), "macro_auroc", 1, SPLITS),
 )
 CARD = DatasetCard(
     "Toy", source="", licence="", citation="", folders=(), markers=(), variants=(), tasks=TASKS,
@@ -158,9 +158,9 @@ def test_entry_points_of_other_packages(house: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_task_is_named_by_its_dataset_and_kind(house: Path) -> None:
-    name, identity, task = registry.task_of("xrays")
-    assert (name, identity, task.kind) == ("xrays", "xrays:linear", "linear")
-    assert registry.task_of("xrays:zero-shot")[2].kind == "zero-shot"
+    found = registry.task_of("xrays")
+    assert (found.dataset, found.id, found.kind) == ("xrays", "xrays:linear", "linear")
+    assert registry.task_of("xrays:zero-shot").kind == "zero-shot"
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,11 @@ def test_a_task_that_cannot_be_is_refused(
 
 
 def test_a_method_without_words_is_refused_where_words_are_needed(house: Path) -> None:
-    name, identity, words = registry.task_of("xrays:zero-shot")
-    registry.check_pairing("toy", registry.method_card("toy").has_text, identity, words)
-    registry.check_pairing("wordless", registry.method_card("wordless").has_text, name, _linear())
+    words = registry.task_of("xrays:zero-shot")
+    registry.check_pairing("toy", registry.method_card("toy").has_text, words)
+    registry.check_pairing("wordless", False, registry.task_of("xrays:linear"))
     with pytest.raises(ImpossiblePairing, match=r"wordless has no text encoder\. .*: toy$"):
-        registry.check_pairing("wordless", registry.method_card("wordless").has_text, identity, words)
-
-
-def _linear() -> Task:
-    return registry.task_of("xrays:linear")[2]
+        registry.check_pairing("wordless", registry.method_card("wordless").has_text, words)
 
 
 # --- the files of this project -----------------------------------------------------------------------

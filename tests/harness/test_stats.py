@@ -8,8 +8,9 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 from harness import stats
-from harness.errors import BadRecord, EmptyClass
-from harness.metrics import macro_auroc
+from harness.errors import EmptyClass
+from harness.metrics.auroc import Aurocs, macro_auroc
+from harness.stats import Bootstrap
 
 PERSON, NOISE, SHIFT = 1.0, 0.7, 1.2  # standard deviations of a score, and what a positive adds to it
 
@@ -23,6 +24,15 @@ def clustered(seed: int, persons: int = 120, labels: int = 2) -> tuple[np.ndarra
     return truth, SHIFT * truth + effect + rng.normal(0, NOISE, truth.shape), person
 
 
+def aurocs(truth: np.ndarray, scores: np.ndarray) -> Aurocs:
+    return Aurocs(truth, scores, [f"column {column}" for column in range(truth.shape[1])])
+
+
+def bootstrap(truth: np.ndarray, scores: np.ndarray, persons: np.ndarray, **options: float) -> Bootstrap:
+    return stats.person_bootstrap(aurocs(truth, scores), persons, **options)  # type: ignore[arg-type]
+
+
+MACRO = "macro_auroc"
 TRUE_AUROC = norm.cdf(SHIFT / np.sqrt(2 * (PERSON**2 + NOISE**2)))
 
 
@@ -31,7 +41,7 @@ def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None
     truth, scores, persons = clustered(0, persons=90)
     truth[::7, 1] = -1
     scores = scores.round(decimals)
-    found = stats._replicate_aurocs(truth, [scores], persons, 300, np.random.default_rng(5))[0]
+    found = stats._replicates([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:]
     blocks = list(stats._image_weights(persons, 300, np.random.default_rng(5)))
     weights = np.concatenate(blocks, axis=1)
     for column in range(2):
@@ -56,32 +66,40 @@ def test_weights_are_draws_of_whole_persons() -> None:
 
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     data = clustered(1)
-    whole = stats.person_bootstrap(*data, replicates=100, seed=3)
+    whole = bootstrap(*data, replicates=100, seed=3)
     monkeypatch.setattr(stats, "BLOCK", 1)
-    assert stats.person_bootstrap(*data, replicates=100, seed=3) == whole
+    assert bootstrap(*data, replicates=100, seed=3) == whole
 
 
 def test_same_seed_same_interval_and_row_order_is_irrelevant() -> None:
     truth, scores, persons = clustered(2)
-    first = stats.person_bootstrap(truth, scores, persons, replicates=200, seed=0)
-    assert stats.person_bootstrap(truth, scores, persons, replicates=200, seed=0) == first
-    assert stats.person_bootstrap(truth, scores, persons, replicates=200, seed=1).macro != first.macro
+    first = bootstrap(truth, scores, persons, replicates=200, seed=0)
+    assert bootstrap(truth, scores, persons, replicates=200, seed=0) == first
+    assert bootstrap(truth, scores, persons, replicates=200, seed=1).metrics[MACRO] != first.metrics[MACRO]
     order = np.random.default_rng(0).permutation(len(truth))
-    shuffled = stats.person_bootstrap(truth[order], scores[order], persons[order], replicates=200, seed=0)
-    assert np.array(shuffled.labels) == pytest.approx(np.array(first.labels), abs=1e-12)
+    shuffled = bootstrap(truth[order], scores[order], persons[order], replicates=200, seed=0)
+    for name, interval in first.metrics.items():
+        assert shuffled.metrics[name] == pytest.approx(interval, abs=1e-12)
 
 
 def test_value_is_the_plain_auroc_inside_its_interval() -> None:
     truth, scores, persons = clustered(3)
-    found = stats.person_bootstrap(truth, scores, persons, replicates=400, seed=0)
-    assert found.macro.value == pytest.approx(roc_auc_score(truth, scores, average="macro"), abs=1e-12)
-    assert [label.value for label in found.labels] == pytest.approx(
+    found = bootstrap(truth, scores, persons, replicates=400, seed=0)
+    assert found.metrics[MACRO].value == pytest.approx(
+        roc_auc_score(truth, scores, average="macro"), abs=1e-12
+    )
+    assert [found.metrics[f"auroc:column {column}"].value for column in range(2)] == pytest.approx(
         roc_auc_score(truth, scores, average=None).tolist(), abs=1e-12
     )
-    for interval in (found.macro, *found.labels):
+    for interval in found.metrics.values():
         assert interval.low < interval.value < interval.high
-    narrow = stats.person_bootstrap(truth, scores, persons, replicates=400, seed=0, level=0.5)
-    assert found.macro.low < narrow.macro.low < narrow.macro.high < found.macro.high
+    narrow = bootstrap(truth, scores, persons, replicates=400, seed=0, level=0.5)
+    assert (
+        found.metrics[MACRO].low
+        < narrow.metrics[MACRO].low
+        < narrow.metrics[MACRO].high
+        < found.metrics[MACRO].high
+    )
 
 
 def test_width_matches_the_variance_of_hanley_and_mcneil() -> None:
@@ -92,16 +110,16 @@ def test_width_matches_the_variance_of_hanley_and_mcneil() -> None:
     area = 3 / 4
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + 299 * (q1 - area**2) + 899 * (q2 - area**2)) / (300 * 900)
-    found = stats.person_bootstrap(truth, scores, np.arange(1200), replicates=2000, seed=0).macro
+    found = bootstrap(truth, scores, np.arange(1200), replicates=2000, seed=0).metrics[MACRO]
     assert found.high - found.low == pytest.approx(2 * norm.ppf(0.975) * np.sqrt(variance), rel=0.1)
 
 
 def test_repeating_images_widens_nothing_when_persons_are_resampled() -> None:
     truth, scores, persons = clustered(4)
-    once = stats.person_bootstrap(truth, scores, persons, replicates=300, seed=0).macro
+    once = bootstrap(truth, scores, persons, replicates=300, seed=0).metrics[MACRO]
     four = tuple(np.repeat(array, 4, axis=0) for array in (truth, scores, persons))
-    assert stats.person_bootstrap(*four, replicates=300, seed=0).macro == pytest.approx(once, abs=1e-12)
-    naive = stats.person_bootstrap(four[0], four[1], np.arange(len(four[0])), replicates=300, seed=0).macro
+    assert bootstrap(*four, replicates=300, seed=0).metrics[MACRO] == pytest.approx(once, abs=1e-12)
+    naive = bootstrap(four[0], four[1], np.arange(len(four[0])), replicates=300, seed=0).metrics[MACRO]
     assert (naive.high - naive.low) < 0.6 * (once.high - once.low)
 
 
@@ -110,11 +128,11 @@ def test_undefined_replicates_are_left_out_and_counted() -> None:
     truth[0, 0] = 1  # absent from a replicate with probability (1 - 1/40)^40
     truth[:20, 1] = 1
     scores = np.random.default_rng(0).random((40, 2))
-    found = stats.person_bootstrap(truth, scores, np.arange(40), replicates=2000, seed=0)
+    found = bootstrap(truth, scores, np.arange(40), replicates=2000, seed=0)
     assert found.undefined / 2000 == pytest.approx((1 - 1 / 40) ** 40, abs=0.03)
-    assert all(np.isfinite(interval).all() for interval in (found.macro, *found.labels))
+    assert all(np.isfinite(interval).all() for interval in found.metrics.values())
     with pytest.raises(EmptyClass, match="column 0"):
-        stats.person_bootstrap(truth[1:], scores[1:], np.arange(39), replicates=10, seed=0)
+        bootstrap(truth[1:], scores[1:], np.arange(39), replicates=10, seed=0)
 
 
 def test_no_defined_replicate_is_an_error() -> None:
@@ -125,7 +143,7 @@ def test_no_defined_replicate_is_an_error() -> None:
         if not next(stats._image_weights(np.arange(501), 1, np.random.default_rng(seed)))[0].any()
     )
     with pytest.raises(EmptyClass, match="all 1 replicates"):
-        stats.person_bootstrap(truth, np.arange(501.0)[:, None], np.arange(501), replicates=1, seed=absent)
+        bootstrap(truth, np.arange(501.0)[:, None], np.arange(501), replicates=1, seed=absent)
 
 
 @pytest.mark.slow
@@ -133,9 +151,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     held = naive_held = 0
     for seed in range(300):
         truth, scores, persons = clustered(1000 + seed)
-        found = stats.person_bootstrap(truth, scores, persons, replicates=400, seed=seed).macro
+        found = bootstrap(truth, scores, persons, replicates=400, seed=seed).metrics[MACRO]
         held += found.low <= TRUE_AUROC <= found.high
-        naive = stats.person_bootstrap(truth, scores, np.arange(len(truth)), replicates=400, seed=seed).macro
+        naive = bootstrap(truth, scores, np.arange(len(truth)), replicates=400, seed=seed).metrics[MACRO]
         naive_held += naive.low <= TRUE_AUROC <= naive.high
     assert 0.92 <= held / 300 <= 0.98
     assert naive_held / 300 < 0.85  # what counting images instead of persons costs
@@ -146,16 +164,17 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 def test_one_run_is_the_person_bootstrap() -> None:
     data = clustered(5)
-    alone = stats.two_level_interval([data], replicates=300, seed=7)
-    assert alone == stats.person_bootstrap(*data, replicates=300, seed=7).macro
-    assert stats.two_level_interval([data] * 3, replicates=300, seed=7) == pytest.approx(alone, abs=1e-12)
+    alone = stats.two_level_interval([aurocs(*data[:2])], data[2], MACRO, replicates=300, seed=7)
+    assert alone == bootstrap(*data, replicates=300, seed=7).metrics[MACRO]
+    three = stats.two_level_interval([aurocs(*data[:2])] * 3, data[2], MACRO, replicates=300, seed=7)
+    assert three == pytest.approx(alone, abs=1e-12)
 
 
 def test_value_is_the_mean_over_runs() -> None:
     truth, scores, persons = clustered(6)
     other = scores + np.random.default_rng(0).normal(0, 1, scores.shape)
     found = stats.two_level_interval(
-        [(truth, scores, persons), (truth, other, persons)], replicates=50, seed=0
+        [aurocs(truth, scores), aurocs(truth, other)], persons, MACRO, replicates=50, seed=0
     )
     labels = ("a", "b")
     assert found.value == pytest.approx(
@@ -168,22 +187,11 @@ def test_variance_between_runs_is_unbiased() -> None:
     binomial means of S - 1 draws, whose variance is that of a mean of S: s²/S."""
     truth, _, persons = clustered(7)
     right = 24
-    runs = [(truth, truth if run < right else -truth, persons) for run in range(32)]
-    found = stats.two_level_interval(runs, replicates=4000, seed=0)
+    runs = [aurocs(truth, truth if run < right else -truth) for run in range(32)]
+    found = stats.two_level_interval(runs, persons, MACRO, replicates=4000, seed=0)
     share = right / 32
     assert found.value == pytest.approx(share)
     assert found.low == pytest.approx(binom.ppf(0.025, 31, share) / 31)
     assert found.high == pytest.approx(binom.ppf(0.975, 31, share) / 31)
-    aurocs = np.repeat([1.0, 0.0], [right, 32 - right])
-    assert binom.var(31, share) / 31**2 == pytest.approx(aurocs.var(ddof=1) / 32)
-
-
-def test_runs_on_other_persons_are_refused() -> None:
-    truth, scores, persons = clustered(8)
-    with pytest.raises(BadRecord, match="run 2 of 2"):
-        stats.two_level_interval(
-            [(truth, scores, persons), (truth, scores, persons[::-1])], replicates=9, seed=0
-        )
-    with pytest.raises(BadRecord, match="run 3 of 3"):
-        runs = [(truth, scores, persons)] * 2 + [(truth[1:], scores[1:], persons[1:])]
-        stats.two_level_interval(runs, replicates=9, seed=0)
+    values = np.repeat([1.0, 0.0], [right, 32 - right])
+    assert binom.var(31, share) / 31**2 == pytest.approx(values.var(ddof=1) / 32)

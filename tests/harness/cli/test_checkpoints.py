@@ -29,7 +29,7 @@ DATASET = """
 from harness.contracts import *
 CARD = DatasetCard(
     "Toy", source="", licence="", citation="", folders=(), markers=(), variants=(),
-    tasks=(Task("zero-shot", ("Edema",), "macro_auroc", 1, {"clean": Split("test", 0.1)}),),
+    tasks=(Task(("zero-shot",), ("Edema",), "macro_auroc", 1, {"clean": Split("test", 0.1)}),),
 )
 def read(root): ...
 def write_phantom(root, cohort, workers): ...

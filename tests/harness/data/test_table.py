@@ -15,7 +15,7 @@ from harness.data import table
 from harness.errors import BadTable
 from tests.fakes import TOY
 
-TASK = Task("linear", ("Edema", "Effusion"), "macro_auroc", 1, {"clean": Split(0.2, 0.2)})
+TASK = Task(("linear",), ("Edema", "Effusion"), "macro_auroc", 1, {"clean": Split(0.2, 0.2)})
 RAW = (1, 0, -1, pd.NA)
 
 

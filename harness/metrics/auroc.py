@@ -1,7 +1,7 @@
 """AUROC, exactly: the share of (positive, negative) pairs that the scores put in the right order.
 
-Apart because every number of the benchmark passes through here. What is undefined raises; it is never 0.0
-or NaN.
+Apart because most numbers of the benchmark pass through here. What is undefined raises; it is never 0.0 or
+NaN.
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ class Comparison:
         values = np.full(len(won), np.nan)
         np.divide(won, pairs, out=values, where=pairs > 0)
         return values
+
+
+class Aurocs:
+    """A score (see `score.py`): `macro_auroc`, the plain mean over labels, and `auroc:LABEL` of each."""
+
+    def __init__(self, truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> None:
+        """`truth` [N, L] 1, 0 or -1 for unknown (left out of that label), `scores` [N, L]. Raises EmptyClass
+        naming every label that has one class only."""
+        require_both_classes(truth, labels, "the scored images", "Score a larger part")
+        self.names = ("macro_auroc", *(f"auroc:{label}" for label in labels))
+        self._comparisons = [Comparison(truth[:, k], scores[:, k]) for k in range(len(labels))]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        per_label = np.stack([comparison.auroc(weights) for comparison in self._comparisons])
+        return np.concatenate([per_label.mean(axis=0, keepdims=True), per_label])
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:

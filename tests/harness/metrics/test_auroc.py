@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import multilabel_auroc
 
-from harness import metrics
 from harness.errors import DataError, EmptyClass
+from harness.metrics import auroc as metrics
 
 LABELS = ("Edema", "Fracture", "Mass")
 

@@ -12,9 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from harness.errors import DataError, EmptyClass, TrainingDiverged
-from harness.evaluate import linear
-from harness.evaluate.linear import Labelled
-from harness.metrics import macro_auroc
+from harness.evaluate import logistic
+from harness.evaluate.logistic import Labelled
+from harness.metrics.auroc import macro_auroc
 
 LABELS = ("Edema", "Fracture", "Mass")
 STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)
@@ -43,7 +43,7 @@ SHAPES = pytest.mark.parametrize("n,d", [(30, 300), (120, 100), (600, 25)], ids=
 @SHAPES
 def test_objective_is_never_worse_than_that_of_scikit_learn(n: int, d: int) -> None:
     x, y = data(n, d)
-    weights, intercepts, _ = linear.solve(x, y, STRENGTHS)
+    weights, intercepts, _ = logistic.solve(x, y, STRENGTHS)
     for s, strength in enumerate(STRENGTHS):
         for label in range(3):
             theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=100_000).fit(x.numpy(), y[:, label])
@@ -58,7 +58,7 @@ def test_objective_is_never_worse_than_that_of_scikit_learn(n: int, d: int) -> N
 def test_gradient_vanishes_at_the_solution(n: int, d: int) -> None:
     x, y = data(n, d)
     y[::5, 1] = -1
-    weights, intercepts, reported = linear.solve(x, y, STRENGTHS)
+    weights, intercepts, reported = logistic.solve(x, y, STRENGTHS)
     largest = 0.0
     for s, strength in enumerate(STRENGTHS):
         for label in range(3):
@@ -73,13 +73,13 @@ def test_gradient_vanishes_at_the_solution(n: int, d: int) -> None:
             assert w.grad is not None and b.grad is not None
             norm = float(torch.cat((w.grad, b.grad[None])).norm())
             largest = max(largest, norm / (strength * len(target)))
-    assert reported <= linear.TOLERANCE
+    assert reported <= logistic.TOLERANCE
     assert largest == pytest.approx(reported, abs=1e-11)
 
 
 def test_coefficients_agree_with_scikit_learn_on_a_well_conditioned_problem() -> None:
     x, y = data(400, 10, correlated=False)
-    weights, intercepts, _ = linear.solve(x, y, (0.1, 1.0))
+    weights, intercepts, _ = logistic.solve(x, y, (0.1, 1.0))
     for s, strength in enumerate((0.1, 1.0)):
         for label in range(3):
             theirs = LogisticRegression(C=strength, tol=1e-12, solver="newton-cholesky").fit(
@@ -92,7 +92,7 @@ def test_coefficients_agree_with_scikit_learn_on_a_well_conditioned_problem() ->
 @pytest.mark.parametrize("strength", [1e-5, 1.0, 1e4])
 def test_two_images_have_the_closed_form(strength: float) -> None:
     """x = ±1 with labels 1 and 0: the intercept is 0, and w solves w = 2 C / (1 + e^w)."""
-    weights, intercepts, _ = linear.solve(
+    weights, intercepts, _ = logistic.solve(
         torch.tensor([[1.0], [-1.0]]).double(), np.array([[1], [0]]), (strength,)
     )
     expected = brentq(lambda w: w - 2 * strength / (1 + np.exp(w)), 0, 50, xtol=1e-14)
@@ -102,7 +102,7 @@ def test_two_images_have_the_closed_form(strength: float) -> None:
 
 def test_without_information_the_intercept_is_the_log_odds() -> None:
     y = np.array([[1]] * 3 + [[0]] * 9 + [[-1]] * 4)
-    weights, intercepts, _ = linear.solve(torch.zeros(16, 5).double(), y, STRENGTHS)
+    weights, intercepts, _ = logistic.solve(torch.zeros(16, 5).double(), y, STRENGTHS)
     assert not weights.any()
     assert intercepts.flatten().numpy() == pytest.approx(np.log(3 / 9))
 
@@ -110,9 +110,9 @@ def test_without_information_the_intercept_is_the_log_odds() -> None:
 def test_unknown_labels_are_as_if_the_images_were_not_there() -> None:
     x, y = data(300, 20)
     y[100:150, 1] = -1
-    weights, intercepts, _ = linear.solve(x, y, (0.1, 10.0))
+    weights, intercepts, _ = logistic.solve(x, y, (0.1, 10.0))
     known = y[:, 1] >= 0
-    alone, intercept, _ = linear.solve(x[torch.from_numpy(known)], y[known, 1:2], (0.1, 10.0))
+    alone, intercept, _ = logistic.solve(x[torch.from_numpy(known)], y[known, 1:2], (0.1, 10.0))
     assert weights[:, :, 1].numpy() == pytest.approx(alone[:, :, 0].numpy(), abs=1e-6)
     assert intercepts[:, 1].numpy() == pytest.approx(intercept[:, 0].numpy(), abs=1e-6)
 
@@ -121,8 +121,8 @@ def test_unknown_labels_are_as_if_the_images_were_not_there() -> None:
 def test_duplicated_features_share_one_weight(n: int) -> None:
     """Two copies at C fit as one feature of length √2 does: the penalty halves."""
     x, y = data(n, 20)
-    weights, intercepts, _ = linear.solve(torch.cat((x, x), dim=1), y, (0.5, 5.0))
-    single, intercept, _ = linear.solve(x * np.sqrt(2), y, (0.5, 5.0))
+    weights, intercepts, _ = logistic.solve(torch.cat((x, x), dim=1), y, (0.5, 5.0))
+    single, intercept, _ = logistic.solve(x * np.sqrt(2), y, (0.5, 5.0))
     assert weights[:, :20].numpy() == pytest.approx(weights[:, 20:].numpy(), abs=1e-6)
     assert weights[:, :20].numpy() * np.sqrt(2) == pytest.approx(single.numpy(), abs=1e-6)
     assert intercepts.numpy() == pytest.approx(intercept.numpy(), abs=1e-6)
@@ -130,9 +130,9 @@ def test_duplicated_features_share_one_weight(n: int) -> None:
 
 def test_fits_do_not_depend_on_what_is_fitted_beside_them() -> None:
     x, y = data(150, 40)
-    together, _, _ = linear.solve(x, y, STRENGTHS)
+    together, _, _ = logistic.solve(x, y, STRENGTHS)
     for s, strength in enumerate(STRENGTHS):
-        alone, _, _ = linear.solve(x, y[:, 2:], (strength,))
+        alone, _, _ = logistic.solve(x, y[:, 2:], (strength,))
         assert together[s, :, 2].numpy() == pytest.approx(alone[0, :, 0].numpy(), rel=1e-4, abs=1e-6)
 
 
@@ -147,7 +147,7 @@ def parts(n: int = 200, d: int = 30) -> tuple[Labelled, Labelled]:
 
 def test_scores_are_those_of_a_scikit_learn_pipeline() -> None:
     train, validation = parts()
-    probe = linear.fit(train, validation, LABELS)
+    probe = logistic.fit(train, validation, LABELS)
     scores = probe.scores(validation.features)
     assert scores.dtype == np.float64 and scores.shape == (300, 3)
     for label in range(3):
@@ -161,10 +161,10 @@ def test_scores_are_those_of_a_scikit_learn_pipeline() -> None:
 
 def test_the_strength_is_the_best_on_validation() -> None:
     train, validation = parts()
-    probe = linear.fit(train, validation, LABELS)
-    assert probe.grid == linear.GRID and len(probe.validation) == len(probe.grid)
+    probe = logistic.fit(train, validation, LABELS)
+    assert probe.grid == logistic.GRID and len(probe.validation) == len(probe.grid)
     for strength, value in zip(probe.grid, probe.validation, strict=True):
-        alone = linear.fit(train, validation, LABELS, grid=(strength,))
+        alone = logistic.fit(train, validation, LABELS, grid=(strength,))
         auroc = macro_auroc(validation.labels, alone.scores(validation.features), LABELS)
         assert value == pytest.approx(auroc, abs=1e-4)
     assert probe.validation[probe.grid.index(probe.strength)] == max(probe.validation)
@@ -174,7 +174,7 @@ def test_the_strength_is_the_best_on_validation() -> None:
 def test_of_equal_strengths_the_strongest_penalty_wins_whatever_the_order() -> None:
     y = np.arange(20)[:, None] % 2
     part = Labelled(torch.from_numpy(y * 2.0 - 1), y)
-    probe = linear.fit(part, part, ("Edema",), grid=(10.0, 0.1, 1.0))
+    probe = logistic.fit(part, part, ("Edema",), grid=(10.0, 0.1, 1.0))
     assert probe.validation == (1.0, 1.0, 1.0)
     assert (probe.strength, probe.grid) == (0.1, (0.1, 1.0, 10.0))
 
@@ -183,10 +183,10 @@ def test_units_and_offsets_of_features_do_not_matter_and_inputs_stay_untouched()
     train, validation = parts()
     train = Labelled(train.features.double(), train.labels)
     before = train.features.clone()
-    probe = linear.fit(train, validation, LABELS)
+    probe = logistic.fit(train, validation, LABELS)
     assert torch.equal(train.features, before)
     factor = torch.logspace(-3, 3, 30, dtype=torch.float64)
-    scaled = linear.fit(
+    scaled = logistic.fit(
         Labelled(train.features * factor + 5, train.labels),
         Labelled(validation.features * factor + 5, validation.labels),
         LABELS,
@@ -204,8 +204,8 @@ def test_a_constant_feature_changes_nothing(n: int) -> None:
             torch.cat((part.features, torch.full((len(part.features), 2), 0.1)), dim=1), part.labels
         )
 
-    plain = linear.fit(train, validation, LABELS)
-    found = linear.fit(padded(train), padded(validation), LABELS)
+    plain = logistic.fit(train, validation, LABELS)
+    found = logistic.fit(padded(train), padded(validation), LABELS)
     assert found.strength == plain.strength
     assert found.scores(padded(validation).features) == pytest.approx(
         plain.scores(validation.features), abs=1e-5
@@ -217,11 +217,11 @@ def test_one_class_is_refused_with_its_label_and_cure() -> None:
     short = train.labels.copy()
     short[:, 1] = np.where(short[:, 1] == 1, -1, 0)
     with pytest.raises(EmptyClass, match=r"'Fracture' has no positive among the training .* another seed"):
-        linear.fit(Labelled(train.features, short), validation, LABELS)
+        logistic.fit(Labelled(train.features, short), validation, LABELS)
     short = validation.labels.copy()
     short[:, 2] = 1
     with pytest.raises(EmptyClass, match=r"'Mass' has no negative among the validation .* validation share"):
-        linear.fit(train, Labelled(validation.features, short), LABELS)
+        logistic.fit(train, Labelled(validation.features, short), LABELS)
 
 
 def test_broken_features_and_labels_are_refused() -> None:
@@ -229,12 +229,12 @@ def test_broken_features_and_labels_are_refused() -> None:
     broken = train.features.clone()
     broken[17, 3] = torch.nan
     with pytest.raises(DataError, match="row 17 of the training images"):
-        linear.fit(Labelled(broken, train.labels), validation, LABELS)
+        logistic.fit(Labelled(broken, train.labels), validation, LABELS)
     with pytest.raises(DataError, match="not 2"):
-        linear.fit(Labelled(train.features, train.labels + 1), validation, LABELS)
+        logistic.fit(Labelled(train.features, train.labels + 1), validation, LABELS)
 
 
 def test_a_fit_short_of_its_optimum_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "STEPS", 3)
+    monkeypatch.setattr(logistic, "STEPS", 3)
     with pytest.raises(TrainingDiverged, match=r"of 24 linear probes .* after 3 steps"):
-        linear.fit(*parts(), LABELS)
+        logistic.fit(*parts(), LABELS)

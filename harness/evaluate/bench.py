@@ -1,0 +1,109 @@
+"""What an evaluator works with: an encoder, pictures, and the examples of one part at a time.
+
+Apart because it is the wall of the first honesty rule: whoever fits and selects is handed the training and
+the validation examples, and there is no way from them to a test image's label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from harness.contracts import Kind, Task
+from harness.cost import Cost
+from harness.data.cache import Images
+from harness.data.task_data import TaskData
+from harness.evaluate import bank
+from harness.evaluate.bank import Bank, Source
+from harness.records import HeadBlock
+from harness.settings import BankDtype
+
+ReadMask = Callable[[str, int, int], np.ndarray]
+"""A dataset's `read_mask(cell, height, width)`: [H, W] bool in native pixels."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The encoder of a cell and all pictures of its task."""
+
+    encoder: Source
+    images: Images
+    banks: Path
+    device: torch.device
+    dtype: BankDtype
+    cost: Cost
+    read_mask: ReadMask | None = None
+
+    def bank(self) -> Bank:
+        """Pooled features of all pictures, computed once per encoder and dataset."""
+        with self.cost.step("features"):
+            found = bank.open_bank(
+                self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
+            )
+        self.cost.cached.setdefault("features", found.cached)
+        self.cost.images_per_second = self.cost.images_per_second or found.images_per_second
+        return found
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some pictures of a task with what is known of them."""
+
+    bench: Bench
+    rows: np.ndarray  # [n] positions among the bench's images
+    frame: pd.DataFrame  # n rows of the dataset's table
+    labels: np.ndarray  # [n, L] int8: 1, 0 or -1 for unknown
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self) -> np.ndarray:
+        """[n, S, S] uint8, the stored squares."""
+        return np.asarray(self.bench.images.pixels[self.rows])
+
+    def sizes(self) -> np.ndarray:
+        """[n, 2] native height and width."""
+        return np.asarray(self.bench.images.sizes[self.rows])
+
+    def features(self) -> Tensor:
+        """[n, D] pooled, on the bench's device."""
+        return torch.from_numpy(self.bench.bank().features[self.rows]).to(self.bench.device)
+
+
+def examples(bench: Bench, data: TaskData, rows: np.ndarray) -> Examples:
+    frame = data.frame.iloc[rows].reset_index(drop=True)
+    return Examples(bench, rows, frame, data.labels[rows])
+
+
+class Head(Protocol):
+    """What was fitted on an encoder."""
+
+    @property
+    def block(self) -> HeadBlock: ...
+
+    def predict(self, test: Examples) -> dict[str, np.ndarray]:
+        """What the kind's score is made of (harness/metrics/score.py), a row per test image, in order."""
+        ...
+
+
+class Evaluator(Protocol):
+    """A file of this folder that is named after a kind."""
+
+    def check(self, task: Task, data: TaskData) -> None:
+        """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something."""
+        ...
+
+    def fit(self, bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Head: ...
+
+
+def evaluator(kind: Kind) -> Evaluator:
+    """Imported when it is asked for: a probe needs no detection library."""
+    return cast(Evaluator, import_module(f"harness.evaluate.{kind.replace('-', '_')}"))

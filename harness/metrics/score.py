@@ -1,0 +1,45 @@
+"""Which numbers a kind of task has, as functions of how much each test image weighs.
+
+Apart because a value, its interval over persons and its interval over seeds and persons then need one piece
+of code (`harness/stats.py`) for every kind: resampling persons is weighing images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from harness.contracts import Kind
+from harness.metrics.auroc import Aurocs
+
+
+class Score(Protocol):
+    """Metrics of one cell. Everything that does not depend on weights (sorting, matching) is done before."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """M metrics with values in 0..1, the task's own among them."""
+        ...
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """[M, R] for R weightings `weights` [N, R] of the N test rows; NaN where a metric is undefined."""
+        ...
+
+
+def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    return Aurocs(arrays["truth"], arrays["scores"], labels)
+
+
+SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
+    "linear": _classification,
+}
+
+
+def of(kind: Kind, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    """The score of a cell's stored `arrays`; see the kind's file in `harness/evaluate/` for what they are.
+
+    Raises EmptyClass when a metric is undefined on these rows.
+    """
+    return SCORES[kind](arrays, labels)
