@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.contracts import Kind
 from harness.metrics.auroc import Aurocs
+from harness.metrics.detection import Detections
 
 
 class Score(Protocol):
@@ -34,6 +35,7 @@ def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> 
 
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": _classification,
+    "detection": Detections,
 }
 
 
