@@ -75,6 +75,11 @@ class Detections:
         )
 
 
+def mean_average_precision(arrays: Mapping[str, np.ndarray]) -> float:
+    """The first of the above, of images that all weigh the same; NaN without a true box."""
+    return float(AveragePrecision(_rank(arrays))(np.ones((len(arrays["sizes"]), 1))).mean())
+
+
 class Ranking(NamedTuple):
     """The M predicted boxes of all images from the highest score to the lowest, and what each of them is.
     Equal scores keep the order of their images, as in COCO."""
