@@ -77,14 +77,15 @@ class Detector(nn.Module):
         return total
 
     @torch.no_grad()
-    def find(self, pyramid: Mapping[int, Tensor], side: int) -> list[Found]:
-        """The boxes of each picture in pixels of what the encoder saw, which had `side` of them, without
-        duplicates."""
+    def find(self, pyramid: Mapping[int, Tensor]) -> list[Found]:
+        """The boxes of each picture, in pixels of what the encoder saw, without duplicates."""
         outputs, squares = self._read(pyramid)
         places = [len(level) for level in squares]
-        by_level = {name: list(values.split(places, dim=1)) for name, values in outputs.items()}
-        pictures = len(outputs["cls_logits"])
-        found = self.fcos.postprocess_detections(by_level, [squares] * pictures, [(side, side)] * pictures)
+        by_level = {name: list(torch.split(values, places, dim=1)) for name, values in outputs.items()}
+        finest = self.strides[0]
+        pictures, _, height, width = pyramid[finest].shape
+        border = (finest * height, finest * width)
+        found = self.fcos.postprocess_detections(by_level, [squares] * pictures, [border] * pictures)
         return [Found(one["boxes"], one["scores"]) for one in found]
 
     def _read(self, pyramid: Mapping[int, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
