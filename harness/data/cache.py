@@ -29,13 +29,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.contracts import Geometry
-from harness.data.decode import DECODER_VERSION, FLAGS, Decoded, decode
+from harness.data.decode import DECODER_VERSION, decode
+from harness.data.picture import FLAGS, Decoded
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
 from harness.files import file_hash, hash_lines, hash_of, locked, write_json
 from harness.parallel import parallel_map
 
 CACHE_VERSION = 1
 """Raised with every change to `stored` or to what a row holds."""
+
+SHRUNK_TO = 2
+"""Sides of the stored square that a JPEG keeps where it is decoded smaller. On radiographs enlarged to
+2,500 x 3,050: squares are within 0.2 grey levels, on average, of those from all pixels, and with 1 within
+0.5 in the same time."""
 
 NAMED = 5  # refused pictures that a message spells out
 
@@ -77,12 +83,17 @@ def placement(height: int, width: int, side: int, geometry: Geometry) -> tuple[i
 
 
 def stored(decoded: Decoded, side: int, geometry: Geometry) -> NDArray[np.uint8]:
-    """The picture in a black square [side, side], rounded to 8 bits, resized bilinearly with antialiasing."""
+    """The picture in a black square [side, side], rounded to 8 bits, resized bilinearly with antialiasing.
+
+    A picture that was decoded smaller is cut where the whole one ends, not where its last pixel does: by less
+    than a pixel, but resized without it, all of its contents would be moved.
+    """
     grey = decoded.pixels
     if grey.dtype == np.uint16:
         grey = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 x 257
-    top, left, height, width = placement(grey.shape[0], grey.shape[1], side, geometry)
-    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
+    top, left, height, width = placement(decoded.height, decoded.width, side, geometry)
+    whole = 0, 0, decoded.width / decoded.scale, decoded.height / decoded.scale
+    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR, box=whole)
     square = np.zeros((side, side), np.uint8)
     square[top : top + height, left : left + width] = np.asarray(image)
     return square
@@ -165,12 +176,11 @@ class _Row(NamedTuple):
 def _decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
     """A refusal is returned and not raised: it must not end the work on the others."""
     try:
-        decoded = decode(path)
+        decoded = decode(path, SHRUNK_TO * side)
     except UnreadableImage as refusal:
         return refusal
-    height, width = decoded.pixels.shape
     flags = sum(1 << FLAGS.index(flag) for flag in decoded.flags)
-    return _Row(stored(decoded, side, geometry), height, width, flags)
+    return _Row(stored(decoded, side, geometry), decoded.height, decoded.width, flags)
 
 
 def _fill(
