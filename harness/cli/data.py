@@ -91,6 +91,55 @@ def doctor(
 
 
 @app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Name, or path of a dataset's file.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Whose input to prepare; may be repeated. Default: all methods.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only.")] = False,
+) -> None:
+    """Decode all pictures into the cache that run and pretrain read; goes on where it was cut off.
+
+    Methods with input of the same size and geometry share a cache, so that all methods need only a few.
+    """
+    from harness import plan, registry
+
+    card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
+    usable = [key for key, entry in registry.entries("methods").items() if not entry.error]
+    plans = [plan.method(source, profile) for source in method or usable]
+    from datetime import timedelta
+
+    from harness import make_ready
+    from harness.data import locate, table
+
+    current, reader = settings.load(data_root), registry.load("tasks", dataset)
+    located = locate.find(name, card, reader, current, plans[0].profile_name)
+    jobs = make_ready.jobs(name, card, table.read(reader, located.root), plans)
+    estimates = [make_ready.estimate(job, current) for job in jobs]
+    show.table(
+        f"{name}, {profile} profile",
+        ["square", "for", "pictures", "to decode", "disk", "time, about"],
+        [
+            [
+                f"{job.side} {job.geometry}",
+                ", ".join(job.methods),
+                f"{len(job.ids):,}",
+                f"{found.pictures:,}",
+                f"{found.size / 1e9:.2f} GB",
+                str(timedelta(seconds=round(found.seconds))),
+            ]
+            for job, found in zip(jobs, estimates, strict=True)
+        ],
+    )
+    make_ready.check_disk(sum(found.size for found in estimates), current)
+    if not dry_run:
+        make_ready.fill(jobs, current)
+        show.line("ready")
+
+
+@app.command()
 def phantom(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     root: Annotated[Path, typer.Option(help="New folder to write.")],

@@ -118,9 +118,7 @@ def open_images(
     if not ids:
         raise DataError(f"{name}: there are no images to decode. Check the dataset's table and the split")
     stamps = [_stamp(path) for path in paths]
-    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
-    final = folder / f"{name}-{hash_of(shape, stamps)[:16]}"
-    part = folder / f"{name}-{shape[:16]}.part"
+    final, part = _places(name, ids, stamps, side, geometry, folder)
     if cached := final.exists():
         return _open(final, ids, side, cached)
     try:
@@ -142,6 +140,41 @@ def open_images(
             "decoded so far is kept"
         ) from error
     return _open(final, ids, side, cached)
+
+
+class Outstanding(NamedTuple):
+    pictures: int  # to be decoded
+    size: int  # bytes of disk to be taken
+
+
+def outstanding(
+    name: str, ids: Sequence[str], paths: Sequence[Path], *, side: int, geometry: Geometry, folder: Path
+) -> Outstanding:
+    """What `open_images` of the same arguments would have to do now."""
+    stamps = [_stamp(path) for path in paths]
+    final, part = _places(name, ids, stamps, side, geometry, folder)
+    if final.exists():
+        return Outstanding(0, 0)
+    taken = sum(file.stat().st_blocks * 512 for file in part.glob("*"))
+    size = max(len(ids) * (side**2 + ROW.itemsize) - taken, 0)
+    if not (part / ROWS).exists() or (part / ROWS).stat().st_size != len(ids) * ROW.itemsize:
+        return Outstanding(len(ids), size)
+    rows = np.fromfile(part / ROWS, ROW)
+    known = zip(rows["file_size"].tolist(), rows["file_time"].tolist(), strict=True)
+    return Outstanding(sum(old != new for old, new in zip(known, stamps, strict=True)), size)
+
+
+def _places(
+    name: str,
+    ids: Sequence[str],
+    stamps: Sequence[tuple[int, int]],
+    side: int,
+    geometry: Geometry,
+    folder: Path,
+) -> tuple[Path, Path]:
+    """Where the pictures are once they are complete, and until then."""
+    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
+    return folder / f"{name}-{hash_of(shape, stamps)[:16]}", folder / f"{name}-{shape[:16]}.part"
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -173,8 +206,8 @@ class _Row(NamedTuple):
     flags: int
 
 
-def _decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
-    """A refusal is returned and not raised: it must not end the work on the others."""
+def decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
+    """One picture as it is kept. A refusal is returned and not raised: it must not end the work on others."""
     try:
         decoded = decode(path, SHRUNK_TO * side)
     except UnreadableImage as refusal:
@@ -206,8 +239,8 @@ def _fill(
             for place, (old, new) in enumerate(zip(known, stamps, strict=True))
             if old != new or _digest(pixels[place]) != rows["digest"][place].tobytes()
         ]
-        decode_row = partial(_decode_row, side=side, geometry=geometry)
-        results = parallel_map(decode_row, [paths[place] for place in todo], workers=workers, label=label)
+        decode_one = partial(decode_row, side=side, geometry=geometry)
+        results = parallel_map(decode_one, [paths[place] for place in todo], workers=workers, label=label)
         for place, result in zip(todo, results, strict=True):
             if isinstance(result, UnreadableImage):
                 failures.append(result)
