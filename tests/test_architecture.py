@@ -44,7 +44,7 @@ ARROWS: Mapping[str, str] = {
     # one cell, many cells
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint evaluate.* data.* stats records provenance {TOOLS}",
-    "make_ready": f"plan pretrain.corpus data.* {TOOLS}",
+    "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics stats records registry device {TOOLS}",
     "sweep": f"run plan account records stats registry {TOOLS}",
     # records to pages
@@ -53,7 +53,7 @@ ARROWS: Mapping[str, str] = {
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep run make_ready plan leaderboard report.* pretrain.* data.* phantom.* registry "
+    "cli.*": "cli.show sweep run prepare plan leaderboard report.* pretrain.* data.* phantom.* registry "
     f"records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves

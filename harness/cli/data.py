@@ -111,13 +111,13 @@ def prepare(
     plans = [plan.method(source, profile) for source in method or usable]
     from datetime import timedelta
 
-    from harness import make_ready
+    from harness import prepare
     from harness.data import locate, table
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
-    jobs = make_ready.jobs(name, card, table.read(reader, located.root), plans)
-    estimates = [make_ready.estimate(job, current) for job in jobs]
+    jobs = prepare.jobs(name, card, table.read(reader, located.root), plans)
+    estimates = [prepare.estimate(job, current) for job in jobs]
     show.table(
         f"{name}, {profile} profile",
         ["square", "for", "pictures", "to decode", "disk", "time, about"],
@@ -133,9 +133,9 @@ def prepare(
             for job, found in zip(jobs, estimates, strict=True)
         ],
     )
-    make_ready.check_disk(sum(found.size for found in estimates), current)
+    prepare.check_disk(sum(found.size for found in estimates), current)
     if not dry_run:
-        make_ready.fill(jobs, current)
+        prepare.fill(jobs, current)
         show.line("ready")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from harness import make_ready, registry, settings
+from harness import prepare, registry, settings
 from harness.cli.app import app
 from harness.data import cache, locate, task_data
 from harness.data.locate import Located
@@ -129,7 +129,7 @@ def test_an_estimate_writes_nothing(data_root: Path, decoded: list[Path], home: 
     assert done.exit_code == 0
     assert not (home / "images").exists()
     assert "88 stretch" in done.stdout and "imitate" in done.stdout
-    assert 0 < len(decoded) <= make_ready.TRIED
+    assert 0 < len(decoded) <= prepare.TRIED
 
 
 def test_too_small_a_disk_is_refused_with_what_is_needed(
@@ -159,7 +159,7 @@ def test_what_is_done_is_not_counted_again(data_root: Path, tmp_path: Path, deco
     picture.write_bytes(whole)
     decoded.clear()
     assert invoke(*arguments).exit_code == 0
-    tried = make_ready.TRIED * len(rows)
+    tried = prepare.TRIED * len(rows)
     assert decoded[tried:] == [picture, picture]
 
 
