@@ -65,9 +65,7 @@ def build(
     DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    reports = pd.DataFrame({unit: joined(frame, unit, name) for unit in units}, index=frame.index)
-    chosen = frame["frontal"] & (reports != "").any(axis=1)
-    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
+    frame, reports = paired(frame, units, name)
     for unit in units:
         if (reports[unit] == "").all():
             raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
@@ -96,6 +94,13 @@ def build(
         parts.train,
         parts.validation,
     )
+
+
+def paired(frame: pd.DataFrame, units: Sequence[str], corpus: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frontal pictures whose report has at least one of `units`, and those texts by unit, row by row."""
+    reports = pd.DataFrame({unit: joined(frame, unit, corpus) for unit in units}, index=frame.index)
+    chosen = frame["frontal"] & (reports != "").any(axis=1)
+    return frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
 
 
 def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
