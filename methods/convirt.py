@@ -41,7 +41,7 @@ from methods import _sentences
 from methods._heads import perceptron
 from methods._image import ImageEncoder, ImageOnly
 from methods._losses import contrast, cosines, nothing_to_contrast, positives
-from methods._text import PAD, TrainedText, trimmed
+from methods._text import PAD, TrainedText, require_words, trimmed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -179,6 +179,7 @@ class Convirt(nn.Module):
         return _sentences.tokenised([rule(text, SHORTEST) for text in texts], self.text.tokens)
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:
+        require_words((prepared[:, 0] != PAD).any(dim=1))
         return TextFeatures(self._embed_text(prepared[:, 0]), None, None)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

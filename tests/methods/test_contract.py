@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from harness import registry
 from harness.contracts import MethodCard
 from harness.data import transforms
+from harness.errors import UsageError
 from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 
 NAMES = [name for name, entry in registry.entries("methods").items() if not entry.error]
@@ -151,6 +152,20 @@ def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
     if not prepared.is_floating_point():
         assert not prepared[0].any()
     assert prepared[1].any()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_text_without_words_is_refused_where_words_are_compared(name: str) -> None:
+    _, model = demo(name)
+    prepared = model.eval().prepare_text(["no effusion", "", "Pneumothorax", "___"])
+    if prepared.is_floating_point():  # of a frozen encoder, which reads something in every text
+        assert torch.isfinite(model.encode_text(prepared).embedding).all()
+        return
+    with (
+        torch.inference_mode(),
+        pytest.raises(UsageError, match=r"of 4 texts.*no word in number 2, 4\. Give"),
+    ):
+        model.encode_text(prepared)
 
 
 @pytest.mark.parametrize("name", TRAINED)
