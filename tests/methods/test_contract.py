@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from harness import registry
 from harness.contracts import MethodCard
-from harness.data import transforms
 from harness.errors import UsageError
+from harness.pretrain import optimisation
 from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 
 NAMES = [name for name, entry in registry.entries("methods").items() if not entry.error]
@@ -58,10 +58,10 @@ def test_the_seed_decides_the_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipes_name_augmentations_that_exist(name: str) -> None:
-    for profile in registry.method_card(name).profiles.values():
+def test_recipes_can_be_followed(name: str) -> None:
+    for key, profile in registry.method_card(name).profiles.items():
         if profile.recipe:
-            transforms.check_names(profile.recipe.augmentation)
+            optimisation.check(profile.recipe, f"{name}, profile {key}")
         assert profile.preprocessing.size <= profile.preprocessing.stored
 
 
