@@ -240,8 +240,8 @@ class Gloria(nn.Module):
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sentences [B, W], words [B, T, W] with CLS and SEP among them, and how many words."""
-        states = self.text(tokens)[-SUMMED_LAYERS:]
-        words, count = merge(torch.stack(states).sum(dim=0), tokens, self.text.starts_word)
+        first, *others = self.text(tokens)[-SUMMED_LAYERS:]
+        words, count = merge(sum(others, start=first), tokens, self.text.starts_word)
         return words.sum(dim=1) / count[:, None], words, count
 
 
