@@ -146,6 +146,32 @@ def test_pairs_without_text_have_no_say_in_what_is_said_of_text(name: str) -> No
 
 
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_one_has_nothing_to_contrast(name: str, training: bool) -> None:
+    card, model = demo(name)
+    batch = batch_of(card.profiles["demo"], model.train(training))
+    loss, terms = model.loss(taken(batch, [2]))
+    loss.backward()
+    assert loss == 0
+    assert terms.keys() == model.loss(batch)[1].keys()
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
+    if not training:
+        assert len(model.pairs(taken(batch, [2]))[0]) == 1
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_odd_reports_train_like_any_other(name: str) -> None:
+    card, model = demo(name)
+    reports = ["", "Cardiomegaly", "\ufffd\ufffd", "\x00 caf\xe9 \u2603", "opacity " * 3000, *REPORTS[:2]]
+    batch = batch_of(card.profiles["demo"], model, reports)
+    present = {unit: text.flatten(1).any(dim=1) for unit, text in batch.text.items()}  # as a corpus has it
+    loss, _ = model.train().loss(batch._replace(present=present))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(rows.tolist()[1::3] == [True, True] for rows in present.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
     _, model = demo(name)
     prepared = model.prepare_text(["___.", "no effusion seen"])
