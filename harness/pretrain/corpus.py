@@ -62,7 +62,7 @@ def build(
     workers: int,
 ) -> Corpus:
     """From a dataset's table to a corpus. Raises BadTable when the table has no column for a unit of text,
-    DataError when no report has that unit."""
+    DataError when no report has that unit, or none to train on has words in it."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
     frame, reports = paired(frame, units, name)
@@ -82,6 +82,10 @@ def build(
         folder=images,
         workers=workers,
     )
+    read = {unit: _texts(reports[unit], unit, method, texts) for unit in units}
+    for unit, found in read.items():
+        if not found.present[parts.train].any():
+            raise DataError(f"{name}: the method finds no word in any {unit} of the training part. {CURE}")
     written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
         name,
@@ -90,7 +94,7 @@ def build(
         ids,
         torch.from_numpy(pd.factorize(study)[0]),
         pictures.pixels,
-        {unit: _texts(reports[unit], unit, method, texts) for unit in units},
+        read,
         parts.train,
         parts.validation,
     )

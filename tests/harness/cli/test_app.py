@@ -95,6 +95,8 @@ USAGE = {
     "missing option": (["run", "--method", "imitate"], "--task"),
     "corpus": (["pretrain", "--method", "imitate", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
     "no reports": (["pretrain", "--method", "imitate", "--corpus", "chexpert"], "no reports"),
+    "size of all": (["pretrain", "--method", "all", "--profile", "papr"], "Did you mean 'paper'?"),
+    "corpus of all": (["pretrain", "--method", "all", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
     "nothing to train": (["pretrain", "--method", "random_init"], "random_init is not trained"),
     "phantom": (["data", "phantom", "chexprt", "--root", "new"], "Did you mean 'chexpert'?"),
     "doctor": (["data", "doctor", "chexprt"], "Did you mean 'chexpert'?"),
