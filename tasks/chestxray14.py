@@ -63,7 +63,7 @@ CARD = DatasetCard(
     variants=(Variant("2017", 112_120, {"train_val": 86_524, "test": 25_596}),),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=LABELS,
             metric="macro_auroc",
             version=1,

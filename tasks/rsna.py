@@ -46,7 +46,7 @@ CARD = DatasetCard(
     variants=(Variant("stage 2", 26_684), Variant("stage 1", 25_684)),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,

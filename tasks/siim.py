@@ -47,7 +47,7 @@ CARD = DatasetCard(
     variants=(Variant("with the first test part", 12_047), Variant("first stage", 10_675)),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,
