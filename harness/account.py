@@ -63,6 +63,7 @@ def record(
             frontal_only=plan.task.frontal_only,
             uncertain=dict(plan.task.uncertain),
             blank=plan.task.blank,
+            exclusive=plan.task.exclusive,
             split=asdict(plan.task.splits[plan.protocol]),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},

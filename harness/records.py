@@ -48,6 +48,7 @@ class TaskBlock(_Block):
     frontal_only: bool
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
+    exclusive: bool = False  # one label was true of each image
     split: dict[str, str | float | int]  # the rule that made train, validation and test
 
 

@@ -49,7 +49,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,

@@ -50,7 +50,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,

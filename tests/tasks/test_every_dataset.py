@@ -64,8 +64,12 @@ def test_the_table_is_as_the_contract_says(name: str, table: pd.DataFrame) -> No
 
 def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> None:
     card = registry.dataset_card(name)
-    columns = {f"label:{label}" for task in card.tasks if "linear" in task.kinds for label in task.labels}
-    assert columns <= set(table.columns)
+    classified = [task for task in card.tasks if "linear" in task.kinds]
+    assert {f"label:{label}" for task in classified for label in task.labels} <= set(table.columns)
+    for task in classified:
+        labels = table[[f"label:{label}" for label in task.labels]]
+        assert not task.exclusive or (labels.sum(axis=1) == 1).all()
+        assert task.exclusive == (task.metric == "accuracy")
     splits = [split for task in card.tasks for split in task.splits.values()]
     parts = {part for split in [*splits, card.corpus] if split for part in (split.test, split.validation)}
     assert {part for part in parts if isinstance(part, str)} <= set(table["split"])
