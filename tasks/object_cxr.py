@@ -46,6 +46,13 @@ CARD = DatasetCard(
             # papers report on dev; the test part came later and is read only
             splits={"clean": Split(test="dev", validation=0.1, train="train")},
         ),
+        Task(
+            kinds=("detection",),
+            labels=("Foreign Object",),
+            metric="mean_average_precision",
+            version=1,
+            splits={"clean": Split(test="dev", validation=0.1, train="train")},
+        ),
     ),
     phantom={"demo": PhantomSize(1_500, 160, 160), "paper": PhantomSize(10_000, 320, 320)},
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.contracts import Kind
 from harness.metrics.classification import Classification
+from harness.metrics.detection import Detections
 
 
 class Score(Protocol):
@@ -31,6 +32,7 @@ class Score(Protocol):
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": Classification,
     "finetune": Classification,
+    "detection": Detections,
 }
 
 
