@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.contracts import Kind
 from harness.metrics.auroc import Aurocs
+from harness.metrics.segmentation import Overlaps
 
 
 class Score(Protocol):
@@ -32,8 +33,13 @@ def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> 
     return Aurocs(arrays["truth"], arrays["scores"], labels)
 
 
+def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
+
+
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": _classification,
+    "segmentation": _segmentation,
 }
 
 
