@@ -33,8 +33,10 @@ from harness.errors import BadTable, TrainingDiverged, UsageError
 from harness.evaluate import pyramid, unet
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.metrics.auroc import require_both_classes
+from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
 
@@ -63,6 +65,14 @@ class Segmenter:
         names = ("truth_area", "predicted_area", "overlap")
         return dict(zip(names, np.array(counts, dtype=np.int64).T, strict=True))
 
+    def quality(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[N] Dice of each picture."""
+        return dice(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
+
+    def drawings(self, examples: Examples) -> Iterator[Drawing]:
+        for truth, predicted in self.masks(examples):
+            yield Drawing(truth, predicted)
+
     def masks(self, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The true and the predicted mask of each picture, in order: [H, W] bool in its own pixels."""
         bench = examples.bench
@@ -76,8 +86,8 @@ class Segmenter:
                 with torch.inference_mode():
                     shares = _decode(self.decoder, maps, preprocessing.size).sigmoid().cpu().numpy()
                 for place, share in zip(places, shares, strict=True):
-                    truth = _mask(examples, place)
-                    yield truth, _frame(examples, place).map_to_native(share) >= THRESHOLD
+                    predicted = _frame(examples, place).map_to_native(share) >= THRESHOLD
+                    yield _mask(examples, place), predicted
                 bar.advance(len(places))
 
 
@@ -208,13 +218,13 @@ def _masked(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _frame(examples: Examples, place: int) -> Frame:
-    height, width = examples.sizes()[place].tolist()
+    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
     return Frame(height, width, examples.bench.encoder.preprocessing)
 
 
 def _mask(examples: Examples, place: int) -> np.ndarray:
     """[H, W] bool in native pixels."""
-    height, width = examples.sizes()[place].tolist()
+    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
     cell = examples.frame["mask"].iloc[place]
     if not cell:
         return np.zeros((height, width), dtype=bool)

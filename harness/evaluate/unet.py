@@ -59,5 +59,6 @@ def loss_sums(logits: Tensor, truth: Tensor) -> Tensor:
 def loss(sums: Tensor) -> Tensor:
     """10 focal - log Dice. Dice is that of all pictures laid side by side: those without a mask take part."""
     focal, pixels, overlap, areas = sums
-    dice: Tensor = (2 * overlap + SMOOTH) / (areas + SMOOTH)
-    return FOCAL * focal / pixels - dice.log()
+    dice = (2 * overlap + SMOOTH) / (areas + SMOOTH)
+    value: Tensor = FOCAL * focal / pixels - dice.log()
+    return value
