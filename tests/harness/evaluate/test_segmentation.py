@@ -42,7 +42,7 @@ TASK = Task(
 
 
 class Pooling(nn.Module):
-    """An encoder without weights: the picture itself at four resolutions. If it drifts, it counts pictures."""
+    """An encoder without weights: the picture at four resolutions. If it drifts, it counts pictures."""
 
     def __init__(self, *, drifts: bool = False) -> None:
         super().__init__()
