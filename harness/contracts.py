@@ -30,6 +30,9 @@ Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "p
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door."""
 
+DRAWN: frozenset[Kind] = frozenset({"segmentation", "detection"})
+"""Kinds that say where something is: their predictions can be drawn over the picture."""
+
 
 # --- methods ---------------------------------------------------------------------------------------
 

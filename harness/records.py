@@ -120,7 +120,7 @@ class HeadBlock(_Block):
     settings: dict[str, Argument]  # fixed before any data was seen
     chosen: dict[str, Argument]  # by what validation said
     candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
-    validation: tuple[float, ...] = ()  # the task's metric on validation, one per candidate
+    validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
 
 
 class CodeBlock(_Block):

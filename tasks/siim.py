@@ -56,6 +56,13 @@ CARD = DatasetCard(
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
         ),
+        Task(
+            kinds=("segmentation",),
+            labels=("Pneumothorax",),
+            metric="dice",
+            version=1,
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+        ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},
 )

@@ -84,8 +84,8 @@ def encode(
 
 @contextmanager
 def frozen(model: nn.Module, device: torch.device) -> Iterator[Method]:
-    """The encoder on `device`, in evaluation mode and without gradients. Raises HarnessError when its state is
-    not the same after the block as before."""
+    """The encoder on `device`, in evaluation mode and without gradients. Raises HarnessError when its state
+    is not the same after the block as before."""
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = _state_hash(model)
     yield cast(Method, model)

@@ -82,7 +82,7 @@ class Detector(nn.Module):
         duplicates."""
         outputs, squares = self._read(pyramid)
         places = [len(level) for level in squares]
-        by_level = {name: list(values.split(places, dim=1)) for name, values in outputs.items()}
+        by_level = {name: list(torch.split(values, places, dim=1)) for name, values in outputs.items()}
         pictures = len(outputs["cls_logits"])
         found = self.fcos.postprocess_detections(by_level, [squares] * pictures, [(side, side)] * pictures)
         return [Found(one["boxes"], one["scores"]) for one in found]

@@ -1,7 +1,7 @@
-"""Maps of a frozen encoder at strides 4 to 32, of whole pictures: what decoders of masks and boxes read.
+"""Maps of whole pictures at strides 4 to 32, of a frozen encoder: what decoders of masks and boxes read.
 
-Apart because such heads train for many rounds on maps that never change: where they fit in memory they are
-computed once.
+Apart because such heads pass over their pictures many times, and the maps never change: where all of them
+fit into memory they are computed once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ from harness.contracts import Method, Preprocessing
 from harness.data import transforms
 from harness.progress import Bar
 
-BATCH = 64  # pictures a forward
-MEMORY = 2**30  # bytes of maps kept
+MEMORY = 2**30  # bytes of maps that are kept
+BATCH = 64  # pictures a forward while they are
+
+
+def encode(
+    encoder: Method, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
+) -> dict[int, Tensor]:
+    """{stride: [B, C, h, w]} of `pixels` [B, S, S] uint8, in bfloat16 on a GPU."""
+    on_device = torch.tensor(pixels, device=device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        return encoder.encode_image(transforms.whole_view(on_device, preprocessing)).pyramid
 
 
 class Pyramids:
-    """Of `pixels` [N, S, S] uint8, by row."""
+    """`encode` of rows of `pixels` [N, S, S] uint8, from memory if that holds all of them."""
 
     def __init__(
         self, encoder: Method, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
@@ -32,21 +41,21 @@ class Pyramids:
             preprocessing,
             device,
         )
-        self._kept: dict[int, Tensor] = {}
-        one = self._encode(np.arange(1))
+        self._kept: dict[int, Tensor] | None = None
+        one = self[np.arange(1)]
         self.channels = {stride: maps.shape[1] for stride, maps in one.items()}
         if len(pixels) * sum(maps.nbytes for maps in one.values()) <= MEMORY:
             self._kept = self._encode_all(one)
 
-    def __len__(self) -> int:
-        return len(self._pixels)
-
     def __getitem__(self, rows: np.ndarray) -> dict[int, Tensor]:
         """{stride: [n, C, h, w]} of `rows` [n]."""
-        if self._kept:
-            places = torch.from_numpy(rows).to(self._device)
-            return {stride: maps[places] for stride, maps in self._kept.items()}
-        return self._encode(rows)
+        if self._kept is None:
+            return encode(self._encoder, self._pixels[rows], self._preprocessing, self._device)
+        places = torch.from_numpy(rows).to(self._device)
+        return {stride: maps[places] for stride, maps in self._kept.items()}
+
+    def __len__(self) -> int:
+        return len(self._pixels)
 
     def batches(self, size: int = BATCH) -> Iterator[tuple[np.ndarray, dict[int, Tensor]]]:
         """All rows in order, with their maps."""
@@ -54,15 +63,18 @@ class Pyramids:
             rows = np.arange(start, min(start + size, len(self)))
             yield rows, self[rows]
 
-    def _encode(self, rows: np.ndarray) -> dict[int, Tensor]:
-        pixels = torch.tensor(self._pixels[rows], device=self._device)
-        on_gpu = self._device.type == "cuda"
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=on_gpu):
-            return self._encoder.encode_image(transforms.whole_view(pixels, self._preprocessing)).pyramid
-
     def _encode_all(self, one: dict[int, Tensor]) -> dict[int, Tensor]:
-        kept = {stride: maps.new_empty(len(self), *maps.shape[1:]) for stride, maps in one.items()}
-        with Bar("encoding maps", len(self)) as bar:
+        count = len(self._pixels)
+        kept = {
+            stride: torch.empty(
+                (count, *maps.shape[1:]),
+                dtype=maps.dtype,
+                device=maps.device,
+                memory_format=torch.channels_last,
+            )
+            for stride, maps in one.items()
+        }
+        with Bar("encoding maps", count) as bar:
             for rows, pyramid in self.batches():
                 for stride, maps in pyramid.items():
                     kept[stride][rows[0] : rows[-1] + 1] = maps

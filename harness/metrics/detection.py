@@ -70,7 +70,7 @@ class Detections:
                 np.where(missed, 0.0, skipping)[None],
                 sensitivity.mean(axis=0, keepdims=True),
                 sensitivity,
-                self._images.auroc(weights)[None],
+                self._images.areas(weights)[0][None],
             ]
         )
 

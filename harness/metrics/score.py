@@ -14,6 +14,7 @@ import numpy as np
 from harness.contracts import Kind
 from harness.metrics.classification import Classification
 from harness.metrics.detection import Detections
+from harness.metrics.segmentation import Overlaps
 
 
 class Score(Protocol):
@@ -29,9 +30,14 @@ class Score(Protocol):
         ...
 
 
+def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
+
+
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": Classification,
     "finetune": Classification,
+    "segmentation": _segmentation,
     "detection": Detections,
 }
 

@@ -73,6 +73,9 @@ def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> No
     splits = [split for task in card.tasks for split in task.splits.values()]
     parts = {part for split in [*splits, card.corpus] if split for part in (split.test, split.validation)}
     assert {part for part in parts if isinstance(part, str)} <= set(table["split"])
+    if "segmentation" in card.by_kind:
+        assert table["mask"].map(type).eq(str).all() and (table["mask"] != "").any()
+        assert callable(registry.load("tasks", name).read_mask)
     if card.corpus:
         assert {"findings", "impression"} <= set(table.columns)
 
