@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import get_args
 
 from harness import registry
-from harness.contracts import DatasetCard, Kind, MethodCard, Profile, ProfileName, ProtocolName, Split, Task
+from harness.contracts import (
+    NEEDS_TEXT,
+    DatasetCard,
+    Kind,
+    MethodCard,
+    Profile,
+    ProfileName,
+    ProtocolName,
+    Split,
+    Task,
+)
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 
@@ -72,6 +82,11 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
     registry.check_pairing(chosen.name, chosen.card.has_text, found)
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
+    if found.kind in NEEDS_TEXT and fraction != 1:
+        raise UsageError(
+            f"{found.id} learns from no label, so that --fraction {fraction:g} would change nothing. "
+            "Leave --fraction out"
+        )
     for name in get_args(ProtocolName):
         if name == protocol and name in found.task.splits:
             card = registry.dataset_card(dataset_source)

@@ -48,7 +48,7 @@ class TaskBlock(_Block):
     frontal_only: bool
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
-    split: dict[str, str | float | int]  # the rule that made train, validation and test
+    split: dict[str, str | float | int | None]  # the rule that made train, validation and test
 
 
 class Measured(_Block):

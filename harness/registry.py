@@ -42,6 +42,7 @@ BLOCKS = {
         contracts.Recipe,
         contracts.DatasetCard,
         contracts.Task,
+        contracts.Balanced,
         contracts.Split,
         contracts.Variant,
         contracts.PhantomSize,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from harness import account, device, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
+from harness.contracts import NEEDS_TEXT
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.evaluate import bench as benches
@@ -50,7 +51,8 @@ def run(
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
-        data = task_data.load(located, dataset, card, plan.task, plan.protocol, plan.fraction, plan.seed)
+        fraction = None if plan.kind in NEEDS_TEXT else plan.fraction
+        data = task_data.load(located, dataset, card, plan.task, plan.protocol, fraction, plan.seed)
         evaluator.check(plan.task, data)
     chosen = chosen or _fitting(plan, settings)
     cost.cached["checkpoint"] = chosen is not None
@@ -128,10 +130,12 @@ def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
 
 def _source(plan: CellPlan, chosen: Checkpoint) -> Source:
     card = chosen.card
+    recipe = card.profile.recipe
     return Source(
         card.method,
         card.method_version,
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(plan.method, chosen),
+        recipe.text_units[-1] if recipe else "",
     )

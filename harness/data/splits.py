@@ -39,7 +39,7 @@ def make(table: pd.DataFrame, split: Split) -> Parts:
     when a name is no official part, a part is empty, or two parts share a person.
     """
     persons, names = pd.factorize(table["person_id"].astype(str), sort=True)  # codes rise with the ids
-    part = np.full(len(table), "" if split.train else "train", dtype=object)
+    part = np.full(len(table), "train" if split.train == "" else "", dtype=object)
     if split.train:
         part[_official(table, split.train)] = "train"
     for name, rule in (("validation", split.validation), ("test", split.test)):
@@ -47,7 +47,7 @@ def make(table: pd.DataFrame, split: Split) -> Parts:
             part[_official(table, rule)] = name
     left = np.random.default_rng(split.seed).permutation(np.unique(persons[part == "train"]))
     for name, rule in (("test", split.test), ("validation", split.validation)):
-        if not isinstance(rule, str):
+        if isinstance(rule, int | float):
             drawn, left = np.split(left, [share(rule, len(left))])
             part[(part == "train") & np.isin(persons, drawn)] = name
     parts = Parts(*(np.flatnonzero(part == name) for name in Parts._fields))
@@ -77,7 +77,7 @@ def _official(table: pd.DataFrame, name: str) -> np.ndarray:
 
 def _check(parts: Parts, persons: np.ndarray, names: pd.Index, split: Split) -> None:
     for name, rows in parts._asdict().items():
-        if not len(rows):
+        if not len(rows) and getattr(split, name) is not None:
             raise DataError(
                 f"the {name} part is empty: {split} leaves nothing for it among {len(names)} persons. "
                 "Use smaller shares, other official parts, or a dataset with more persons"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import DatasetCard, ProtocolName, Task
-from harness.data import fractions, locate, splits, table
+from harness.data import balanced, fractions, locate, splits, table
 from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.table import Reader
@@ -36,17 +36,23 @@ def load(
     card: DatasetCard,
     task: Task,
     protocol: ProtocolName,
-    fraction: float,
+    fraction: float | None,
     seed: int,
 ) -> TaskData:
-    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction."""
+    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction; None
+    where no label is used."""
     whole = table.read(reader, located.root)
-    frame, labels, fingerprint = table.for_task(whole, task)
+    found = table.for_task(whole, task)
+    parts = splits.make(found.frame, task.splits[protocol])
+    if task.balanced is not None:
+        found, parts = balanced.choose(found, parts.test, task, task.balanced)
+    frame, labels, fingerprint = found
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
-    parts = splits.make(frame, task.splits[protocol])
     persons = frame["person_id"].to_numpy()
-    drawn = fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)
+    used = parts.train[:0]
+    if fraction is not None:
+        used = parts.train[fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)]
     return TaskData(
         located,
         table.release(whole, card),
@@ -55,5 +61,5 @@ def load(
         labels,
         fingerprint,
         parts,
-        parts.train[drawn],
+        used,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.contracts import DataKind, Profile, Split, TextMethod
-from harness.data import arrays, cache, splits
+from harness.data import arrays, cache, splits, table
 from harness.errors import BadTable, DataError
 from harness.files import hash_lines, hash_of
 from harness.progress import Bar
@@ -65,7 +65,10 @@ def build(
     DataError when no report has that unit."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    reports = pd.DataFrame({unit: joined(frame, unit, name) for unit in units}, index=frame.index)
+    for section in (section for unit in units for section in unit.split("+")):
+        if section not in frame:
+            raise BadTable(f"{name}: the table has no column {section!r}. {CURE}")
+    reports = pd.DataFrame({unit: table.joined(frame, unit) for unit in units}, index=frame.index)
     chosen = frame["frontal"] & (reports != "").any(axis=1)
     frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     for unit in units:
@@ -96,16 +99,6 @@ def build(
         parts.train,
         parts.validation,
     )
-
-
-def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
-    """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
-    sections = unit.split("+")
-    for section in sections:
-        if section not in frame:
-            raise BadTable(f"{corpus}: the table has no column {section!r}. {CURE}")
-    columns = [frame[section] for section in sections]
-    return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.contracts import Profile, Split
+from harness.data import table
 from harness.pretrain import corpus
 from methods.gloria import CARD
 
@@ -56,8 +57,8 @@ def word(text: corpus.Texts, row: int) -> str:
 
 
 def test_a_joined_unit_has_its_parts_in_their_order(frame: pd.DataFrame) -> None:
-    assert corpus.joined(frame, "impression+findings", "x")[:4] == ["c\n\nab", "d", "e", ""]
-    assert corpus.joined(frame, "findings", "x")[:4] == ["ab", "", "e", ""]
+    assert table.joined(frame, "impression+findings")[:4] == ["c\n\nab", "d", "e", ""]
+    assert table.joined(frame, "findings")[:4] == ["ab", "", "e", ""]
 
 
 @pytest.mark.parametrize(
