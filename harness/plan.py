@@ -63,6 +63,11 @@ class CellPlan:
         """`chexpert:linear`"""
         return f"{self.dataset}:{self.kind}"
 
+    @property
+    def labels_used(self) -> float | None:
+        """The fraction; None for a kind that looks at no training label."""
+        return None if self.kind in NEEDS_TEXT else self.fraction
+
 
 def method(source: str, profile: str) -> MethodPlan:
     """Raises UnknownName for the method or the profile."""

@@ -19,7 +19,9 @@ from harness.data.table import Reader
 from harness.files import hash_of
 
 
-class TaskData(NamedTuple):
+class TaskPool(NamedTuple):
+    """A task's images before a fraction of their labels is drawn: what its cells share."""
+
     located: Located
     release: str  # the known variant of the dataset whose counts the table has, or ""
     persons_known: bool
@@ -27,20 +29,31 @@ class TaskData(NamedTuple):
     labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
     fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
+
+    def draw(self, fraction: float | None, seed: int) -> TaskData:
+        """The cell that uses this share of the training labels; None where it uses none."""
+        train = self.parts.train
+        if fraction is None:
+            return TaskData(*self, train[:0])
+        drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
+        return TaskData(*self, train[drawn])
+
+
+class TaskData(NamedTuple):
+    """The images of one cell; fields as of TaskPool."""
+
+    located: Located
+    release: str
+    persons_known: bool
+    frame: pd.DataFrame
+    labels: np.ndarray
+    fingerprint: str
+    parts: Parts
     used: np.ndarray  # the training positions whose labels the fraction leaves
 
 
-def load(
-    located: Located,
-    reader: Reader,
-    card: DatasetCard,
-    task: Task,
-    protocol: ProtocolName,
-    fraction: float | None,
-    seed: int,
-) -> TaskData:
-    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction; None
-    where no label is used."""
+def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
+    """Reads the dataset's table, applies the task's label policy, splits by person."""
     whole = table.read(reader, located.root)
     found = table.for_task(whole, task)
     parts = splits.make(found.frame, task.splits[protocol])
@@ -49,11 +62,7 @@ def load(
     frame, labels, fingerprint = found
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
-    persons = frame["person_id"].to_numpy()
-    used = parts.train[:0]
-    if fraction is not None:
-        used = parts.train[fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)]
-    return TaskData(
+    return TaskPool(
         located,
         table.release(whole, card),
         bool(whole.attrs.get("persons_known", True)),
@@ -61,5 +70,4 @@ def load(
         labels,
         fingerprint,
         parts,
-        used,
     )

@@ -7,7 +7,7 @@ the validation examples, and there is no way from them to a test image's label.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -41,16 +41,20 @@ class Bench:
     dtype: BankDtype
     cost: Cost
     read_mask: ReadMask | None = None
+    opened: dict[str, Bank] = field(default_factory=dict)  # stays when the bench is used for another cell
 
     def bank(self) -> Bank:
         """Pooled features of all pictures, computed once per encoder and dataset."""
-        with self.cost.step("features"):
-            found = bank.open_bank(
-                self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
-            )
-        self.cost.cached.setdefault("features", found.cached)
-        self.cost.images_per_second = self.cost.images_per_second or found.images_per_second
-        return found
+        if "pooled" not in self.opened:
+            with self.cost.step("features"):
+                found = bank.open_bank(
+                    self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
+                )
+            self.opened["pooled"] = found
+            self.cost.cached["features"] = found.cached
+            self.cost.images_per_second = found.images_per_second
+        self.cost.cached.setdefault("features", True)
+        return self.opened["pooled"]
 
 
 @dataclass(frozen=True)
