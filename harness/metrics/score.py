@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.contracts import Kind
-from harness.metrics.auroc import Aurocs
+from harness.metrics.classification import Classification
 
 
 class Score(Protocol):
@@ -28,12 +28,9 @@ class Score(Protocol):
         ...
 
 
-def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
-    return Aurocs(arrays["truth"], arrays["scores"], labels)
-
-
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
-    "linear": _classification,
+    "linear": Classification,
+    "finetune": Classification,
 }
 
 
