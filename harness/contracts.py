@@ -251,6 +251,7 @@ class Task:
     metric: Metric
     version: int
     splits: Mapping[ProtocolName, Split]
+    exclusive: bool = False  # one of the labels is true of each image
     frontal_only: bool = True
     uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
     blank: Literal[0] | None = None  # what "not mentioned" counts as; None: never blank in this dataset

@@ -18,7 +18,6 @@ from harness.data import table
 from harness.data.splits import Parts
 from harness.data.table import Labelled
 from harness.errors import EmptyClass
-from harness.files import hash_lines, hash_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +74,3 @@ def draws_of(frame: pd.DataFrame) -> np.ndarray:
     """[N, draws] bool of a table of test images; one draw with all of them where none was made."""
     columns = [name for name in frame.columns if name.startswith(COLUMN)]
     return frame[columns].to_numpy(bool) if columns else np.ones((len(frame), 1), dtype=bool)
-
-
-def digest(frame: pd.DataFrame) -> str:
-    """Hash of the ids in each draw."""
-    ids = frame["image_id"].to_numpy()
-    return hash_of(*(hash_lines(ids[column]) for column in draws_of(frame).T))

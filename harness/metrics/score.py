@@ -13,6 +13,8 @@ import numpy as np
 
 from harness.contracts import Kind
 from harness.metrics.classification import Classification
+from harness.metrics.retrieval import Retrieval
+from harness.metrics.zero_shot import ZeroShot
 
 
 class Score(Protocol):
@@ -31,6 +33,8 @@ class Score(Protocol):
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": Classification,
     "finetune": Classification,
+    "zero-shot": ZeroShot,
+    "retrieval": Retrieval,
 }
 
 
