@@ -46,14 +46,15 @@ ARROWS: Mapping[str, str] = {
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
-    "sweep": f"run plan account records stats registry {TOOLS}",
+    "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
+    "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
     # records to pages
     "leaderboard": "records stats metrics.* contracts errors",
     "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep run plan leaderboard report.* pretrain.* data.* phantom.* registry records "
+    "cli.*": "cli.show sweep grid run plan leaderboard report.* pretrain.* data.* phantom.* registry records "
     f"{TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
