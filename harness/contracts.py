@@ -255,6 +255,7 @@ class Task:
     frontal_only: bool = True
     uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
     blank: Literal[0] | None = None  # what "not mentioned" counts as; None: never blank in this dataset
+    name: str = ""  # follows the kind in its id, where a dataset has two tasks of a kind
     reports: bool = False  # only images with both findings and impression, whichever a method reads
     balanced: Balanced | None = None  # the test images are a choice of the test part; None: all of it
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -294,8 +295,13 @@ class DatasetCard:
     phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
 
     @property
-    def by_kind(self) -> dict[Kind, Task]:
-        return {kind: task for task in self.tasks for kind in task.kinds}
+    def by_name(self) -> dict[str, tuple[Kind, Task]]:
+        """What stands behind the colon of an id: `linear`, or with a task's own name `zero-shot-5x200`."""
+        return {
+            f"{kind}-{task.name}" if task.name else kind: (kind, task)
+            for task in self.tasks
+            for kind in task.kinds
+        }
 
 
 TABLE_COLUMNS: tuple[str, ...] = (

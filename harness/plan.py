@@ -52,16 +52,12 @@ class CellPlan:
     source: str  # of the dataset, as in MethodPlan
     dataset: str
     dataset_card: DatasetCard
+    task_id: str  # `chexpert:linear`
     kind: Kind
     task: Task
     protocol: ProtocolName
     fraction: float
     seed: int
-
-    @property
-    def task_id(self) -> str:
-        """`chexpert:linear`"""
-        return f"{self.dataset}:{self.kind}"
 
     @property
     def labels_used(self) -> float | None:
@@ -96,7 +92,16 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
         if name == protocol and name in found.task.splits:
             card = registry.dataset_card(dataset_source)
             return CellPlan(
-                chosen, dataset_source, found.dataset, card, found.kind, found.task, name, fraction, seed
+                chosen,
+                dataset_source,
+                found.dataset,
+                card,
+                found.id,
+                found.kind,
+                found.task,
+                name,
+                fraction,
+                seed,
             )
     raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
 

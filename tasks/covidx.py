@@ -39,12 +39,17 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "zero-shot"),
             labels=("COVID-19", "Pneumonia", "Normal"),
             metric="macro_auroc",
             version=1,
             # the share of MGCA, which draws it by image: 90 % of its COVID-19 images share an id with train
             splits={"clean": Split(test="test", validation=0.2, train="train")},
+            prompts={
+                "COVID-19": ("COVID-19 pneumonia", "bilateral ground-glass opacity", "viral pneumonia"),
+                "Pneumonia": ("pneumonia", "bacterial pneumonia", "lobar consolidation"),
+                "Normal": ("no acute abnormality", "no active disease", "normal aeration of both lungs"),
+            },
         ),
     ),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},

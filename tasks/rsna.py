@@ -46,11 +46,12 @@ CARD = DatasetCard(
     variants=(Variant("stage 2", 26_684), Variant("stage 1", 25_684)),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "zero-shot"),
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            prompts={"Pneumonia": ("pneumonia", "focal airspace opacity", "consolidation")},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},

@@ -47,11 +47,12 @@ CARD = DatasetCard(
     variants=(Variant("with the first test part", 12_047), Variant("first stage", 10_675)),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "zero-shot"),
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            prompts={"Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line")},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},

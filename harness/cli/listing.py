@@ -62,10 +62,10 @@ def tasks(json: AsJson = False) -> None:
         if not isinstance(entry.card, DatasetCard):
             rows.append({"id": name, "kind": "", "title": "", "error": entry.error})
             continue
-        for kind, task in entry.card.by_kind.items():
+        for task_name, (kind, task) in entry.card.by_name.items():
             rows.append(
                 {
-                    "id": f"{name}:{kind}",
+                    "id": f"{name}:{task_name}",
                     "kind": kind,
                     "title": entry.card.title,
                     "labels": list(task.labels),

@@ -30,10 +30,14 @@ class Parts(NamedTuple):
         return hash_of(*(hash_lines(sorted(ids[row] for row in rows)) for rows in self))
 
 
-def make(table: pd.DataFrame, split: Split) -> Parts:
+def make(table: pd.DataFrame, split: Split, kept: np.ndarray | None = None) -> Parts:
     """Rows of the named parts first; then the share for test, and of what is left the share for validation,
     are drawn from train by person with the split's seed. Rows of an official part that the split does not
     name are left out.
+
+    With `kept` [N] bool the positions are those among the kept rows, and persons are drawn as from the whole
+    table: who is in which part is then the same for every task and for the corpus of a dataset, whichever
+    rows each of them needs.
 
     Which persons are drawn depends on their ids and the seed, not on the order of the rows. Raises DataError
     when a name is no official part, a part is empty, or two parts share a person.
@@ -50,6 +54,8 @@ def make(table: pd.DataFrame, split: Split) -> Parts:
         if isinstance(rule, int | float):
             drawn, left = np.split(left, [share(rule, len(left))])
             part[(part == "train") & np.isin(persons, drawn)] = name
+    if kept is not None:
+        part, persons = part[kept], persons[kept]
     parts = Parts(*(np.flatnonzero(part == name) for name in Parts._fields))
     _check(parts, persons, names, split)
     return parts

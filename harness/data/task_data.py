@@ -56,7 +56,8 @@ def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protoc
     """Reads the dataset's table, applies the task's label policy, splits by person."""
     whole = table.read(reader, located.root)
     found = table.for_task(whole, task)
-    parts = splits.make(found.frame, task.splits[protocol])
+    kept = whole["image_id"].isin(found.frame["image_id"]).to_numpy()
+    parts = splits.make(whole, task.splits[protocol], kept)
     if task.balanced is not None:
         found, parts = balanced.choose(found, parts.test, task, task.balanced)
     frame, labels, fingerprint = found

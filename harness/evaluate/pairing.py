@@ -25,8 +25,8 @@ from harness.progress import Bar
 logger = logging.getLogger(__name__)
 
 IMAGES, TEXTS = 64, 32
-"""A block. A method that compares words with regions, as GLoRIA with its 361 regions and some 50 words a text,
-makes 64 x 361 x 1600 numbers of it, or splits it further."""
+"""A block. A method that compares words with regions, as GLoRIA with its 361 regions and some 50 words a
+text, makes 64 x 361 x 1600 numbers of it, or splits it further."""
 
 Alike = Callable[[TextMethod, ImageFeatures, TextFeatures], Tensor]
 """[B, T] of a block; higher means more alike."""

@@ -53,19 +53,20 @@ class Prompts:
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        """`truth` [N, L] int8, `scores` [N, L] float32, `prompt_scores` [N, P, L] float16, `drawn` [N, D] bool,
-        which images are in which draw, and of an exclusive task `decisions` [N] int8."""
+        """`truth` [N, L] int8, `scores` [N, L] float32, `prompt_scores` [N, P, L] float16; `drawn` [N, D]
+        bool, which images are in which draw; of an exclusive task `decisions` [N] int8."""
         exclusive = self.task.exclusive
         if self.scoring == "gloria":
             together, single = gloria(self._compare(test, ASSERTED, pairing.similarity)[0])
         elif exclusive:
             together, single = clip(*self._compare(test, ASSERTED, pairing.cosine))
         else:
-            both = self._compare(test, ASSERTED + DENIED, pairing.cosine)
-            sides = [np.split(array, 2, axis=axis) for array, axis in zip(both, (2, 1), strict=True)]
-            (asserted, alone), (denied, denied_alone) = (clip(*side) for side in zip(*sides, strict=True))
-            together, single = asserted - denied, alone - denied_alone
-        found = {
+            cosines, units = self._compare(test, ASSERTED + DENIED, pairing.cosine)
+            half = cosines.shape[2] // 2
+            asserted, asserted_alone = clip(cosines[..., :half], units[:, :half])
+            denied, denied_alone = clip(cosines[..., half:], units[:, half:])
+            together, single = asserted - denied, asserted_alone - denied_alone
+        found: dict[str, np.ndarray] = {
             "truth": test.labels.astype(np.int8),
             "scores": together.astype(np.float32),
             "prompt_scores": single.astype(np.float16),  # halves the file; a spread needs no more
@@ -85,8 +86,8 @@ class Prompts:
         if np.isinf(scores).any():
             text = texts[int(np.isinf(scores).any(axis=0).argmax())]
             raise DataError(
-                f"{self.bench.encoder.method} finds nothing to read in the prompt {text!r}. Change the wording in "
-                "the dataset's card to one that its cleaning of texts keeps"
+                f"{self.bench.encoder.method} finds nothing to read in the prompt {text!r}. Change the "
+                "wording in the dataset's card to one that its cleaning of texts keeps"
             )
         return scores.reshape(-1, *table.shape), units.reshape(*table.shape, -1)
 

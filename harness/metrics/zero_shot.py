@@ -21,7 +21,8 @@ class ZeroShot:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
         """`truth` [N, L], `scores` [N, L] and, where labels exclude each other, `decisions` [N] as of
-        Classification; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts alone. Raises as it does."""
+        Classification; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts alone. Raises as that
+        does."""
         decided = "decisions" in arrays
         metric = "accuracy" if decided else "macro_auroc"
         self._drawn = arrays["drawn"].T.astype(np.float64)

@@ -70,11 +70,15 @@ def build(
             raise BadTable(f"{name}: the table has no column {section!r}. {CURE}")
     reports = pd.DataFrame({unit: table.joined(frame, unit) for unit in units}, index=frame.index)
     chosen = frame["frontal"] & (reports != "").any(axis=1)
-    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
+    whole, frame, reports = (
+        frame,
+        frame[chosen].reset_index(drop=True),
+        reports[chosen].reset_index(drop=True),
+    )
     for unit in units:
         if (reports[unit] == "").all():
             raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
-    parts = splits.make(frame, split)
+    parts = splits.make(whole, split, chosen.to_numpy())
     study = frame["person_id"] + " " + frame["study_id"].where(frame["study_id"] != "", frame["image_id"])
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()

@@ -49,7 +49,7 @@ def built(frame: pd.DataFrame, home: Path, units: tuple[str, ...]) -> corpus.Cor
     profile: Profile = replace(demo, recipe=replace(demo.recipe, text_units=units))
     method: Any = Letters()
     folders = {"images": home / "images", "texts": home / "texts"}
-    return corpus.build("x", "phantom", frame, Split(0.2, 0.2), profile, method, **folders, workers=1)
+    return corpus.build("x", "phantom", frame, Split(0.3, 0.3), profile, method, **folders, workers=1)
 
 
 def word(text: corpus.Texts, row: int) -> str:
