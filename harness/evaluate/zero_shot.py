@@ -120,6 +120,12 @@ def _standardised(scores: np.ndarray) -> np.ndarray:
 
 
 def check(task: Task, data: TaskData) -> None:
+    require_prompts(task)
+    test = data.labels[data.parts.test]
+    require_both_classes(test, task.labels, "the test images", "Use a dataset with more persons")
+
+
+def require_prompts(task: Task) -> None:
     """Raises UsageError unless the task has as many wordings for each of its labels."""
     if set(task.prompts) != set(task.labels) or len({len(names) for names in task.prompts.values()}) != 1:
         raise UsageError(
@@ -127,8 +133,6 @@ def check(task: Task, data: TaskData) -> None:
             + ", ".join(f"{label!r} {len(task.prompts.get(label, ()))}" for label in task.labels)
             + ". Correct the dataset's card"
         )
-    test = data.labels[data.parts.test]
-    require_both_classes(test, task.labels, "the test images", "Use a dataset with more persons")
 
 
 def fit(
