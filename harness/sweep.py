@@ -11,8 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -30,10 +29,12 @@ from harness.cost import Cost
 from harness.data import locate
 from harness.errors import HarnessError
 from harness.grid import FROZEN, Grid, Job
-from harness.plan import CellPlan, MethodPlan
+from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.progress import Bar
 from harness.settings import Settings
+
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
 
 HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
 
@@ -61,35 +62,40 @@ def run(
     many there are. For other methods the newest fitting one is taken, else one is pre-trained first.
     """
     summary = Summary()
-    with _cluster(options.address):
-        gpus = 1.0 if "GPU" in ray.cluster_resources() else 0.0  # type: ignore[no-untyped-call]
-        jobs = _jobs(wanted, settings, named, summary, gpus)
+    try:
+        jobs = _jobs(wanted, settings, named, summary, options.address)
         todo = [job for job in jobs if not grid.is_done(settings.results, job)]
         summary.before = len(jobs) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
         if todo:
-            _tune(todo, settings, options, arguments, gpus)
-        for job in todo:
-            path = grid.failure_path(settings.results, job.cell)
-            if grid.is_done(settings.results, job):
-                path.unlink(missing_ok=True)
-                summary.done += 1
-            else:
-                summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
+            _tune(todo, settings, options, arguments)
+    finally:
+        ray.shutdown()
+    for job in todo:
+        if grid.is_done(settings.results, job):
+            grid.failure_path(settings.results, job.cell).unlink(missing_ok=True)
+            summary.done += 1
+        else:
+            summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
     return summary
 
 
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
+class _Machines(NamedTuple):
+    cores: int  # of the largest
+    gpus: float  # for a cell or a training: one where there are any
 
 
-@contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def _machines(address: str | None) -> _Machines:
+    """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
+    if not ray.is_initialized():
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    return _Machines(
+        max(int(each.get("CPU", 1)) for each in resources),
+        1.0 if any(each.get("GPU") for each in resources) else 0.0,
+    )
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> list[list[str]]:
@@ -101,8 +107,9 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> lis
             seconds = record.cost.seconds
             spent.setdefault(record.cell.task, []).append(seconds.get("head", 0) + seconds.get("test", 0))
     counts: dict[tuple[str, str], list[bool]] = {}
+    memo: dict[object, Any] = {}
     for cell in wanted.cells:
-        chosen = _existing(cell, settings, named)
+        chosen = _once(memo, _owner(cell, named), partial(_existing, cell, settings, named))
         done = chosen is not None and grid.is_done(
             settings.results, Job(cell, chosen, _data_kind(cell, settings))
         )
@@ -122,19 +129,15 @@ def _jobs(
     settings: Settings,
     named: Sequence[Checkpoint],
     summary: Summary,
-    gpus: float,
+    address: str | None,
 ) -> list[Job]:
     """Every cell with its checkpoint and the kind of its data; where one cannot be had, the cell fails."""
     jobs: list[Job] = []
     memo: dict[object, Any] = {}
     for cell in wanted.cells:
-        method, seed = cell.method, cell.seed
-        maker = method.name, seed if method.profile.recipe is None else None
         try:
             kind = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
-            chosen = _existing(cell, settings, named) or _once(
-                memo, maker, partial(_made, method, settings, seed, gpus)
-            )
+            chosen = _once(memo, _owner(cell, named), partial(_checkpoint, cell, settings, named, address))
         except HarnessError as error:
             grid.write_failure(settings.results, cell, error)
             summary.failed[grid.describe(cell)] = str(error)
@@ -155,14 +158,28 @@ def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
     return memo[key]
 
 
+def _owner(cell: CellPlan, named: Sequence[Checkpoint]) -> tuple[str, int | None]:
+    """What decides a cell's checkpoint: its method, and its seed where checkpoints differ by it."""
+    by_seed = cell.method.profile.recipe is None or any(
+        item.card.method == cell.method.name for item in named
+    )
+    return cell.method.name, cell.seed if by_seed else None
+
+
 def _existing(cell: CellPlan, settings: Settings, named: Sequence[Checkpoint]) -> Checkpoint | None:
     if given := [item for item in named if item.card.method == cell.method.name]:
         return given[cell.seed % len(given)]
     return road.fitting(cell.method, settings, cell.seed)
 
 
-def _made(method: MethodPlan, settings: Settings, seed: int, gpus: float) -> Checkpoint:
-    make = ray.remote(road.made).options(num_cpus=_most_cores(), num_gpus=gpus)
+def _checkpoint(
+    cell: CellPlan, settings: Settings, named: Sequence[Checkpoint], address: str | None
+) -> Checkpoint:
+    if existing := _existing(cell, settings, named):
+        return existing
+    method, seed = cell.method, cell.seed
+    machine = _machines(address)
+    make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
     except ray.exceptions.RayTaskError as error:
@@ -179,12 +196,6 @@ def _data_kind(cell: CellPlan, settings: Settings) -> DataKind:
     return locate.real(cell.dataset, cell.dataset_card, settings).kind
 
 
-def _most_cores() -> int:
-    """Of one machine of the cluster."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return max(int(node["Resources"].get("CPU", 1)) for node in nodes)
-
-
 # --- the cells --------------------------------------------------------------------------------------
 
 
@@ -193,19 +204,19 @@ def _tune(
     settings: Settings,
     options: Options,
     arguments: Arguments,
-    gpus: float,
 ) -> None:
     """One trial for each group of cells that share an encoder's features, and one for each other cell."""
+    machine = _machines(options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     with Bar("cells", len(todo), "cells") as bar:
         for heavy in (False, True):
             groups = [group for group in grid.grouped(todo) if (group[0].cell.kind not in FROZEN) == heavy]
             if not groups:
                 continue
-            cores = min(HEAVY_CORES, _most_cores()) if heavy else 1
+            cores = min(HEAVY_CORES, machine.cores) if heavy else 1
             trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
             tune.Tuner(
-                tune.with_resources(trial, {"cpu": cores, "gpu": gpus}),
+                tune.with_resources(trial, {"cpu": cores, "gpu": machine.gpus}),
                 param_space={"group": tune.grid_search(list(range(len(groups))))},
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=tune.RunConfig(

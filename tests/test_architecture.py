@@ -35,6 +35,7 @@ ARROWS: Mapping[str, str] = {
     # numbers
     "metrics.*": "metrics.* contracts errors",
     "stats": "metrics.* errors",
+    "comparison": "stats metrics.* errors",
     "records": "contracts errors files",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
@@ -49,7 +50,7 @@ ARROWS: Mapping[str, str] = {
     "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
     "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
     # records to pages
-    "leaderboard": "records stats metrics.* contracts errors",
+    "leaderboard": "records stats comparison metrics.* contracts errors",
     "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
