@@ -49,7 +49,7 @@ class TaskBlock(_Block):
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
     exclusive: bool = False  # one label was true of each image
-    split: dict[str, str | float | int]  # the rule that made train, validation and test
+    split: dict[str, str | float | int | None]  # the rule that made train, validation and test
 
 
 class Measured(_Block):
@@ -76,6 +76,13 @@ class Part(_Block):
     positives: dict[str, int]  # per label
 
 
+class DrawsBlock(_Block):
+    """Choices of test images, as many of each class, that scores are means over: draw 0, 1, ..."""
+
+    per_class: int  # images
+    hashes: tuple[str, ...]  # of the ids in each
+
+
 class DataBlock(_Block):
     """Which data, as hashes: two records with the same values saw the same images and labels."""
 
@@ -84,6 +91,7 @@ class DataBlock(_Block):
     fingerprint: str  # of sorted image ids with their labels
     images: str  # of the decoded pixels
     split: str  # of the ids in train, validation and test
+    draws: DrawsBlock | None = None  # None: all of the test part counts
     fraction: str  # of the ids whose labels were used
     persons_known: bool  # false where the dataset does not say whose picture an image is
 
