@@ -48,7 +48,8 @@ class TaskBlock(_Block):
     frontal_only: bool
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
-    split: dict[str, str | float | int]  # the rule that made train, validation and test
+    exclusive: bool = False  # one label was true of each image
+    split: dict[str, str | float | int | None]  # the rule that made train, validation and test
 
 
 class Measured(_Block):
@@ -75,6 +76,13 @@ class Part(_Block):
     positives: dict[str, int]  # per label
 
 
+class DrawsBlock(_Block):
+    """Choices of test images, as many of each class, that scores are means over: draw 0, 1, ..."""
+
+    per_class: int  # images
+    hashes: tuple[str, ...]  # of the ids in each
+
+
 class DataBlock(_Block):
     """Which data, as hashes: two records with the same values saw the same images and labels."""
 
@@ -83,6 +91,7 @@ class DataBlock(_Block):
     fingerprint: str  # of sorted image ids with their labels
     images: str  # of the decoded pixels
     split: str  # of the ids in train, validation and test
+    draws: DrawsBlock | None = None  # None: all of the test part counts
     fraction: str  # of the ids whose labels were used
     persons_known: bool  # false where the dataset does not say whose picture an image is
 
@@ -119,7 +128,7 @@ class HeadBlock(_Block):
     settings: dict[str, Argument]  # fixed before any data was seen
     chosen: dict[str, Argument]  # by what validation said
     candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
-    validation: tuple[float, ...] = ()  # the task's metric on validation, one per candidate
+    validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
 
 
 class CodeBlock(_Block):

@@ -12,12 +12,16 @@ from typing import NamedTuple
 from harness import account, device, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
+from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskPool
+from harness.errors import UsageError
 from harness.evaluate import bench as benches
+from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench
+from harness.evaluate.figures import Draws
 from harness.metrics import score
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
@@ -31,6 +35,7 @@ REPLICATES = 1000  # resamples of the test persons behind every interval
 class Outcome(NamedTuple):
     record: Record
     path: Path
+    figures: list[Path]
 
 
 class Prepared(NamedTuple):
@@ -48,15 +53,22 @@ def run(
     *,
     chosen: Checkpoint | None = None,
     arguments: Arguments,
+    figures: Path | None = None,
 ) -> Outcome:
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
         chosen: default the newest that fits, else one is made.
         arguments: kept in the record.
+        figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
+    if figures and plan.kind not in DRAWN:
+        raise UsageError(
+            f"there is nothing to draw for {plan.task_id}: leave --save-figures out, or choose a task of "
+            f"kind {' or '.join(sorted(DRAWN))}"
+        )
     cost = Cost()
-    return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost)
+    return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost, figures)
 
 
 def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
@@ -67,7 +79,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind).check(plan.task, pool.draw(plan.fraction, plan.seed))
+        benches.evaluator(plan.kind).check(plan.task, pool.draw(plan.labels_used, plan.seed))
     chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -97,11 +109,13 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     return Prepared(settings, pool, chosen, bench)
 
 
-def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost) -> Outcome:
+def finish(
+    prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost, figures: Path | None = None
+) -> Outcome:
     """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
     evaluator = benches.evaluator(plan.kind)
     bench = replace(prepared.bench, cost=cost)
-    data = prepared.pool.draw(plan.fraction, plan.seed)
+    data = prepared.pool.draw(plan.labels_used, plan.seed)
     evaluator.check(plan.task, data)
     with cost.step("head"):
         train = benches.examples(bench, data, data.used)
@@ -109,9 +123,10 @@ def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost)
         head = evaluator.fit(bench, plan.task, train, validation, plan.seed)
     with cost.step("test"):
         test = benches.examples(bench, data, data.parts.test)
+        arrays = head.predict(test)
         # scored as it is kept, so that anyone can compute the same from the files
         kept = records.sorted_predictions(
-            test.frame["image_id"].tolist(), test.frame["person_id"].tolist(), head.predict(test)
+            test.frame["image_id"].tolist(), test.frame["person_id"].tolist(), arrays
         )
         measured = stats.person_bootstrap(
             score.of(plan.kind, kept.arrays, plan.task.labels),
@@ -130,7 +145,9 @@ def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost)
         device=device.describe(bench.device),
         arguments=arguments,
     )
-    return Outcome(record, records.write(prepared.settings.results, record, kept))
+    path = records.write(prepared.settings.results, record, kept)
+    drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
+    return Outcome(record, path, drawn)
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
@@ -153,11 +170,12 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
 
 
 def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
-    card = chosen.card
+    card, recipe = chosen.card, chosen.card.profile.recipe
     return Source(
         card.method,
         card.method_version,
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(method, chosen),
+        recipe.text_units[-1] if recipe else "",
     )

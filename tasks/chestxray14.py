@@ -51,6 +51,22 @@ LABELS = (  # in the order of the data set's paper and of the field's tables
     "Pleural_Thickening",
     "Hernia",
 )
+PROMPTS = {
+    "Atelectasis": ("atelectasis", "basilar atelectasis", "subsegmental atelectasis"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the cardiac silhouette"),
+    "Effusion": ("pleural effusion", "pleural fluid", "blunting of the costophrenic angle"),
+    "Infiltration": ("infiltrate", "pulmonary infiltrate", "patchy airspace opacity"),
+    "Mass": ("lung mass", "pulmonary mass", "large rounded opacity"),
+    "Nodule": ("lung nodule", "pulmonary nodule", "small rounded opacity"),
+    "Pneumonia": ("pneumonia", "infectious pneumonia", "airspace infection"),
+    "Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line"),
+    "Consolidation": ("consolidation", "focal consolidation", "airspace consolidation"),
+    "Edema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion"),
+    "Emphysema": ("emphysema", "emphysematous change", "hyperinflation of the lungs"),
+    "Fibrosis": ("pulmonary fibrosis", "fibrotic change", "reticular scarring"),
+    "Pleural_Thickening": ("pleural thickening", "thickening of the pleura", "pleural scarring"),
+    "Hernia": ("hiatal hernia", "diaphragmatic hernia", "herniation of bowel into the chest"),
+}
 CARD = DatasetCard(
     title="ChestX-ray14",
     source="https://nihcc.app.box.com/v/ChestXray-NIHCC (all of images_*.tar.gz, Data_Entry_2017_v2020.csv, "
@@ -60,14 +76,39 @@ CARD = DatasetCard(
     "Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017",
     folders=("ChestXray-NIHCC", "CXR8", "nih-chest-xrays"),
     markers=("Data_Entry_2017*.csv*", "test_list.txt", "images or images_*"),
-    variants=(Variant("2017", 112_120, {"train_val": 86_524, "test": 25_596}),),
+    variants=(
+        Variant(
+            "2017",
+            112_120,
+            {"train_val": 86_524, "test": 25_596},
+            {
+                "": {
+                    "Atelectasis": 11_559,
+                    "Cardiomegaly": 2_776,
+                    "Effusion": 13_317,
+                    "Infiltration": 19_894,
+                    "Mass": 5_782,
+                    "Nodule": 6_331,
+                    "Pneumonia": 1_431,
+                    "Pneumothorax": 5_302,
+                    "Consolidation": 4_667,
+                    "Edema": 2_303,
+                    "Emphysema": 2_516,
+                    "Fibrosis": 1_686,
+                    "Pleural_Thickening": 3_385,
+                    "Hernia": 227,
+                }
+            },
+        ),
+    ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=LABELS,
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test="test", validation=0.1, train="train_val")},
+            prompts=PROMPTS,
         ),
     ),
     phantom={"demo": PhantomSize(2_400, 128, 128), "paper": PhantomSize(24_000, 320, 320)},

@@ -15,12 +15,38 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
 from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._tables import finish, label_columns, numbers, once, one_of, read_cells, refuse, translate
 
+TRAINING = {  # asserted in the training part
+    "No Finding": 22_381,
+    "Cardiomegaly": 27_000,
+    "Edema": 52_246,
+    "Consolidation": 14_783,
+    "Atelectasis": 33_376,
+    "Pleural Effusion": 86_187,
+}
+SCORED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+ALSO_ABSENT = (  # of the 5x200 images, beside the five
+    "Enlarged Cardiomediastinum",
+    "Lung Lesion",
+    "Lung Opacity",
+    "Pneumonia",
+    "Pneumothorax",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+PROMPTS = {
+    "Atelectasis": ("atelectasis", "basilar atelectasis", "subsegmental atelectasis"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the cardiac silhouette"),
+    "Consolidation": ("consolidation", "focal consolidation", "airspace consolidation"),
+    "Edema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion"),
+    "Pleural Effusion": ("pleural effusion", "pleural fluid", "blunting of the costophrenic angle"),
+}
 CARD = DatasetCard(
     title="CheXpert",
     source="register at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays and download "
@@ -31,13 +57,15 @@ CARD = DatasetCard(
     folders=("CheXpert-v1.0-small", "CheXpert-v1.0", "CheXpert-v1.0 batch 1 (validate & csv)"),
     markers=("train.csv", "valid.csv"),
     variants=(
-        Variant("train and valid", 223_648, {"train": 223_414, "valid": 234}),
-        Variant("with the test part", 224_316, {"train": 223_414, "valid": 234, "test": 668}),
+        Variant("train and valid", 223_648, {"train": 223_414, "valid": 234}, {"train": TRAINING}),
+        Variant(
+            "with the test part", 224_316, {"train": 223_414, "valid": 234, "test": 668}, {"train": TRAINING}
+        ),
     ),
     tasks=(
         Task(
-            kinds=("linear",),
-            labels=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
+            kinds=("linear", "finetune", "zero-shot"),
+            labels=SCORED,
             metric="macro_auroc",
             version=1,
             # papers report on the official valid part; the test part came later and is read only
@@ -50,6 +78,20 @@ CARD = DatasetCard(
                 "Consolidation": 0,
             },
             blank=0,
+            prompts=PROMPTS,
+        ),
+        Task(
+            kinds=("zero-shot",),
+            name="5x200",
+            labels=SCORED,
+            metric="accuracy",
+            version=1,
+            # from the training part, where there are enough of them: nothing is trained here
+            splits={"clean": Split(test="train", validation=None, train=None)},
+            exclusive=True,
+            blank=0,
+            balanced=Balanced(ALSO_ABSENT),
+            prompts=PROMPTS,
         ),
     ),
     phantom={"demo": PhantomSize(2_600, 128, 156), "paper": PhantomSize(26_000, 320, 390)},

@@ -39,7 +39,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Foreign Object",),
             metric="macro_auroc",
             version=1,

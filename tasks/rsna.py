@@ -8,12 +8,15 @@ label and header files as torchxrayvision keeps them, which also holds the map, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import BadTable
@@ -43,12 +46,23 @@ CARD = DatasetCard(
     "Annotations of Possible Pneumonia, Radiology: Artificial Intelligence 2019",
     folders=("rsna-pneumonia-detection-challenge",),
     markers=("stage_[12]_train_labels.csv", "stage_[12]_train_images"),
-    variants=(Variant("stage 2", 26_684), Variant("stage 1", 25_684)),
+    variants=(
+        Variant("stage 2", 26_684, positives={"": {"Pneumonia": 6_012, "Normal": 8_851}}),
+        Variant("stage 1", 25_684),
+    ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("Pneumonia",),
             metric="macro_auroc",
+            version=1,
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            prompts={"Pneumonia": ("pneumonia", "focal airspace opacity", "consolidation")},
+        ),
+        Task(
+            kinds=("segmentation",),  # of all boxes of a picture, filled
+            labels=("Pneumonia",),
+            metric="dice",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
         ),
@@ -96,9 +110,19 @@ def read(root: Path) -> pd.DataFrame:
             "sex": headers["sex"],
             "age": headers["age"],
             **images,
+            "mask": [json.dumps(boxes) if boxes else "" for boxes in images["boxes"]],
         },
         persons_known=persons is not None,
     )
+
+
+def read_mask(cell: str, height: int, width: int) -> NDArray[np.bool_]:
+    """A cell of `mask`, the boxes of a picture, as the pixels [height, width] whose centre lies in any of
+    them: what the field segments in this dataset, which has no outlines."""
+    mask = np.zeros((height, width), dtype=bool)
+    for x0, y0, x1, y1 in np.rint(json.loads(cell)).astype(int).tolist():
+        mask[y0:y1, x0:x1] = True
+    return mask
 
 
 def read_labels(path: Path) -> pd.DataFrame:

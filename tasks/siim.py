@@ -44,12 +44,23 @@ CARD = DatasetCard(
         "stage_2_train.csv or train-rle.csv or stage_1_train_images.csv",
         "dicom-images-train or png_images",
     ),
-    variants=(Variant("with the first test part", 12_047), Variant("first stage", 10_675)),
+    variants=(
+        Variant("with the first test part", 12_047, positives={"": {"Pneumothorax": 2_669}}),
+        Variant("first stage", 10_675),
+    ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("Pneumothorax",),
             metric="macro_auroc",
+            version=1,
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            prompts={"Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line")},
+        ),
+        Task(
+            kinds=("segmentation",),
+            labels=("Pneumothorax",),
+            metric="dice",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
         ),

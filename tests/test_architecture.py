@@ -46,6 +46,7 @@ ARROWS: Mapping[str, str] = {
     # one cell, many cells
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
+    "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
     "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
     "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
@@ -55,8 +56,8 @@ ARROWS: Mapping[str, str] = {
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep grid run plan leaderboard report.* pretrain.* data.* phantom.* registry records "
-    f"{TOOLS}",
+    "cli.*": "cli.show sweep grid run prepare plan leaderboard report.* pretrain.* data.* phantom.* "
+    f"registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import DatasetCard, ProtocolName, Task
-from harness.data import fractions, locate, splits, table
+from harness.data import balanced, fractions, locate, splits, table
 from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.table import Reader
@@ -30,8 +30,11 @@ class TaskPool(NamedTuple):
     fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
 
-    def draw(self, fraction: float, seed: int) -> TaskData:
+    def draw(self, fraction: float | None, seed: int) -> TaskData:
+        """The cell that uses this share of the training labels; None where it uses none."""
         train = self.parts.train
+        if fraction is None:
+            return TaskData(*self, train[:0])
         drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
         return TaskData(*self, train[drawn])
 
@@ -52,10 +55,14 @@ class TaskData(NamedTuple):
 def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
     """Reads the dataset's table, applies the task's label policy, splits by person."""
     whole = table.read(reader, located.root)
-    frame, labels, fingerprint = table.for_task(whole, task)
+    found = table.for_task(whole, task)
+    kept = whole["image_id"].isin(found.frame["image_id"]).to_numpy()
+    parts = splits.make(whole, task.splits[protocol], kept)
+    if task.balanced is not None:
+        found, parts = balanced.choose(found, parts.test, task, task.balanced)
+    frame, labels, fingerprint = found
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
-    parts = splits.make(frame, task.splits[protocol])
     return TaskPool(
         located,
         table.release(whole, card),

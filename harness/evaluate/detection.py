@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -33,20 +33,22 @@ from harness.evaluate import fcos
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.fcos import Detector
+from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.metrics.auroc import require_both_classes
-from harness.metrics.detection import mean_average_precision
+from harness.metrics.detection import mean_average_precision, per_image
 from harness.progress import Bar
 from harness.records import HeadBlock
 
 LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
 WEIGHT_DECAY = 1e-6  # MGCA
 BATCH = 16  # MGCA
-EPOCHS, LEAST_STEPS = 20, 400
+EPOCHS, LEAST_STEPS = 10, 400
 """An epoch is twice as many pictures as have a box: each of them beside one without. MGCA's 50 epochs at most
 are, with 1 % of the labels, some 500 steps."""
 CHECKS = 20  # how often the validation pictures are scored
 PATIENCE = 5  # checks in a row without a better one that end the training
+LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ class Finder:
         `sizes` [N, 2] int32, native height and width."""
         with frozen(self.encoder, test.bench.device) as encoder:
             return _part(encoder, test).found(self.detector)
+
+    def quality(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[N] in 0..1, of each picture by itself."""
+        return per_image(arrays)
+
+    def drawings(self, examples: Examples) -> Iterator[Drawing]:
+        arrays = self.predict(examples)
+        likely = arrays["box_scores"] >= LEAST_DRAWN
+        for row in range(len(examples)):
+            truth = arrays["truth_xyxy"][arrays["truth_image"] == row]
+            yield Drawing(truth, arrays["box_xyxy"][likely & (arrays["box_image"] == row)])
 
 
 def check(task: Task, data: TaskData) -> None:

@@ -70,7 +70,7 @@ class Detections:
                 np.where(missed, 0.0, skipping)[None],
                 sensitivity.mean(axis=0, keepdims=True),
                 sensitivity,
-                self._images.auroc(weights)[None],
+                self._images.areas(weights)[0][None],
             ]
         )
 
@@ -78,6 +78,25 @@ class Detections:
 def mean_average_precision(arrays: Mapping[str, np.ndarray]) -> float:
     """The first of the above, of images that all weigh the same; NaN without a true box."""
     return float(AveragePrecision(_rank(arrays))(np.ones((len(arrays["sizes"]), 1))).mean())
+
+
+def per_image(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[N] in 0..1: an image's own mean average precision, or without a true box, 1 less its highest score."""
+    ranking, images = _rank(arrays), len(arrays["sizes"])
+    values = np.ones(images)
+    np.minimum.at(values, arrays["box_image"], 1.0 - arrays["box_scores"])
+    places, true = _rows(ranking.image, images), _rows(ranking.truth_image, images)
+    for image in np.unique(ranking.truth_image):
+        here, there = places[image], true[image]
+        own = Ranking(
+            np.zeros(len(here), int),
+            ranking.right[:, here],
+            ranking.inside[here],
+            np.zeros(len(there), int),
+            ranking.hit[there],
+        )
+        values[image] = AveragePrecision(own)(np.ones((1, 1))).mean()
+    return values
 
 
 class Ranking(NamedTuple):

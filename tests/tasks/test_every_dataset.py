@@ -10,6 +10,7 @@ import pytest
 from harness import registry, settings
 from harness.contracts import TABLE_COLUMNS, DatasetCard
 from harness.data import locate
+from harness.evaluate import zero_shot
 from harness.phantom import Cohort
 
 NAMES = sorted(registry.entries("tasks"))
@@ -64,13 +65,31 @@ def test_the_table_is_as_the_contract_says(name: str, table: pd.DataFrame) -> No
 
 def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> None:
     card = registry.dataset_card(name)
-    columns = {f"label:{label}" for task in card.tasks if "linear" in task.kinds for label in task.labels}
+    scored = [task for task in card.tasks if set(task.kinds) - {"segmentation", "detection"}]
+    absent = [name for task in scored if task.balanced for name in task.balanced.absent]
+    columns = {f"label:{label}" for label in [*absent, *(name for task in scored for name in task.labels)]}
     assert columns <= set(table.columns)
+    for task in scored:
+        labels = table[[f"label:{label}" for label in task.labels]]
+        assert not task.exclusive or task.balanced or (labels.sum(axis=1) == 1).all()
+        assert task.exclusive == (task.metric == "accuracy") or task.kinds == ("retrieval",)
     splits = [split for task in card.tasks for split in task.splits.values()]
     parts = {part for split in [*splits, card.corpus] if split for part in (split.test, split.validation)}
     assert {part for part in parts if isinstance(part, str)} <= set(table["split"])
-    if card.corpus:
+    if "segmentation" in card.by_name:
+        assert table["mask"].map(type).eq(str).all() and (table["mask"] != "").any()
+        assert callable(registry.load("tasks", name).read_mask)
+    if card.corpus or any(task.reports for task in card.tasks):
         assert {"findings", "impression"} <= set(table.columns)
+
+
+def test_each_task_has_an_id_of_its_own_and_the_prompts_it_needs(name: str) -> None:
+    tasks = registry.dataset_card(name).tasks
+    assert len(registry.dataset_card(name).by_name) == sum(len(task.kinds) for task in tasks)
+    for task in (task for task in tasks if "zero-shot" in task.kinds):
+        zero_shot.require_prompts(task)
+        sentences = zero_shot.prompts(task, zero_shot.ASSERTED + zero_shot.DENIED).ravel()
+        assert len(set(sentences)) == len(sentences)
 
 
 def test_the_phantom_is_found_as_a_download_would_be(name: str, root: Path) -> None:

@@ -51,6 +51,15 @@ def test_reads_the_challenges_own_files(real: pd.DataFrame, realdata: Path) -> N
     assert not ((real["label:Pneumonia"] == 1) & (real["label:Normal"] == 1)).any()
 
 
+def test_the_mask_is_the_union_of_the_filled_boxes(real: pd.DataFrame) -> None:
+    for boxes, cell in zip(real["boxes"], real["mask"], strict=True):
+        assert bool(boxes) == bool(cell)
+        if boxes:
+            y, x = np.mgrid[:1024, :1024] + 0.5  # a pixel's centre
+            expected = np.any([(x0 < x) & (x < x1) & (y0 < y) & (y < y1) for x0, y0, x1, y1 in boxes], axis=0)
+            np.testing.assert_array_equal(rsna.read_mask(cell, 1024, 1024), expected)
+
+
 def test_knows_the_nih_patients_of_the_map(real: pd.DataFrame) -> None:
     assert real.attrs["persons_known"]
     assert real["person_id"].str.fullmatch(r"\d{8}").all()
@@ -67,7 +76,7 @@ def test_official_counts(realdata: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path)
     images = rsna.read_labels(tmp_path / LABELS)
     assert len(images) == rsna.CARD.variants[0].images == 26_684
-    assert images["label:Pneumonia"].sum() == 6_012
+    assert images["label:Pneumonia"].sum() == rsna.CARD.variants[0].positives[""]["Pneumonia"] == 6_012
     assert images["boxes"].map(len).value_counts().to_dict() == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
     persons = rsna.read_persons(realdata / "rsna", images.index)
     assert persons is not None and persons.nunique() == 11_439

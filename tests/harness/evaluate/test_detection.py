@@ -26,6 +26,7 @@ from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples, examples
 from harness.evaluate.detection import Finder
 from harness.evaluate.fcos import Found
+from harness.evaluate.figures import Draws
 from harness.metrics import score
 from harness.metrics.detection import mean_average_precision
 
@@ -67,7 +68,7 @@ def data(geometry: Geometry = "pad", upsample: int | None = None) -> tuple[Bench
             across, down = rng.integers(18, (32, 48)).tolist()
             pixels[y : y + down, x : x + across] = 255
             own.append((x, y, x + across, y + down))
-        squares.append(cache.stored(Decoded(pixels, ()), wanted.stored, geometry))
+        squares.append(cache.stored(Decoded(pixels, (), height, width), wanted.stored, geometry))
         sizes.append((height, width))
         boxes.append(own)
     images = Images(np.stack(squares), np.array(sizes, np.uint32), "rectangles", {}, True)
@@ -165,6 +166,19 @@ def test_the_arrays_are_as_records_want_them() -> None:
     }
     assert (arrays["box_xyxy"][:, 2:] >= arrays["box_xyxy"][:, :2]).all()
     assert (arrays["box_xyxy"][:, 2:] <= arrays["sizes"][arrays["box_image"]][:, ::-1]).all()
+
+
+@pytest.mark.usefixtures("short")
+def test_what_is_drawn_are_the_likely_boxes_of_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, found = data()
+    head, arrays = fitted(bench, found)
+    assert isinstance(head, Draws)
+    monkeypatch.setattr(detection, "LEAST_DRAWN", float(np.quantile(arrays["box_scores"], 0.8)))
+    *_, test = parts_of(bench, found)
+    drawings = list(head.drawings(test))
+    assert [len(one.truth) for one in drawings] == test.frame["boxes"].map(len).tolist()
+    assert sum(len(one.predicted) for one in drawings) == pytest.approx(len(arrays["box_scores"]) / 5, abs=2)
+    assert head.quality(arrays).shape == (len(test),)
 
 
 # --- how it is trained --------------------------------------------------------------------------------

@@ -181,6 +181,17 @@ def test_a_better_box_is_served_first_and_a_true_one_only_once() -> None:
     assert at["0.65"] == [False, True, False]
 
 
+def test_an_image_by_itself_is_a_set_of_one() -> None:
+    arrays = case(2)
+    found = detection.per_image(arrays)
+    for image, value in enumerate(found):
+        if (arrays["truth_image"] == image).any():
+            expected = np.mean(coco(arrays, np.array([image])))
+        else:
+            expected = 1 - arrays["box_scores"][arrays["box_image"] == image].max(initial=0)
+        assert value == pytest.approx(expected, abs=1e-6)
+
+
 # --- FROC and images ----------------------------------------------------------------------------------
 
 
