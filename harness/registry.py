@@ -43,6 +43,7 @@ BLOCKS = {
         contracts.DatasetCard,
         contracts.Task,
         contracts.Split,
+        contracts.PublishedSplit,
         contracts.Variant,
         contracts.PhantomSize,
     )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DatasetCard, ProtocolName, Task
-from harness.data import fractions, locate, splits, table
+from harness.contracts import DatasetCard, ProtocolName, PublishedSplit, Task
+from harness.data import fractions, locate, published, splits, table
 from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.table import Reader
@@ -28,6 +28,7 @@ class TaskData(NamedTuple):
     fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
     used: np.ndarray  # the training positions whose labels the fraction leaves
+    rules: tuple[str, ...]  # of harness/data/published.py that made the parts and the fraction
 
 
 def load(
@@ -39,21 +40,32 @@ def load(
     fraction: float,
     seed: int,
 ) -> TaskData:
-    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction."""
+    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction.
+
+    Under the published protocol both are as the authors' code has them, and persons may be on both sides.
+    """
     whole = table.read(reader, located.root)
-    frame, labels, fingerprint = table.for_task(whole, task)
+    kept = table.for_task(whole, task)
+    fingerprint = kept.fingerprint
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
-    parts = splits.make(frame, task.splits[protocol])
-    persons = frame["person_id"].to_numpy()
-    drawn = fractions.draw(persons[parts.train], labels[parts.train], fraction, seed)
+    split = task.splits[protocol]
+    if isinstance(split, PublishedSplit):
+        parts, used, rules = published.make(whole, kept, task.labels, split, fraction)
+    else:
+        parts = splits.make(kept.frame, split)
+        persons = kept.frame["person_id"].to_numpy()
+        drawn = fractions.draw(persons[parts.train], kept.labels[parts.train], fraction, seed)
+        used = parts.train[drawn]
+        rules = (published.CLEAN_PARTS,) if protocol == "published" else ()
     return TaskData(
         located,
         table.release(whole, card),
         bool(whole.attrs.get("persons_known", True)),
-        frame,
-        labels,
+        kept.frame,
+        kept.labels,
         fingerprint,
         parts,
-        parts.train[drawn],
+        used,
+        rules,
     )
