@@ -13,6 +13,7 @@ import numpy as np
 
 from harness import provenance, records
 from harness.cost import Cost
+from harness.data import published
 from harness.data.cache import Images
 from harness.data.task_data import TaskData
 from harness.files import hash_lines
@@ -42,7 +43,7 @@ def record(
     arguments: Arguments,
 ) -> Record:
     card = checkpoint.card
-    labels = plan.task.labels
+    labels, split = plan.task.labels, asdict(plan.task.splits[plan.protocol])
     ids = data.frame["image_id"].tolist()
     return Record(
         schema_version=2,
@@ -63,7 +64,8 @@ def record(
             frontal_only=plan.task.frontal_only,
             uncertain=dict(plan.task.uncertain),
             blank=plan.task.blank,
-            split=asdict(plan.task.splits[plan.protocol]),
+            split={name: value for name, value in split.items() if name != "rules"},
+            rules=(*data.rules, *published.head_rules(plan.kind, plan.protocol)),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
         interval=records.Interval(

@@ -5,6 +5,7 @@ Apart because everything that runs cells (the command line, the sweep, a noteboo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ from harness import plan as plans
 from harness.account import Arguments
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
+from harness.data.task_data import TaskPool
 from harness.evaluate import bench as benches
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench
 from harness.metrics import score
-from harness.plan import CellPlan
+from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
 from harness.records import Record
@@ -29,6 +31,15 @@ REPLICATES = 1000  # resamples of the test persons behind every interval
 class Outcome(NamedTuple):
     record: Record
     path: Path
+
+
+class Prepared(NamedTuple):
+    """What the cells of one checkpoint on one task share, whatever their fraction and seed."""
+
+    settings: Settings
+    pool: TaskPool
+    chosen: Checkpoint
+    bench: Bench
 
 
 def run(
@@ -45,21 +56,26 @@ def run(
         arguments: kept in the record.
     """
     cost = Cost()
+    return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost)
+
+
+def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
+    """Everything up to the encoder's features. Whether the cell can be scored is checked before anything
+    is decoded or trained."""
     place = device.choose(settings.device)
-    evaluator = benches.evaluator(plan.kind)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
-        data = task_data.load(located, dataset, card, plan.task, plan.protocol, plan.fraction, plan.seed)
-        evaluator.check(plan.task, data)
-    chosen = chosen or _fitting(plan, settings)
+        pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
+        benches.evaluator(plan.kind, plan.protocol).check(plan.task, pool.draw(plan.fraction, plan.seed))
+    chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
     with cost.step("images"):
         images = cache.open_images(
             plan.dataset,
-            data.frame["image_id"].tolist(),
-            [Path(path) for path in data.frame["path"]],
+            pool.frame["image_id"].tolist(),
+            [Path(path) for path in pool.frame["path"]],
             side=profile.preprocessing.stored,
             geometry=profile.preprocessing.geometry,
             folder=settings.images,
@@ -68,9 +84,9 @@ def run(
         cost.cached["images"] = images.cached
     with cost.step("checkpoint"):
         if chosen is None:
-            chosen = _made(plan, settings)
+            chosen = made(plan.method, settings, plan.seed)
     bench = Bench(
-        encoder=_source(plan, chosen),
+        encoder=_source(plan.method, chosen),
         images=images,
         banks=settings.banks,
         device=place,
@@ -78,6 +94,15 @@ def run(
         cost=cost,
         read_mask=getattr(dataset, "read_mask", None),
     )
+    return Prepared(settings, pool, chosen, bench)
+
+
+def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost) -> Outcome:
+    """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
+    evaluator = benches.evaluator(plan.kind, plan.protocol)
+    bench = replace(prepared.bench, cost=cost)
+    data = prepared.pool.draw(plan.fraction, plan.seed)
+    evaluator.check(plan.task, data)
     with cost.step("head"):
         train = benches.examples(bench, data, data.used)
         validation = benches.examples(bench, data, data.parts.validation)
@@ -97,41 +122,42 @@ def run(
     record = account.record(
         plan=plan,
         data=data,
-        images=images,
-        checkpoint=chosen,
+        images=bench.images,
+        checkpoint=prepared.chosen,
         head=head.block,
         measured=measured,
         cost=cost,
-        device=device.describe(place),
+        device=device.describe(bench.device),
         arguments=arguments,
     )
-    return Outcome(record, records.write(settings.results, record, kept))
+    return Outcome(record, records.write(prepared.settings.results, record, kept))
 
 
-def _fitting(plan: CellPlan, settings: Settings) -> Checkpoint | None:
-    method = plan.method
-    fitting = checkpoint.fitting(
+def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
+    """The newest checkpoint in the store that this method at this profile has, if any."""
+    found = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
     )
     if method.profile.recipe is None:  # every seed has initial weights of its own
-        fitting = [item for item in fitting if item.card.seed == plan.seed]
-    return fitting[0] if fitting else None
+        found = [item for item in found if item.card.seed == seed]
+    return found[0] if found else None
 
 
-def _made(plan: CellPlan, settings: Settings) -> Checkpoint:
-    if plan.method.profile.recipe is None:
-        return make.untrained(plan.method, settings, seed=plan.seed)
-    corpus = plans.corpus(plan.method, None)
-    stand_in = plan.method.profile_name == "demo"
-    return make.trained(plan.method, corpus, settings, seed=0, stand_in=stand_in)
+def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
+    """A checkpoint for a cell that has none: pre-trained with seed 0, or for an untrained method the initial
+    weights of the cell's seed."""
+    if method.profile.recipe is None:
+        return make.untrained(method, settings, seed=seed)
+    corpus = plans.corpus(method, None)
+    return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
 
 
-def _source(plan: CellPlan, chosen: Checkpoint) -> Source:
+def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
     card = chosen.card
     return Source(
         card.method,
         card.method_version,
         card.weights,
         card.profile.preprocessing,
-        lambda: make.load(plan.method, chosen),
+        lambda: make.load(method, chosen),
     )

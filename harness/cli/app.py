@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from harness.cli import checkpoints, data, leaderboard, listing, pretrain, run
+from harness.cli import audit, checkpoints, data, leaderboard, listing, pretrain, run
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("pretrain")(pretrain.pretrain)
+app.command("audit")(audit.audit)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")

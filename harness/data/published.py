@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import Kind, PublishedSplit
+from harness.contracts import Kind, ProtocolName, PublishedSplit
 from harness.data import splits
 from harness.data.splits import Parts
 from harness.data.table import Labelled
@@ -75,17 +75,35 @@ HEADS: Mapping[Kind, tuple[str, ...]] = {"linear": (MINIBATCH_HEAD, LAST_BATCH_D
 FRACTION_SEED = 42
 
 
+def head_rules(kind: Kind, protocol: ProtocolName) -> tuple[str, ...]:
+    return HEADS.get(kind, (CLEAN_HEAD,)) if protocol == "published" else ()
+
+
 class Published(NamedTuple):
-    parts: Parts  # positions in the task's frame; an image can be in two parts
-    used: np.ndarray  # those of train whose labels the fraction leaves, rising
+    """Parts, and how fractions of them are drawn. Positions are those in a task's frame."""
+
+    parts: Parts  # an image can be in two of them
+    train: np.ndarray  # in the order that the authors' table has, which their draws depend on
+    positive: np.ndarray  # [len(train)] bool
     rules: tuple[str, ...]  # in force
 
+    def draw(self, fraction: float) -> np.ndarray:
+        """Rising positions of the training images whose labels a fraction leaves."""
+        train, rng = self.train, np.random.RandomState(FRACTION_SEED)
+        if BALANCED in self.rules:
+            negatives = train[~self.positive]
+            kept = rng.choice(negatives, min(self.positive.sum(), len(negatives)), replace=False)
+            train = np.concatenate([train[self.positive], negatives[np.isin(negatives, kept)]])
+        if fraction < 1:
+            exact = fraction * len(train)
+            number = round(exact) if FRACTION_SAMPLED in self.rules else int(exact)
+            train = rng.choice(train, number, replace=False)
+        return np.sort(train)
 
-def make(
-    table: pd.DataFrame, kept: Labelled, labels: Sequence[str], split: PublishedSplit, fraction: float
-) -> Published:
+
+def make(table: pd.DataFrame, kept: Labelled, labels: Sequence[str], split: PublishedSplit) -> Published:
     """Parts of the dataset's whole `table`, of which a task of `labels` kept some rows, such as the frontal
-    ones; and the training images that `fraction` leaves. Every draw is the authors': no cell's seed enters.
+    ones. Every draw is the authors': no cell's seed enters.
 
     Raises DataError when a part is empty or the table lacks what a rule needs, UsageError for an unknown
     rule.
@@ -102,11 +120,11 @@ def make(
                 f"the {name} part is empty: the rules of {split.source} leave nothing for it among "
                 f"{len(kept.frame)} images. Use more images, or the clean protocol"
             )
-    used = _fraction(train, (kept.labels[train] == 1).any(axis=1), split.rules, fraction)
     official = split.size in (None, len(_units(table, split)))
     return Published(
         Parts(np.sort(train), np.sort(validation), np.sort(test)),
-        np.sort(used),
+        train,
+        (kept.labels[train] == 1).any(axis=1),
         split.rules if official else (*split.rules, SCALED),
     )
 
@@ -175,19 +193,3 @@ def _scaled(number: float, units: np.ndarray, split: PublishedSplit) -> int:
 
 def _rng(split: PublishedSplit) -> np.random.RandomState:
     return np.random.RandomState(split.seed)
-
-
-# --- the fraction --------------------------------------------------------------------------------------
-
-
-def _fraction(train: np.ndarray, positive: np.ndarray, rules: Sequence[str], fraction: float) -> np.ndarray:
-    """Of the training images, in the order of the authors' table; `positive` says which show the finding."""
-    rng = np.random.RandomState(FRACTION_SEED)
-    if BALANCED in rules:
-        negatives = train[~positive]
-        kept = rng.choice(negatives, min(positive.sum(), len(negatives)), replace=False)
-        train = np.concatenate([train[positive], negatives[np.isin(negatives, kept)]])
-    if fraction == 1:
-        return train
-    number = round(fraction * len(train)) if FRACTION_SAMPLED in rules else int(fraction * len(train))
-    return rng.choice(train, number, replace=False)

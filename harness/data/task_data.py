@@ -14,12 +14,15 @@ import pandas as pd
 from harness.contracts import DatasetCard, ProtocolName, PublishedSplit, Task
 from harness.data import fractions, locate, published, splits, table
 from harness.data.locate import Located
+from harness.data.published import Published
 from harness.data.splits import Parts
 from harness.data.table import Reader
 from harness.files import hash_of
 
 
-class TaskData(NamedTuple):
+class TaskPool(NamedTuple):
+    """A task's images before a fraction of their labels is drawn: what its cells share."""
+
     located: Located
     release: str  # the known variant of the dataset whose counts the table has, or ""
     persons_known: bool
@@ -27,38 +30,47 @@ class TaskData(NamedTuple):
     labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
     fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
+    rules: tuple[str, ...]  # of harness/data/published.py that are in force; none under the clean protocol
+    published: Published | None  # where the code of others makes the parts, it draws the fractions too
+
+    def draw(self, fraction: float, seed: int) -> TaskData:
+        train = self.parts.train
+        if self.published is not None:
+            return TaskData(*self[:-1], self.published.draw(fraction))
+        drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
+        return TaskData(*self[:-1], train[drawn])
+
+
+class TaskData(NamedTuple):
+    """The images of one cell; fields as of TaskPool."""
+
+    located: Located
+    release: str
+    persons_known: bool
+    frame: pd.DataFrame
+    labels: np.ndarray
+    fingerprint: str
+    parts: Parts
+    rules: tuple[str, ...]
     used: np.ndarray  # the training positions whose labels the fraction leaves
-    rules: tuple[str, ...]  # of harness/data/published.py that made the parts and the fraction
 
 
-def load(
-    located: Located,
-    reader: Reader,
-    card: DatasetCard,
-    task: Task,
-    protocol: ProtocolName,
-    fraction: float,
-    seed: int,
-) -> TaskData:
-    """Reads the dataset's table, applies the task's label policy, splits by person, draws the fraction.
-
-    Under the published protocol both are as the authors' code has them, and persons may be on both sides.
-    """
+def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
+    """Reads the dataset's table, applies the task's label policy, and splits it: by person, or under the
+    published protocol as the authors' code does."""
     whole = table.read(reader, located.root)
     kept = table.for_task(whole, task)
     fingerprint = kept.fingerprint
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
-    split = task.splits[protocol]
+    split, theirs = task.splits[protocol], None
     if isinstance(split, PublishedSplit):
-        parts, used, rules = published.make(whole, kept, task.labels, split, fraction)
+        theirs = published.make(whole, kept, task.labels, split)
+        parts, rules = theirs.parts, theirs.rules
     else:
         parts = splits.make(kept.frame, split)
-        persons = kept.frame["person_id"].to_numpy()
-        drawn = fractions.draw(persons[parts.train], kept.labels[parts.train], fraction, seed)
-        used = parts.train[drawn]
         rules = (published.CLEAN_PARTS,) if protocol == "published" else ()
-    return TaskData(
+    return TaskPool(
         located,
         table.release(whole, card),
         bool(whole.attrs.get("persons_known", True)),
@@ -66,6 +78,6 @@ def load(
         kept.labels,
         fingerprint,
         parts,
-        used,
         rules,
+        theirs,
     )

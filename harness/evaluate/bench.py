@@ -7,7 +7,7 @@ the validation examples, and there is no way from them to a test image's label.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from harness.contracts import Kind, Task
+from harness.contracts import Kind, ProtocolName, Task
 from harness.cost import Cost
 from harness.data.cache import Images
+from harness.data.published import HEADS
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
@@ -41,16 +42,20 @@ class Bench:
     dtype: BankDtype
     cost: Cost
     read_mask: ReadMask | None = None
+    opened: dict[str, Bank] = field(default_factory=dict)  # stays when the bench is used for another cell
 
     def bank(self) -> Bank:
         """Pooled features of all pictures, computed once per encoder and dataset."""
-        with self.cost.step("features"):
-            found = bank.open_bank(
-                self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
-            )
-        self.cost.cached.setdefault("features", found.cached)
-        self.cost.images_per_second = self.cost.images_per_second or found.images_per_second
-        return found
+        if "pooled" not in self.opened:
+            with self.cost.step("features"):
+                found = bank.open_bank(
+                    self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
+                )
+            self.opened["pooled"] = found
+            self.cost.cached["features"] = found.cached
+            self.cost.images_per_second = found.images_per_second
+        self.cost.cached.setdefault("features", True)
+        return self.opened["pooled"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Head(Protocol):
 
 
 class Evaluator(Protocol):
-    """A file of this folder that is named after a kind."""
+    """A file of this folder that is named after a kind, or `published_KIND` for a head of others' code."""
 
     def check(self, task: Task, data: TaskData) -> None:
         """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something."""
@@ -104,6 +109,9 @@ class Evaluator(Protocol):
     def fit(self, bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Head: ...
 
 
-def evaluator(kind: Kind) -> Evaluator:
+def evaluator(kind: Kind, protocol: ProtocolName) -> Evaluator:
     """Imported when it is asked for: a probe needs no detection library."""
-    return cast(Evaluator, import_module(f"harness.evaluate.{kind.replace('-', '_')}"))
+    name = kind.replace("-", "_")
+    if protocol == "published" and kind in HEADS:
+        name = f"published_{name}"
+    return cast(Evaluator, import_module(f"harness.evaluate.{name}"))

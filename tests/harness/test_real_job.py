@@ -59,9 +59,8 @@ def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
 def test_every_real_person_is_in_one_part(realdata: Path) -> None:
     cell = plan.cell("random_init", "rsna", profile="demo", protocol="clean", fraction=0.5, seed=0)
     where = locate.real("rsna", cell.dataset_card, settings.load(realdata))
-    data = task_data.load(
-        where, registry.load("tasks", "rsna"), cell.dataset_card, cell.task, "clean", 0.5, 0
-    )
+    reader = registry.load("tasks", "rsna")
+    data = task_data.load(where, reader, cell.dataset_card, cell.task, "clean").draw(0.5, 0)
     people = pd.read_csv(realdata / "rsna_person_map.csv.gz", dtype=str).set_index("patientId")["nih_patient"]
     parts = [set(people[data.frame["image_id"].iloc[rows]].astype(int)) for rows in data.parts]
     assert sum(map(len, parts)) == len(set.union(*parts))

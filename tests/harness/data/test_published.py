@@ -23,12 +23,12 @@ from tasks import _covidx, chexpert, covidx, rsna, siim
 LABELS = ("Edema", "Atelectasis")
 
 
-def make(table: pd.DataFrame, split: PublishedSplit, fraction: float = 1.0) -> Published:
+def make(table: pd.DataFrame, split: PublishedSplit) -> Published:
     """Parts of a table of frontal and lateral images, in the order of their ids."""
     labels = [name.removeprefix("label:") for name in table.filter(like="label:").columns][:2]
     frame = table[table["frontal"]].reset_index(drop=True)
     values = frame[[f"label:{label}" for label in labels]].fillna(0).to_numpy(np.int8)
-    return published.make(table, Labelled(frame, values, ""), labels, split, fraction)
+    return published.make(table, Labelled(frame, values, ""), labels, split)
 
 
 def ids(table: pd.DataFrame, rows: np.ndarray) -> set[str]:
@@ -67,26 +67,26 @@ def by_id(file: pd.DataFrame, *tests: str) -> pd.DataFrame:
 @pytest.mark.parametrize("size", [1_000, 1_001, 1_003])
 def test_halves_are_those_of_scikit_learn(size: int) -> None:
     file = official(size).drop(columns="rows").sort_values("image_id", ignore_index=True)
-    made = make(file, PublishedSplit("MGCA", (published.BY_IMAGE, published.FRACTION_SAMPLED), 0.3), 0.1)
+    made = make(file, PublishedSplit("MGCA", (published.BY_IMAGE, published.FRACTION_SAMPLED), 0.3))
     train, rest = train_test_split(file, test_size=0.3, random_state=0)
     test, validation = train_test_split(rest, test_size=0.5, random_state=0)
     for rows, part in zip(made.parts, (train, validation, test), strict=True):
         assert ids(file, rows) == set(part.loc[part["frontal"], "image_id"])
     sampled = train[train["frontal"]].sample(frac=0.1, random_state=42)
-    assert ids(file, made.used) == set(sampled["image_id"])
+    assert ids(file, made.draw(0.1)) == set(sampled["image_id"])
 
 
 def test_the_official_part_is_cut_in_the_order_of_its_file() -> None:
     file = official(1_000)
     split = PublishedSplit("MGCA", (published.BY_IMAGE, published.FRACTION_CHOSEN), 0.2, "test", "train")
     table = by_id(file, "test/1", "test/2")
-    made = make(table, split, 0.1)
+    made = make(table, split)
     train, validation = train_test_split(file, train_size=0.8, random_state=0)
     assert ids(table, made.parts.validation) == set(validation.loc[validation["frontal"], "image_id"])
     assert ids(table, made.parts.test) == {"test/1", "test/2"}
     names = train.loc[train["frontal"], "image_id"].to_numpy()
     chosen = np.random.RandomState(42).choice(len(names), int(0.1 * len(names)), replace=False)
-    assert ids(table, made.used) == set(names[chosen])
+    assert ids(table, made.draw(0.1)) == set(names[chosen])
 
 
 def test_validation_drawn_by_position_and_removed_by_label() -> None:
@@ -100,7 +100,7 @@ def test_validation_drawn_by_position_and_removed_by_label() -> None:
         size=2_000,
     )
     table = by_id(file, "test/1")
-    made = make(table, split, 0.01)
+    made = make(table, split)
     said = file.fillna({f"label:{name}": 0 for name in (*LABELS, "Fracture")})
     kept_apart = []
     for label in LABELS:
@@ -113,7 +113,7 @@ def test_validation_drawn_by_position_and_removed_by_label() -> None:
     validation, train = (part[part["frontal"]] for part in (validation, train))
     assert ids(table, made.parts.validation) == set(validation["image_id"])
     assert ids(table, made.parts.train) == set(train["image_id"])
-    assert ids(table, made.used) == set(train.sample(frac=0.01, random_state=42)["image_id"])
+    assert ids(table, made.draw(0.01)) == set(train.sample(frac=0.01, random_state=42)["image_id"])
     assert len(np.intersect1d(made.parts.train, made.parts.validation)) > 0.7 * len(validation)
     assert made.rules == split.rules
 
@@ -140,7 +140,7 @@ def test_rows_of_one_image_land_in_several_parts() -> None:
         }
     )
     rules = (published.BY_ROW, published.BALANCED, published.FRACTION_CHOSEN)
-    made = make(table, PublishedSplit("MGCA", rules, 0.3), 0.5)
+    made = make(table, PublishedSplit("MGCA", rules, 0.3))
     csv = table.explode("rows").sort_values("rows")
     train, rest = train_test_split(csv, test_size=0.3, random_state=0)
     test, validation = train_test_split(rest, test_size=0.5, random_state=0)
@@ -151,7 +151,7 @@ def test_rows_of_one_image_land_in_several_parts() -> None:
     negatives = train[train["label:Pneumothorax"] == 0]
     kept = rng.choice(negatives["image_id"].unique(), len(positive), replace=False)
     pool = [*positive, *negatives.loc[negatives["image_id"].isin(kept), "image_id"].unique()]
-    assert ids(table, made.used) == set(rng.choice(pool, int(len(pool) * 0.5), replace=False))
+    assert ids(table, made.draw(0.5)) == set(rng.choice(pool, int(len(pool) * 0.5), replace=False))
 
 
 # --- against what was counted on the real files ---------------------------------------------------------
@@ -195,7 +195,7 @@ def test_rsna(
     if positives:
         assert tuple(part["label:Pneumonia"].sum() for part in parts) == positives
     assert parts[2]["person_id"].isin(parts[0]["person_id"]).sum() == shared
-    assert tuple(len(make(pneumonia, split, share).used) for share in (0.01, 0.1)) == fractions
+    assert tuple(len(made.draw(share)) for share in (0.01, 0.1)) == fractions
     assert made.rules == split.rules
 
 
@@ -223,9 +223,9 @@ def test_covidx(realdata: Path, tmp_path: Path) -> None:
     table = pd.concat(parts).sort_values("image_id", ignore_index=True).assign(frontal=True)
     for name in covidx.CARD.tasks[0].labels:
         table[f"label:{name}"] = (table["class"].str.lower() == name.lower()).astype("Int8")
-    made = make(table, covidx.PUBLISHED, 0.01)
+    made = make(table, covidx.PUBLISHED)
     assert tuple(map(len, made.parts)) == (24_104, 6_026, 400)
-    assert (len(made.used), len(make(table, covidx.PUBLISHED, 0.1).used)) == (241, 2_410)
+    assert (len(made.draw(0.01)), len(made.draw(0.1))) == (241, 2_410)
     train, validation, _ = (table.iloc[rows] for rows in made.parts)
     covid = validation[validation["label:COVID-19"] == 1]
     assert covid["id"].isin(train["id"]).mean() == pytest.approx(

@@ -55,7 +55,7 @@ class Reader:
 def load(
     reader: Reader | None = None, *, fraction: float = 0.1, seed: int = 0, task: Task = TASK
 ) -> TaskData:
-    return task_data.load(LOCATED, reader or Reader(), CARD, task, "clean", fraction, seed)
+    return task_data.load(LOCATED, reader or Reader(), CARD, task, "clean").draw(fraction, seed)
 
 
 def persons(data: TaskData, rows: np.ndarray) -> set[str]:

@@ -1,0 +1,116 @@
+"""The linear kind under the published protocol: the head that MGCA's code trains, on frozen features.
+
+Apart because it is a different instrument from the clean protocol's probe: it ends where early stopping on
+the validation loss ends it, depends on its seed, and is here so that numbers can be laid beside papers.
+Source: MGCA 680fe4a, mgca/models/ssl_finetuner.py and mgca/models/mgca/mgca_finetuner.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from harness.contracts import Task
+from harness.errors import TrainingDiverged
+from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.linear import check as check
+from harness.evaluate.logistic import Labelled
+from harness.records import HeadBlock
+
+# of the class SSLFineTuner, its trainer and its callbacks
+BATCH = 48
+EPOCHS = 50
+PATIENCE = 10
+RATE = 5e-4
+DECAY = 1e-6
+
+
+@dataclass(frozen=True)
+class MinibatchHead:
+    layer: nn.Linear
+    epoch: int  # whose weights are kept, counted from 1
+    losses: tuple[float, ...]  # on validation, one per epoch
+
+    @property
+    def block(self) -> HeadBlock:
+        settings = {"batch": BATCH, "epochs": EPOCHS, "patience": PATIENCE, "rate": RATE, "decay": DECAY}
+        return HeadBlock(
+            name="linear layer, AdamW",
+            settings={"features": self.layer.in_features, "criterion": "lowest loss", **settings},
+            chosen={"epoch": self.epoch},
+            candidates=tuple(range(1, len(self.losses) + 1)),
+            validation=self.losses,
+        )
+
+    def predict(self, test: Examples) -> dict[str, np.ndarray]:
+        """`truth` [N, L] int8 and `scores` [N, L] float32 log-odds."""
+        with torch.inference_mode():
+            scores = self.layer(test.features().float()).cpu().numpy()
+        return {"truth": test.labels.astype(np.int8), "scores": scores}
+
+
+def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> MinibatchHead:
+    return train_head(
+        Labelled(train.features(), train.labels), Labelled(validation.features(), validation.labels), seed
+    )
+
+
+def train_head(train: Labelled, validation: Labelled, seed: int) -> MinibatchHead:
+    """The layer of the epoch with the lowest validation loss: binary cross-entropy, the mean over images and
+    labels; a label that is unknown (-1) does not count. Raises TrainingDiverged when that loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features, truth = train.features.float(), torch.as_tensor(train.labels).to(train.features.device)
+    held_out = validation.features.float(), torch.as_tensor(validation.labels).to(features.device)
+    layer = _layer(features.shape[1], truth.shape[1], generator).to(features.device)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=RATE, weight_decay=DECAY)
+    best, losses = {name: weights.clone() for name, weights in layer.state_dict().items()}, list[float]()
+    while len(losses) < EPOCHS and len(losses) - _best(losses) < PATIENCE:
+        order = torch.randperm(len(features), generator=generator).to(features.device)
+        for rows in _whole_batches(order):
+            optimizer.zero_grad()
+            _loss(layer(features[rows]), truth[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.inference_mode():
+            rows = torch.cat(_whole_batches(torch.arange(len(held_out[0]), device=features.device)))
+            losses.append(float(_loss(layer(held_out[0][rows]), held_out[1][rows])))
+        if not np.isfinite(losses[-1]):
+            raise TrainingDiverged(
+                f"the linear head's validation loss is {losses[-1]} after epoch {len(losses)}. Check the "
+                "checkpoint's features for extreme values"
+            )
+        if _best(losses) == len(losses):
+            best = {name: weights.clone() for name, weights in layer.state_dict().items()}
+    layer.load_state_dict(best)
+    return MinibatchHead(layer, _best(losses), tuple(losses))
+
+
+def _layer(features: int, labels: int, generator: torch.Generator) -> nn.Linear:
+    """With torch's initial weights of a linear layer, drawn from `generator`: uniform within 1/sqrt(D)."""
+    layer = nn.Linear(features, labels)
+    bound = features**-0.5
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def _whole_batches(order: Tensor) -> list[Tensor]:
+    """Batches of `BATCH`, without the incomplete last one unless it is the only one."""
+    batches = list(torch.split(order, BATCH))
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) < BATCH else batches
+
+
+def _loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over what is known of `truth` [n, L]."""
+    known = truth >= 0
+    return binary_cross_entropy_with_logits(logits[known], truth[known].float())
+
+
+def _best(losses: list[float]) -> int:
+    """The first epoch with the lowest loss, counted from 1; 0 before any."""
+    return int(np.argmin(losses)) + 1 if losses else 0
