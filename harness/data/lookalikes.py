@@ -47,13 +47,15 @@ def hashes(squares: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def alike(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> Alike:
     """Pairs of pictures that look the same, from squares [N, SIDE, SIDE] of two datasets, or without `second`
-    the pairs i < j within one."""
-    ours = hashes(first)
-    theirs = None if second is None else hashes(second)
-    one, other = near(ours, theirs)
-    distance = np.bitwise_count(ours[one] ^ (ours if theirs is None else theirs)[other])
-    same = _correlation(first, one, first if second is None else second, other) >= CORRELATION
-    return Alike(one[same], other[same], distance[same])
+    the pairs i < j within one. A picture of a single grey looks like nothing: there would be no end of pairs.
+    """
+    others = first if second is None else second
+    shown, there = _not_empty(first), _not_empty(others)
+    ours, theirs = hashes(first[shown]), hashes(others[there])
+    i, j = near(ours, None if second is None else theirs)
+    one, other = shown[i], there[j]
+    same = _correlation(first, one, others, other) >= CORRELATION
+    return Alike(one[same], other[same], np.bitwise_count(ours[i] ^ theirs[j])[same])
 
 
 def near(
@@ -95,16 +97,20 @@ def _equal(
         yield order[np.repeat(start[rows], size) + within], others[np.repeat(rows, size)]
 
 
+def _not_empty(squares: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return np.flatnonzero(squares.min(axis=(1, 2)) < squares.max(axis=(1, 2)))
+
+
 def _correlation(
     first: NDArray[np.uint8], one: NDArray[np.int64], second: NDArray[np.uint8], other: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """[P] Pearson's, of the squares at positions `one` and `other`; a single grey correlates with nothing."""
+    """[P] Pearson's, of the squares at positions `one` and `other`."""
     found = np.zeros(len(one))
     for start in range(0, len(one), PICTURES):
         part = slice(start, start + PICTURES)
         ours, theirs = _centred(first[one[part]]), _centred(second[other[part]])
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        found[part] = np.einsum("pd,pd->p", ours, theirs) / np.where(lengths == 0, np.inf, lengths)
+        found[part] = np.einsum("pd,pd->p", ours, theirs) / lengths
     return found
 
 
