@@ -265,6 +265,8 @@ class Variant:
     name: str
     images: int  # rows of the table after reading
     parts: Mapping[str, int] = field(default_factory=dict)  # official split -> images
+    positives: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Official split, "" for all of it -> label -> images that have it, as counted on the official files."""
 
 
 @dataclass(frozen=True)

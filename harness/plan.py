@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from harness import registry
@@ -54,14 +54,30 @@ class CellPlan:
         return f"{self.dataset}:{self.kind}"
 
 
-def method(source: str, profile: str) -> MethodPlan:
-    """Raises UnknownName for the method or the profile."""
+def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
+    """`official` turns on what `Profile.official` says. Raises UnknownName for the method or the profile."""
     found = registry.entry("methods", source)
     card = registry.method_card(source)
     for name in get_args(ProfileName):
         if name == profile and name in card.profiles:
+            if official:
+                profiles = {**card.profiles, name: replace(card.profiles[name], official=True)}
+                card = replace(card, profiles=profiles)
             return MethodPlan(source, found.name, card, name)
     raise UnknownName(f"profile of {found.name}", profile, card.profiles)
+
+
+def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
+    """Every usable method that has something to train at this size. Raises UnknownName for the profile."""
+    if profile not in get_args(ProfileName):
+        raise UnknownName("profile", profile, get_args(ProfileName))
+    cards = {name: entry.card for name, entry in registry.entries("methods").items()}
+    return [
+        method(name, profile, official=official)
+        for name, card in cards.items()
+        if isinstance(card, MethodCard)
+        and any(size == profile and item.recipe for size, item in card.profiles.items())
+    ]
 
 
 def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float, seed: int) -> CellPlan:

@@ -171,12 +171,15 @@ class Predictions(NamedTuple):
     arrays: dict[str, np.ndarray]  # what the kind's score is made of: see harness/metrics/score.py
 
 
-def path_of(results: Path, record: Record) -> Path:
+def place_of(results: Path, data: DataKind, cell: CellBlock) -> Path:
     """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
-    cell = record.cell
     task = cell.task.replace(":", "-")
     name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}.json"
-    return results / record.data.kind / task / cell.checkpoint / name
+    return results / data / task / cell.checkpoint / name
+
+
+def path_of(results: Path, record: Record) -> Path:
+    return place_of(results, record.data.kind, record.cell)
 
 
 def write(results: Path, record: Record, predictions: Predictions) -> Path:

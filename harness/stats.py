@@ -42,7 +42,7 @@ def person_bootstrap(
     resampled set. Raises EmptyClass when a metric is undefined, in the data or in every replicate.
     """
     values = score(np.ones((len(persons), 1)))[:, 0]
-    (draws,) = _replicates([score], persons, replicates, np.random.default_rng(seed))
+    (draws,) = replicates_of([score], persons, replicates, np.random.default_rng(seed))
     return Bootstrap(
         {
             name: _interval(name, float(value), draw, level)
@@ -74,7 +74,7 @@ def two_level_interval(
     """
     rng = np.random.default_rng(seed)
     row = [score.names.index(metric) for score in scores]
-    draws = _replicates(scores, persons, replicates, rng)
+    draws = replicates_of(scores, persons, replicates, rng)
     of_runs = np.stack([draw[k] for draw, k in zip(draws, row, strict=True)])  # [S, R]
     drawn = rng.integers(len(scores), size=(max(len(scores) - 1, 1), replicates))
     equal = np.ones((len(persons), 1))
@@ -82,7 +82,7 @@ def two_level_interval(
     return _interval(metric, value, np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0), level)
 
 
-def _replicates(
+def replicates_of(
     scores: Sequence[Score], persons: np.ndarray, replicates: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """[M, R] of each score in R replicates shared by all of them, NaN where undefined."""

@@ -15,6 +15,7 @@ from typing import Any
 from harness.contracts import TextBackbone
 from harness.errors import CheckpointError
 from harness.files import file_hash
+from methods._hub import folder_with
 
 PACKAGE = "package:"
 VOCABULARY = ("config.json", "vocab.txt", "tokenizer*.json")
@@ -34,15 +35,7 @@ def folder_of(source: str) -> Path:
         return Path(spec.submodule_search_locations[0]) / inner
     if Path(source).is_dir():
         return Path(source)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[*VOCABULARY, *WEIGHTS]))
-    except (OSError, ValueError) as error:  # the hub's errors are OSErrors, a malformed name a ValueError
-        raise CheckpointError(
-            f"no weights for the text encoder {source}: {error}. Let this machine reach the model hub "
-            "once (hf download), or copy the hub's cache folder (HF_HOME) from a machine that has them"
-        ) from error
+    return folder_with(source, (*VOCABULARY, *WEIGHTS))
 
 
 def library() -> Any:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.contracts import ImageBackbone, ImageFeatures, Profile
-from harness.errors import CheckpointError
+from methods._hub import folder_with
 
 STRIDES = (4, 8, 16, 32)
 PATCH = 16  # stride of the maps that local losses read
@@ -109,14 +109,9 @@ class ImageOnly(nn.Module):
 
 
 def _network(backbone: ImageBackbone, initialise: bool) -> Any:
-    wanted = backbone.pretrained and initialise
     options: dict[str, Any] = dict(backbone.options)
-    try:
-        return timm.create_model(backbone.name, pretrained=wanted, num_classes=0, **options)
-    except (OSError, RuntimeError) as error:
-        if not wanted:
-            raise
-        raise CheckpointError(
-            f"no pre-trained weights for {backbone.name}: {error}. Let this machine reach the model hub "
-            "once, or copy the hub's cache folder (HF_HOME) from a machine that has them"
-        ) from error
+    wanted = backbone.pretrained and initialise
+    published = timm.get_pretrained_cfg(backbone.name)
+    if wanted and published and published.hf_hub_id:
+        folder_with(published.hf_hub_id, ("*.safetensors",))  # where timm looks next
+    return timm.create_model(backbone.name, pretrained=wanted, num_classes=0, **options)

@@ -19,7 +19,7 @@ from methods import _sentences
 from methods._heads import projection
 from methods._image import PATCH, STRIDES, ImageEncoder, VisionTransformer
 from methods._losses import contrast, cosines, full_precision, nothing_to_contrast, positives
-from methods._text import PAD, TrainedText, merge, trimmed
+from methods._text import PAD, TrainedText, merge, require_words, trimmed
 
 UNIT = "impression+findings"
 EMBEDDING = 128  # d, of pictures, reports, regions and words
@@ -155,6 +155,7 @@ class Mgca(nn.Module):
         return tokens * torch.tensor([text != "" for text in read])[:, None]
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:
+        require_words((prepared != PAD).any(dim=1))
         return self._read(trimmed(prepared))[0]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import TextBackbone
+from harness.errors import UsageError
 from methods._bert import VOCABULARY, WEIGHTS, folder_of, key_of, library, tokenizer_of
 
 BATCH = 64  # texts a forward; sorted by length outside, so that padding stays small
@@ -137,6 +138,16 @@ class TrainedText(nn.Module):
 def trimmed(tokens: Tensor) -> Tensor:
     """Ids [B, T] without the columns that are padding in every row, the first one kept."""
     return tokens[:, : max(1, int((tokens != PAD).sum(dim=1).max()))]
+
+
+def require_words(found: Tensor) -> None:
+    """Raises UsageError for texts of which a method reads nothing; `found` [B] is true for the others."""
+    empty = [str(row + 1) for row in (~found).nonzero()[:, 0].tolist()]
+    if empty:
+        raise UsageError(
+            f"nothing to compare a picture with: of {len(found)} texts, the method finds no word in number "
+            f"{', '.join(empty)}. Give each of them one"
+        )
 
 
 def merge(values: Tensor, tokens: Tensor, starts_word: Tensor) -> tuple[Tensor, Tensor]:

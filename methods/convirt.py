@@ -10,8 +10,9 @@ picture side starts from random weights; a report is cut at every full stop, wha
 Not reproduced: its crashes (a batch of one, reports from files, a transform that torchvision dropped),
 its cast of texts to half precision, its validation on pictures of persons it trained on.
 
-Pictures are cropped and turned, by the engine's own amounts: the paper also shifts and scales them, changes
-brightness and contrast, and blurs. No flips, which would turn "left" into "right".
+The paper's pictures are cropped, mirrored, turned, shifted, scaled, changed in brightness and contrast, and
+blurred, and so are those of `paper`. That a mirrored picture shows on its left what its sentence calls right
+is the paper's own. Our choice, where it is silent: a crop is square.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from methods import _sentences
 from methods._heads import perceptron
 from methods._image import ImageEncoder, ImageOnly
 from methods._losses import contrast, cosines, nothing_to_contrast, positives
-from methods._text import PAD, TrainedText, trimmed
+from methods._text import PAD, TrainedText, require_words, trimmed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -93,7 +94,7 @@ CARD = MethodCard(
                 weight_decay=1e-6,
                 schedule="plateau",
                 views=1,
-                augmentation=("crop", "rotation"),
+                augmentation=("resized_crop", "flip", "affine", "jitter", "blur"),
                 text_units=(UNIT,),
                 optimizer="adam",
                 halve_after=5,
@@ -178,6 +179,7 @@ class Convirt(nn.Module):
         return _sentences.tokenised([rule(text, SHORTEST) for text in texts], self.text.tokens)
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:
+        require_words((prepared[:, 0] != PAD).any(dim=1))
         return TextFeatures(self._embed_text(prepared[:, 0]), None, None)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

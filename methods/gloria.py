@@ -39,7 +39,7 @@ from harness.files import hash_of
 from methods import _sentences
 from methods._image import PATCH, STRIDES, ImageEncoder
 from methods._losses import contrast, cosines, full_precision, nothing_to_contrast, positives
-from methods._text import TrainedText, merge, trimmed
+from methods._text import TrainedText, merge, require_words, trimmed
 
 HALVES = (0.5, 0.5, 0.5)  # mean and deviation that pixels are normalised with
 UNIT = "impression"
@@ -195,8 +195,9 @@ class Gloria(nn.Module):
             words = F.pad(words, (0, 0, 0, self.slots - words.shape[1]))
             texts = self.text.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             last = torch.tensor([len(text) for text in texts], device=tokens.device)
-        slot = torch.arange(1, words.shape[1], device=words.device)
-        return TextFeatures(sentence, words[:, 1:], slot <= last[:, None])
+        mask = torch.arange(1, words.shape[1], device=words.device) <= last[:, None]
+        require_words(mask.any(dim=1))
+        return TextFeatures(sentence, words[:, 1:], mask)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         rows = batch.present[UNIT]
@@ -239,8 +240,8 @@ class Gloria(nn.Module):
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sentences [B, W], words [B, T, W] with CLS and SEP among them, and how many words."""
-        states = self.text(tokens)[-SUMMED_LAYERS:]
-        words, count = merge(torch.stack(states).sum(dim=0), tokens, self.text.starts_word)
+        first, *others = self.text(tokens)[-SUMMED_LAYERS:]
+        words, count = merge(sum(others, start=first), tokens, self.text.starts_word)
         return words.sum(dim=1) / count[:, None], words, count
 
 

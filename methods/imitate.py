@@ -41,7 +41,7 @@ from harness.contracts import (
 from harness.errors import UsageError
 from methods._heads import projection
 from methods._image import ImageEncoder, ImageOnly
-from methods._losses import contrast, cosines, full_precision, positives
+from methods._losses import contrast, cosines, full_precision, nothing_to_contrast, positives
 from methods._text import FrozenText
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -128,6 +128,7 @@ LAYOUTS = (
 
 EMBEDDING = 512  # d, the space shared by both branches and both text units
 CHANNEL_SHARES = (0.25, 0.15, 0.10, 0.10)  # of each stage's channels, drawn anew at every call
+TERMS = ("impression", "findings", "views_impression", "views_findings")  # of the loss
 TOKEN_SIDE = 16  # a channel's map is pooled to 16 x 16 and becomes one token of 256
 HEADS = 4  # of the attention over those tokens
 TEXT_TEMPERATURE = 0.07  # image against text
@@ -239,17 +240,20 @@ class Imitate(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the paper's four alignments; terms of a section count only the reports that have it."""
+        if len(batch.ids) < 2:
+            return nothing_to_contrast(self, *TERMS)
         conclusions, descriptions, redrawn = batch.spread(self._see, *batch.views)
         prior = {unit: clinical_prior(features) for unit, features in batch.text.items()}
         known = batch.present["impression"].float()
         both = prior["impression"] * known * known[:, None]
-        terms = {
-            "impression": self._against_text(conclusions, "impression", batch, prior),
-            "findings": self._against_text(descriptions, "findings", batch, prior),
-            "views_impression": 2 * contrastive(conclusions[0], conclusions[1], both, IMAGE_TEMPERATURE),
-            "views_findings": 2 * contrastive(redrawn[0], redrawn[1], None, IMAGE_TEMPERATURE),
-        }
-        return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
+        terms = (
+            self._against_text(conclusions, "impression", batch, prior),
+            self._against_text(descriptions, "findings", batch, prior),
+            2 * contrastive(conclusions[0], conclusions[1], both, IMAGE_TEMPERATURE),
+            2 * contrastive(redrawn[0], redrawn[1], None, IMAGE_TEMPERATURE),
+        )
+        named = zip(TERMS, terms, strict=True)
+        return torch.stack(terms).sum(), {name: term.detach() for name, term in named}
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Conclusions and impressions of the rows that have one: image [b, d], text [b, d]."""

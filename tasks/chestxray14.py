@@ -61,7 +61,31 @@ CARD = DatasetCard(
     "Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017",
     folders=("ChestXray-NIHCC", "CXR8", "nih-chest-xrays"),
     markers=("Data_Entry_2017*.csv*", "test_list.txt", "images or images_*"),
-    variants=(Variant("2017", 112_120, {"train_val": 86_524, "test": 25_596}),),
+    variants=(
+        Variant(
+            "2017",
+            112_120,
+            {"train_val": 86_524, "test": 25_596},
+            {
+                "": {
+                    "Atelectasis": 11_559,
+                    "Cardiomegaly": 2_776,
+                    "Effusion": 13_317,
+                    "Infiltration": 19_894,
+                    "Mass": 5_782,
+                    "Nodule": 6_331,
+                    "Pneumonia": 1_431,
+                    "Pneumothorax": 5_302,
+                    "Consolidation": 4_667,
+                    "Edema": 2_303,
+                    "Emphysema": 2_516,
+                    "Fibrosis": 1_686,
+                    "Pleural_Thickening": 3_385,
+                    "Hernia": 227,
+                }
+            },
+        ),
+    ),
     tasks=(
         Task(
             kinds=("linear",),

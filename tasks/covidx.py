@@ -38,10 +38,25 @@ CARD = DatasetCard(
     variants=(
         Variant("3", 13_970, {"train": 13_670, "test": 300}),
         Variant("4", 14_198, {"train": 13_898, "test": 300}),
-        Variant("5", 14_258, {"train": 13_958, "test": 300}),
+        Variant(
+            "5",
+            14_258,
+            {"train": 13_958, "test": 300},
+            {"": {"COVID-19": 617, "Pneumonia": 5_575, "Normal": 8_066}},
+        ),
         Variant("7A", 15_411, {"train": 15_111, "test": 300}),
-        Variant("8A", 15_999, {"train": 15_599, "test": 400}),
-        Variant("9A", 30_530, {"train": 30_130, "test": 400}),
+        Variant(
+            "8A",
+            15_999,
+            {"train": 15_599, "test": 400},
+            {"": {"COVID-19": 2_358, "Pneumonia": 5_575, "Normal": 8_066}},
+        ),
+        Variant(
+            "9A",
+            30_530,
+            {"train": 30_130, "test": 400},
+            {"": {"COVID-19": 16_690, "Pneumonia": 5_655, "Normal": 8_185}},
+        ),
         Variant("CXR-3A", 30_034, {"train": 29_634, "test": 400}),
     ),
     tasks=(

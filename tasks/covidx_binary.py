@@ -24,10 +24,10 @@ CARD = DatasetCard(
     folders=("covidx-cxr2",),
     markers=("train.txt or train_COVIDx*.txt", "train", "test or competition_test"),
     variants=(
-        Variant("6", 14_511, {"train": 14_311, "test": 200}),
+        Variant("6", 14_511, {"train": 14_311, "test": 200}, {"train": {"COVID-19": 517}}),
         Variant("7B", 15_664, {"train": 15_464, "test": 200}),
         Variant("8B", 16_352, {"train": 15_952, "test": 400}),
-        Variant("9B", 30_882, {"train": 30_482, "test": 400}),
+        Variant("9B", 30_882, {"train": 30_482, "test": 400}, {"": {"COVID-19": 16_690}}),
         Variant("CXR-3B", 30_386, {"train": 29_986, "test": 400}),
         Variant("CXR-4", 84_818, {"train": 67_863, "val": 8_473, "test": 8_482}),
     ),

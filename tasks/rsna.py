@@ -54,7 +54,10 @@ CARD = DatasetCard(
     "Annotations of Possible Pneumonia, Radiology: Artificial Intelligence 2019",
     folders=("rsna-pneumonia-detection-challenge",),
     markers=("stage_[12]_train_labels.csv", "stage_[12]_train_images"),
-    variants=(Variant("stage 2", 26_684), Variant("stage 1", 25_684)),
+    variants=(
+        Variant("stage 2", 26_684, positives={"": {"Pneumonia": 6_012, "Normal": 8_851}}),
+        Variant("stage 1", 25_684),
+    ),
     tasks=(
         Task(
             kinds=("linear",),

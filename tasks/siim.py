@@ -55,7 +55,10 @@ CARD = DatasetCard(
         "stage_2_train.csv or train-rle.csv or stage_1_train_images.csv",
         "dicom-images-train or png_images",
     ),
-    variants=(Variant("with the first test part", 12_047), Variant("first stage", 10_675)),
+    variants=(
+        Variant("with the first test part", 12_047, positives={"": {"Pneumothorax": 2_669}}),
+        Variant("first stage", 10_675),
+    ),
     tasks=(
         Task(
             kinds=("linear",),

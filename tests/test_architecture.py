@@ -35,6 +35,7 @@ ARROWS: Mapping[str, str] = {
     # numbers
     "metrics.*": "metrics.* contracts errors",
     "stats": "metrics.* errors",
+    "comparison": "stats metrics.* errors",
     "records": "contracts errors files",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
@@ -45,16 +46,18 @@ ARROWS: Mapping[str, str] = {
     # one cell, many cells
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
+    "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
-    "sweep": f"run plan account records stats registry {TOOLS}",
+    "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
+    "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
     # records to pages
-    "leaderboard": "records stats metrics.* contracts errors",
+    "leaderboard": "records stats comparison metrics.* contracts errors",
     "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep run plan leaderboard report.* pretrain.* data.* phantom.* registry records "
-    f"{TOOLS}",
+    "cli.*": "cli.show sweep grid run prepare plan leaderboard report.* pretrain.* data.* phantom.* "
+    f"registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

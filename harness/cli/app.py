@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from harness.cli import audit, checkpoints, data, leaderboard, listing, pretrain, run
+from harness.cli import audit, checkpoints, data, leaderboard, listing, pretrain, run, sweep
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     epilog="First steps: python -m harness run --method imitate --task chexpert --fraction 0.01",
 )
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("pretrain")(pretrain.pretrain)
 app.command("audit")(audit.audit)
 app.command("leaderboard")(leaderboard.leaderboard)

@@ -1,4 +1,5 @@
-"""`data where|phantom`: where datasets lie, and writing a synthetic one in an official layout."""
+"""`data where|doctor|prepare|phantom`: where datasets lie, whether they are whole, their image cache, and
+writing a synthetic one in an official layout."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ import typer
 from harness import settings
 from harness.cli import show
 
-app = typer.Typer(help="Where datasets lie; write a phantom.", no_args_is_help=True)
+app = typer.Typer(
+    help="Where datasets lie, whether they are whole, their image cache; write a phantom.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
@@ -44,6 +48,95 @@ def where(
     show.line(f"caches, phantoms, checkpoints: {current.home}")
     lines = [[row["dataset"], row["data"], row["place"] or row["error"]] for row in rows]
     show.table("Datasets", ["dataset", "data", "place"], lines)
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[str, typer.Argument(help="Name, or path of a dataset's file.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Open all pictures, not a sample.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare a download with what it should hold; look at its pictures. Exit 1 if results would change."""
+    from harness import registry
+
+    card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
+    from dataclasses import asdict
+
+    from harness.data import doctor, locate
+
+    current, reader = settings.load(data_root), registry.load("tasks", dataset)
+    located = locate.find(name, card, reader, current, "demo")
+    report = doctor.examine(name, card, reader, located, everything=everything, workers=current.workers)
+    if json:
+        show.as_json({**asdict(report), "root": str(report.root), "sound": report.sound})
+    else:
+        release = report.release or ("synthetic" if report.kind == "phantom" else "no known release")
+        show.line(f"{card.title} ({report.kind}, {release}) in {report.root}")
+        show.line(f"{report.images:,} pictures in its tables, {report.looked_at:,} of them opened")
+        rows = [
+            [
+                finding.name,
+                "yes" if finding.matters else "no",
+                f"{finding.count:,}",
+                "\n".join((finding.says, *finding.examples)),
+                finding.cure,
+            ]
+            for finding in report.findings
+        ]
+        if rows:
+            show.table("", ["finding", "changes results", "count", "what, and examples", "cure"], rows)
+        show.line("nothing that would change a result" if report.sound else "results would change: see above")
+    raise typer.Exit(0 if report.sound else 1)
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Name, or path of a dataset's file.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Whose input to prepare; may be repeated. Default: all methods.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only.")] = False,
+) -> None:
+    """Decode all pictures into the cache that run and pretrain read; goes on where it was cut off.
+
+    Methods with input of the same size and geometry share a cache, so that all methods need only a few.
+    """
+    from harness import plan, registry
+
+    card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
+    usable = [key for key, entry in registry.entries("methods").items() if not entry.error]
+    plans = [plan.method(source, profile) for source in method or usable]
+    from datetime import timedelta
+
+    from harness import prepare
+    from harness.data import locate, table
+
+    current, reader = settings.load(data_root), registry.load("tasks", dataset)
+    located = locate.find(name, card, reader, current, plans[0].profile_name)
+    jobs = prepare.jobs(name, card, table.read(reader, located.root), plans)
+    estimates = [prepare.estimate(job, current) for job in jobs]
+    show.table(
+        f"{name}, {profile} profile",
+        ["square", "for", "pictures", "to decode", "disk", "time, about"],
+        [
+            [
+                f"{job.side} {job.geometry}",
+                ", ".join(job.methods),
+                f"{len(job.ids):,}",
+                f"{found.pictures:,}",
+                f"{found.size / 1e9:.2f} GB",
+                str(timedelta(seconds=round(found.seconds))),
+            ]
+            for job, found in zip(jobs, estimates, strict=True)
+        ],
+    )
+    prepare.check_disk(sum(found.size for found in estimates), current)
+    if not dry_run:
+        prepare.fill(jobs, current)
+        show.line("ready")
 
 
 @app.command()

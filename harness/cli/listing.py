@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import settings
 from harness.cli import show
+
+if TYPE_CHECKING:
+    from harness.contracts import DatasetCard, Split
 
 app = typer.Typer(help="What there is: methods, tasks, checkpoints, results.", no_args_is_help=True)
 
@@ -52,45 +55,97 @@ def methods(json: AsJson = False) -> None:
 
 
 @app.command()
-def tasks(json: AsJson = False) -> None:
+def tasks(
+    json: AsJson = False,
+    long: Annotated[bool, typer.Option("--long", help="With licence, citation and source.")] = False,
+) -> None:
     """Tasks by id, and the corpora that methods can be pre-trained on."""
     from harness import registry
     from harness.contracts import DatasetCard
 
     rows: list[dict[str, Any]] = []
     for name, entry in registry.entries("tasks").items():
-        if not isinstance(entry.card, DatasetCard):
+        card = entry.card
+        if not isinstance(card, DatasetCard):
             rows.append({"id": name, "kind": "", "title": "", "error": entry.error})
             continue
-        for kind, task in entry.card.by_kind.items():
+        shared = {
+            "title": card.title,
+            "licence": card.licence,
+            "citation": card.citation,
+            "source": card.source,
+            "releases": {variant.name: variant.images for variant in card.variants},
+            "error": "",
+        }
+        for kind, task in card.by_kind.items():
             rows.append(
                 {
                     "id": f"{name}:{kind}",
                     "kind": kind,
-                    "title": entry.card.title,
                     "labels": list(task.labels),
                     "metric": task.metric,
                     "version": task.version,
-                    "protocols": list(task.splits),
-                    "error": "",
+                    "protocols": {key: _sizes(card, split) for key, split in task.splits.items()},
+                    **shared,
                 }
             )
-        if entry.card.corpus:
-            rows.append({"id": name, "kind": "corpus", "title": entry.card.title, "error": ""})
+        if card.corpus:
+            protocols = {"clean": _sizes(card, card.corpus)}
+            rows.append({"id": name, "kind": "corpus", "protocols": protocols, **shared})
     if json:
         show.as_json(rows)
+        return
+    if long:
+        for row in rows:
+            _block(row)
         return
     lines = [
         [
             str(row["id"]),
-            str(row["kind"]),
+            row["kind"],
             f"cannot be used: {row['error']}" if row["error"] else row["title"],
+            row.get("metric", ""),
             ", ".join(row.get("labels", ())),
-            ", ".join(row.get("protocols", ())),
+            "\n".join(
+                f"{key}: {' / '.join(sizes.values())}" for key, sizes in row.get("protocols", {}).items()
+            ),
         ]
         for row in rows
     ]
-    show.table("Tasks", ["id", "kind", "dataset", "labels", "protocols"], lines)
+    columns = ["id", "kind", "dataset", "metric", "labels", "train / validation / test"]
+    show.table("Tasks", columns, lines)
+    show.line("Licences, citations and how to obtain the data: list tasks --long")
+
+
+def _sizes(card: DatasetCard, split: Split) -> dict[str, str]:
+    """Each part as an official one with its images in the largest release, or as a share of the persons."""
+    release = max(card.variants, key=lambda variant: variant.images, default=None)
+    parts = {**release.parts, "": release.images} if release else {}
+
+    def told(rule: str | float) -> str:
+        if isinstance(rule, float):
+            return f"{rule:.0%} of the persons".replace("%", " %")
+        return f"{rule or 'all'} {parts[rule]:,}" if rule in parts else rule or "all"
+
+    return {part: told(getattr(split, part)) for part in ("train", "validation", "test")}
+
+
+def _block(row: dict[str, Any]) -> None:
+    """One task on lines of its own; what a line is about stands before it."""
+    show.line(f"{row['id']}  {row['title'] or 'cannot be used: ' + row['error']}")
+    facts = {
+        "kind": row["kind"],
+        "metric": row.get("metric"),
+        "labels": ", ".join(row.get("labels", ())),
+        **{key: " / ".join(sizes.values()) for key, sizes in row.get("protocols", {}).items()},
+        "releases": ", ".join(f"{key} ({images:,})" for key, images in row.get("releases", {}).items()),
+        "licence": row.get("licence"),
+        "cite": row.get("citation"),
+        "obtain": row.get("source"),
+    }
+    for name, fact in facts.items():
+        if fact:
+            show.line(f"  {name:<10}{fact}")
 
 
 @app.command()

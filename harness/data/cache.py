@@ -29,13 +29,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.contracts import Geometry
-from harness.data.decode import DECODER_VERSION, FLAGS, Decoded, decode
+from harness.data.decode import DECODER_VERSION, decode
+from harness.data.picture import FLAGS, Decoded
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
 from harness.files import file_hash, hash_lines, hash_of, locked, write_json
 from harness.parallel import parallel_map
 
 CACHE_VERSION = 1
 """Raised with every change to `stored` or to what a row holds."""
+
+SHRUNK_TO = 2
+"""Sides of the stored square that a JPEG keeps where it is decoded smaller. On radiographs enlarged to
+2,500 x 3,050: squares are within 0.2 grey levels, on average, of those from all pixels, and with 1 within
+0.5 in the same time."""
 
 NAMED = 5  # refused pictures that a message spells out
 
@@ -77,12 +83,17 @@ def placement(height: int, width: int, side: int, geometry: Geometry) -> tuple[i
 
 
 def stored(decoded: Decoded, side: int, geometry: Geometry) -> NDArray[np.uint8]:
-    """The picture in a black square [side, side], rounded to 8 bits, resized bilinearly with antialiasing."""
+    """The picture in a black square [side, side], rounded to 8 bits, resized bilinearly with antialiasing.
+
+    A picture that was decoded smaller is cut where the whole one ends, not where its last pixel does: by less
+    than a pixel, but resized without it, all of its contents would be moved.
+    """
     grey = decoded.pixels
     if grey.dtype == np.uint16:
         grey = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 x 257
-    top, left, height, width = placement(grey.shape[0], grey.shape[1], side, geometry)
-    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
+    top, left, height, width = placement(decoded.height, decoded.width, side, geometry)
+    whole = 0, 0, decoded.width / decoded.scale, decoded.height / decoded.scale
+    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR, box=whole)
     square = np.zeros((side, side), np.uint8)
     square[top : top + height, left : left + width] = np.asarray(image)
     return square
@@ -107,9 +118,7 @@ def open_images(
     if not ids:
         raise DataError(f"{name}: there are no images to decode. Check the dataset's table and the split")
     stamps = [_stamp(path) for path in paths]
-    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
-    final = folder / f"{name}-{hash_of(shape, stamps)[:16]}"
-    part = folder / f"{name}-{shape[:16]}.part"
+    final, part = _places(name, ids, stamps, side, geometry, folder)
     if cached := final.exists():
         return _open(final, ids, side, cached)
     try:
@@ -131,6 +140,41 @@ def open_images(
             "decoded so far is kept"
         ) from error
     return _open(final, ids, side, cached)
+
+
+class Outstanding(NamedTuple):
+    pictures: int  # to be decoded
+    size: int  # bytes of disk to be taken
+
+
+def outstanding(
+    name: str, ids: Sequence[str], paths: Sequence[Path], *, side: int, geometry: Geometry, folder: Path
+) -> Outstanding:
+    """What `open_images` of the same arguments would have to do now."""
+    stamps = [_stamp(path) for path in paths]
+    final, part = _places(name, ids, stamps, side, geometry, folder)
+    if final.exists():
+        return Outstanding(0, 0)
+    taken = sum(file.stat().st_blocks * 512 for file in part.glob("*"))
+    size = max(len(ids) * (side**2 + ROW.itemsize) - taken, 0)
+    if not (part / ROWS).exists() or (part / ROWS).stat().st_size != len(ids) * ROW.itemsize:
+        return Outstanding(len(ids), size)
+    rows = np.fromfile(part / ROWS, ROW)
+    known = zip(rows["file_size"].tolist(), rows["file_time"].tolist(), strict=True)
+    return Outstanding(sum(old != new for old, new in zip(known, stamps, strict=True)), size)
+
+
+def _places(
+    name: str,
+    ids: Sequence[str],
+    stamps: Sequence[tuple[int, int]],
+    side: int,
+    geometry: Geometry,
+    folder: Path,
+) -> tuple[Path, Path]:
+    """Where the pictures are once they are complete, and until then."""
+    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
+    return folder / f"{name}-{hash_of(shape, stamps)[:16]}", folder / f"{name}-{shape[:16]}.part"
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -162,15 +206,14 @@ class _Row(NamedTuple):
     flags: int
 
 
-def _decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
-    """A refusal is returned and not raised: it must not end the work on the others."""
+def decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | UnreadableImage:
+    """One picture as it is kept. A refusal is returned and not raised: it must not end the work on others."""
     try:
-        decoded = decode(path)
+        decoded = decode(path, SHRUNK_TO * side)
     except UnreadableImage as refusal:
         return refusal
-    height, width = decoded.pixels.shape
     flags = sum(1 << FLAGS.index(flag) for flag in decoded.flags)
-    return _Row(stored(decoded, side, geometry), height, width, flags)
+    return _Row(stored(decoded, side, geometry), decoded.height, decoded.width, flags)
 
 
 def _fill(
@@ -196,8 +239,8 @@ def _fill(
             for place, (old, new) in enumerate(zip(known, stamps, strict=True))
             if old != new or _digest(pixels[place]) != rows["digest"][place].tobytes()
         ]
-        decode_row = partial(_decode_row, side=side, geometry=geometry)
-        results = parallel_map(decode_row, [paths[place] for place in todo], workers=workers, label=label)
+        decode_one = partial(decode_row, side=side, geometry=geometry)
+        results = parallel_map(decode_one, [paths[place] for place in todo], workers=workers, label=label)
         for place, result in zip(todo, results, strict=True):
             if isinstance(result, UnreadableImage):
                 failures.append(result)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from harness.contracts import DataKind, DatasetCard, PhantomSize, ProfileName
 from harness.errors import DataError, MissingDataset
-from harness.files import hash_of, replacing
+from harness.files import hash_of, locked, replacing
 from harness.phantom import STAMP, Cohort
 from harness.settings import Settings
 
@@ -97,7 +97,9 @@ def phantom(
     cohort = Cohort(name, size.persons, PHANTOM_SEED, (size.height, size.width))
     root = settings.phantoms / f"{name}-{hash_of(cohort.describe())[:8]}"
     if not (root / STAMP).exists():
-        write(writer, root, cohort, settings.workers)
+        with locked(root.with_suffix(".lock")):  # cells of a sweep may all ask for it first
+            if not (root / STAMP).exists():
+                write(writer, root, cohort, settings.workers)
     return Located(root, "phantom")
 
 

@@ -17,32 +17,59 @@ from torch import Generator, Tensor
 from harness.contracts import Preprocessing
 from harness.errors import UsageError
 
-NAMES = ("crop", "rotation", "perspective", "autocontrast")
+NAMES = (
+    "crop",
+    "resized_crop",
+    "flip",
+    "rotation",
+    "affine",
+    "perspective",
+    "autocontrast",
+    "jitter",
+    "blur",
+)
+MOVING = {"resized_crop", "flip", "rotation", "affine", "perspective"}
 ROTATION = math.radians(30)  # at most, either way; outside is black
 DISTORTION = 0.5  # share of a half side by which perspective moves a corner inwards, at most
-PROBABILITY = 0.5  # of perspective and of autocontrast, each
+PROBABILITY = 0.5  # of flip, perspective and autocontrast, each
+
+# of resized_crop, affine, jitter and blur: amounts of ConVIRT, arXiv 2010.00747
+AREA = (0.6, 1.0)  # of a square window, as a share of the stored picture
+TURN = math.radians(20)  # at most, either way
+SHIFT = 0.1  # of a side, at most, either way and in both directions
+SCALE = (0.95, 1.05)
+FACTOR = (0.6, 1.4)  # of brightness, then of contrast
+SIGMA = (0.1, 3.0)  # of the blur, in pixels of a picture whose side is BLURRED
+BLURRED = 224
 
 
 def check_names(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise UsageError(f"unknown augmentation {unknown[0]!r}. Available: {', '.join(NAMES)}")
+    if "crop" in names and "resized_crop" in names:
+        raise UsageError("a picture is cropped once: take one of the augmentations crop and resized_crop")
 
 
 def training_view(
     pixels: Tensor, names: Sequence[str], preprocessing: Preprocessing, generator: Generator
 ) -> Tensor:
     """One random view of `pixels` [B, S, S] uint8 as [B, 3, size, size]: what `names` asks for, in the
-    order crop, rotation and perspective (one interpolation), autocontrast."""
+    order of NAMES. All that moves the picture, the plain crop aside, is one interpolation."""
     size, count = preprocessing.size, len(pixels)
-    grey = _random_crop(pixels, size, generator) if "crop" in names else _centre_crop(pixels, size)
-    if "rotation" in names or "perspective" in names:
-        angle = _uniform(count, generator) * (ROTATION if "rotation" in names else 0.0)
-        distortion = DISTORTION if "perspective" in names else 0.0
-        grey = _warp(grey, angle, _corners(count, distortion, generator))
+    if "resized_crop" in names:
+        grey = pixels.float() / 255  # cut out below, so that corners show what lies beside the crop
+    else:
+        grey = _random_crop(pixels, size, generator) if "crop" in names else _centre_crop(pixels, size)
+    if not MOVING.isdisjoint(names):
+        grey = _warp(grey, size, *_motion(names, count, generator))
     if "autocontrast" in names:
         chosen = torch.rand(count, generator=generator) < PROBABILITY
         grey = torch.where(chosen.to(grey.device)[:, None, None], _autocontrast(grey), grey)
+    if "jitter" in names:
+        grey = _jitter(grey, _between(FACTOR, count, generator), _between(FACTOR, count, generator))
+    if "blur" in names:
+        grey = _blur(grey, _between(SIGMA, count, generator))
     return _normalise(grey, preprocessing)
 
 
@@ -82,6 +109,35 @@ def _uniform(count: int, generator: Generator) -> Tensor:
     return torch.rand(count, generator=generator) * 2 - 1
 
 
+def _between(ends: tuple[float, float], count: int, generator: Generator) -> Tensor:
+    return torch.empty(count).uniform_(*ends, generator=generator)
+
+
+def _motion(names: Sequence[str], count: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_warp` does to each picture: `linear` [B, 2, 2], `offset` [B, 2] and `corners` [B, 4, 2]."""
+    angle = _uniform(count, generator) * (ROTATION if "rotation" in names else 0.0)
+    corners = _corners(count, DISTORTION if "perspective" in names else 0.0, generator)
+    stretch, shift, centre = torch.ones(count, 2), torch.zeros(count, 2), torch.zeros(count, 2)
+    if "resized_crop" in names:
+        window = _between(AREA, count, generator).sqrt()[:, None]
+        stretch = stretch * window
+        centre = (1 - window) * _uniform(2 * count, generator).view(count, 2)
+    if "flip" in names:
+        stretch[:, 0] *= torch.where(torch.rand(count, generator=generator) < PROBABILITY, -1.0, 1.0)
+    if "affine" in names:
+        angle = angle + TURN * _uniform(count, generator)
+        shift = 2 * SHIFT * _uniform(2 * count, generator).view(count, 2)
+        stretch = stretch / _between(SCALE, count, generator)[:, None]
+    linear = stretch[:, :, None] * _turn(angle)
+    return linear, centre - (linear @ shift[:, :, None])[..., 0], corners
+
+
+def _turn(angle: Tensor) -> Tensor:
+    """[B, 2, 2] that takes a place in pictures turned clockwise by `angle` [B] to where it was before."""
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.stack([cosine, sine, -sine, cosine], -1).view(-1, 2, 2)
+
+
 def _corners(count: int, distortion: float, generator: Generator) -> Tensor:
     """Where the corners (-1, -1), (1, -1), (1, 1), (-1, 1) of the picture go: [B, 4, 2]."""
     corners = torch.tensor([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
@@ -90,18 +146,18 @@ def _corners(count: int, distortion: float, generator: Generator) -> Tensor:
     return corners * (1 - inwards * chosen)
 
 
-def _warp(grey: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
-    """Turns [B, H, W] clockwise by `angle` [B], then moves its corners to `corners`; black outside."""
-    side = grey.shape[-1]
-    centres = (torch.arange(side) + 0.5) * 2 / side - 1
+def _warp(grey: Tensor, size: int, linear: Tensor, offset: Tensor, corners: Tensor) -> Tensor:
+    """[B, H, H] to [B, size, size]: first moved, then the corners pulled to `corners`; black outside.
+
+    `linear` and `offset` take a place in the moved picture to the place it shows, both from -1 to 1.
+    """
+    centres = (torch.arange(size) + 0.5) * 2 / size - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
-    homography = _homography(corners)  # from a place in the new picture to one in the rotated picture
+    homography = _homography(corners)  # from a place in the new picture to one in the moved picture
     places = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ homography.transpose(1, 2)
-    places = places[..., :2] / places[..., 2:]  # [B, H*W, 2]
-    inside = (places.abs() <= 1).all(-1).view(-1, side, side)
-    cosine, sine = angle.cos(), angle.sin()
-    turn = torch.stack([cosine, sine, -sine, cosine], -1).view(-1, 2, 2)
-    grid = (places @ turn.transpose(1, 2)).view(-1, side, side, 2).to(grey.device)
+    places = places[..., :2] / places[..., 2:]  # [B, size * size, 2]
+    inside = (places.abs() <= 1).all(-1).view(-1, size, size)
+    grid = (places @ linear.transpose(1, 2) + offset[:, None]).view(-1, size, size, 2).to(grey.device)
     moved = F.grid_sample(grey[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return moved[:, 0] * inside.to(grey.device)
 
@@ -124,3 +180,22 @@ def _autocontrast(grey: Tensor) -> Tensor:
     low, high = grey.amin((1, 2), keepdim=True), grey.amax((1, 2), keepdim=True)
     spread = high - low
     return torch.where(spread > 0, (grey - low) / spread.clamp(min=1e-6), grey)
+
+
+def _jitter(grey: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Each picture times its `brightness` [B], then its distances from its mean times its `contrast` [B]."""
+    brightness, contrast = (factor.to(grey.device)[:, None, None] for factor in (brightness, contrast))
+    grey = (grey * brightness).clamp(0, 1)
+    mean = grey.mean((1, 2), keepdim=True)
+    return (mean + (grey - mean) * contrast).clamp(0, 1)
+
+
+def _blur(grey: Tensor, sigma: Tensor) -> Tensor:
+    """Each of [B, H, H] by a Gaussian of its `sigma` [B], see SIGMA; mirrored at the border."""
+    scale = grey.shape[-1] / BLURRED
+    radius = math.ceil(3 * SIGMA[1] * scale)
+    places = torch.arange(-radius, radius + 1)
+    kernel = (-((places / (sigma[:, None] * scale)) ** 2) / 2).softmax(dim=1).to(grey.device)  # [B, K]
+    padded = F.pad(grey[None], (radius,) * 4, mode="reflect")
+    down = F.conv2d(padded, kernel[:, None, :, None], groups=len(grey))  # a picture is a channel
+    return F.conv2d(down, kernel[:, None, None, :], groups=len(grey))[0]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from harness.contracts import Task
+from harness.device import one_thread
 from harness.errors import TrainingDiverged
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.linear import check as check
@@ -54,15 +55,17 @@ class MinibatchHead:
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> MinibatchHead:
-    return train_head(
-        Labelled(train.features(), train.labels), Labelled(validation.features(), validation.labels), seed
-    )
+    parts = (Labelled(part.features(), part.labels) for part in (train, validation))
+    with one_thread():
+        return train_head(*parts, seed=seed, exclusive=task.exclusive)
 
 
-def train_head(train: Labelled, validation: Labelled, seed: int) -> MinibatchHead:
-    """The layer of the epoch with the lowest validation loss: binary cross-entropy, the mean over images and
-    labels; a label that is unknown (-1) does not count. Raises TrainingDiverged when that loss is not finite.
+def train_head(train: Labelled, validation: Labelled, *, seed: int, exclusive: bool = False) -> MinibatchHead:
+    """The layer of the epoch with the lowest validation loss: the mean binary cross-entropy of what is known,
+    or, where one label excludes the others, the cross-entropy over them. Raises TrainingDiverged when that
+    loss is not finite.
     """
+    loss = _one_of_all if exclusive else _each
     generator = torch.Generator().manual_seed(seed)
     features, truth = train.features.float(), torch.as_tensor(train.labels).to(train.features.device)
     held_out = validation.features.float(), torch.as_tensor(validation.labels).to(features.device)
@@ -73,11 +76,11 @@ def train_head(train: Labelled, validation: Labelled, seed: int) -> MinibatchHea
         order = torch.randperm(len(features), generator=generator).to(features.device)
         for rows in _whole_batches(order):
             optimizer.zero_grad()
-            _loss(layer(features[rows]), truth[rows]).backward()  # type: ignore[no-untyped-call]
+            loss(layer(features[rows]), truth[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.inference_mode():
             rows = torch.cat(_whole_batches(torch.arange(len(held_out[0]), device=features.device)))
-            losses.append(float(_loss(layer(held_out[0][rows]), held_out[1][rows])))
+            losses.append(float(loss(layer(held_out[0][rows]), held_out[1][rows])))
         if not np.isfinite(losses[-1]):
             raise TrainingDiverged(
                 f"the linear head's validation loss is {losses[-1]} after epoch {len(losses)}. Check the "
@@ -105,10 +108,15 @@ def _whole_batches(order: Tensor) -> list[Tensor]:
     return batches[:-1] if len(batches) > 1 and len(batches[-1]) < BATCH else batches
 
 
-def _loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over what is known of `truth` [n, L]."""
+def _each(logits: Tensor, truth: Tensor) -> Tensor:
+    """Of `truth` [n, L], -1 for unknown."""
     known = truth >= 0
     return binary_cross_entropy_with_logits(logits[known], truth[known].float())
+
+
+def _one_of_all(logits: Tensor, truth: Tensor) -> Tensor:
+    """Of `truth` [n, L] with a single 1 in each row."""
+    return cross_entropy(logits, truth.argmax(dim=1))
 
 
 def _best(losses: list[float]) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from harness.contracts import Batch, Profile
 from harness.data import transforms
+from harness.errors import DataError
 from harness.files import hash_of
 from harness.pretrain.corpus import Corpus
 
@@ -22,14 +23,20 @@ def stream(*key: int | str) -> int:
 
 
 class Batches:
-    """The pairs of one training, in order."""
+    """The pairs of one training, in order. A corpus smaller than a batch is a batch, as far as it can be cut
+    into micro-batches of one size. Raises DataError where one would be left with nothing to contrast."""
 
     def __init__(self, corpus: Corpus, profile: Profile, seed: int, device: torch.device) -> None:
         assert profile.recipe is not None
-        transforms.check_names(profile.recipe.augmentation)
         self.corpus, self.recipe, self.preprocessing = corpus, profile.recipe, profile.preprocessing
         self.seed, self.device = seed, device
-        self.size = min(self.recipe.batch, len(corpus.train))
+        parts = self.recipe.accumulate
+        self.size = min(self.recipe.batch, len(corpus.train) // parts * parts)
+        if self.size < 2 * parts:
+            raise DataError(
+                f"{corpus.name} has {len(corpus.train)} pairs to train on, and a step needs two for each of "
+                f"its {parts} micro-batches. Use a larger corpus, or lower accumulate in the method's recipe"
+            )
         self.per_epoch = len(corpus.train) // self.size
         self.total = self.recipe.epochs * self.per_epoch
 

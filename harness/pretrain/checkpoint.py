@@ -94,7 +94,8 @@ def name_of(
     method: str, version: int, profile_name: ProfileName, profile: Profile, corpus: str | None, seed: int
 ) -> str:
     """`imitate-demo-1a2b3c4d-s0`: the hash stands for the profile, the method's version and the corpus."""
-    return f"{method}-{profile_name}-{hash_of(method, version, asdict(profile), corpus)[:8]}-s{seed}"
+    size = f"{profile_name}-official" if profile.official else profile_name
+    return f"{method}-{size}-{hash_of(method, version, asdict(profile), corpus)[:8]}-s{seed}"
 
 
 def read(folder: Path) -> Checkpoint:

@@ -62,12 +62,10 @@ def build(
     workers: int,
 ) -> Corpus:
     """From a dataset's table to a corpus. Raises BadTable when the table has no column for a unit of text,
-    DataError when no report has that unit."""
+    DataError when no report has that unit, or none to train on has words in it."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    reports = pd.DataFrame({unit: joined(frame, unit, name) for unit in units}, index=frame.index)
-    chosen = frame["frontal"] & (reports != "").any(axis=1)
-    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
+    frame, reports = paired(frame, units, name)
     for unit in units:
         if (reports[unit] == "").all():
             raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
@@ -84,6 +82,10 @@ def build(
         folder=images,
         workers=workers,
     )
+    read = {unit: _texts(reports[unit], unit, method, texts) for unit in units}
+    for unit, found in read.items():
+        if not found.present[parts.train].any():
+            raise DataError(f"{name}: the method finds no word in any {unit} of the training part. {CURE}")
     written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
         name,
@@ -92,10 +94,17 @@ def build(
         ids,
         torch.from_numpy(pd.factorize(study)[0]),
         pictures.pixels,
-        {unit: _texts(reports[unit], unit, method, texts) for unit in units},
+        read,
         parts.train,
         parts.validation,
     )
+
+
+def paired(frame: pd.DataFrame, units: Sequence[str], corpus: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frontal pictures whose report has at least one of `units`, and those texts by unit, row by row."""
+    reports = pd.DataFrame({unit: joined(frame, unit, corpus) for unit in units}, index=frame.index)
+    chosen = frame["frontal"] & (reports != "").any(axis=1)
+    return frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
 
 
 def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:

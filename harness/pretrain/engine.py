@@ -70,7 +70,6 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.device, self.folder, self.team = profile.recipe, device, folder, team or Alone()
         self.batches = Batches(corpus, profile, seed, device)
-        optimisation.check(self.recipe, self.batches.size)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = self.team.loss_of(self.model, self.recipe)
         self.optimizer = optimisation.optimizer_of(self.recipe, self.model)

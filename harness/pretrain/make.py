@@ -18,7 +18,7 @@ from harness import device, provenance, registry
 from harness.data import locate, table
 from harness.files import locked, replacing
 from harness.plan import CorpusPlan, MethodPlan
-from harness.pretrain import checkpoint, corpus, health
+from harness.pretrain import checkpoint, corpus, health, optimisation
 from harness.pretrain.batches import Batches
 from harness.pretrain.checkpoint import Checkpoint
 from harness.pretrain.corpus import Corpus
@@ -68,6 +68,8 @@ def trained(
 ) -> Checkpoint:
     """The checkpoint of this method, corpus and seed: from the store, or trained now by so many processes,
     going on from where a run before was cut off. `stand_in`: see `locate.find`."""
+    assert plan.profile.recipe is not None
+    optimisation.check(plan.profile.recipe, f"{plan.source}, profile {plan.profile_name}")
     model = network(plan, seed)
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
     data = _corpus(plan, source, model, settings, stand_in)

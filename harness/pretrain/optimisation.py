@@ -13,18 +13,39 @@ import torch
 from torch import nn
 
 from harness.contracts import Recipe
+from harness.data import transforms
 from harness.errors import UsageError
 
 
-def check(recipe: Recipe, batch: int) -> None:
-    """Raises UsageError for numbers that no training can follow. `batch` is what the corpus allows of it."""
-    if not 1 <= recipe.accumulate <= batch // 2:
-        raise UsageError(
-            f"{recipe.accumulate} micro-batches of {batch} pairs: each needs two pairs or more to "
-            "contrast. Change accumulate in the method's recipe, or use a larger corpus"
-        )
-    if not 0 <= recipe.warm_up < 1:
-        raise UsageError(f"warm_up is a share of the steps, from 0 to below 1, not {recipe.warm_up}")
+def check(recipe: Recipe, owner: str) -> None:
+    """Raises UsageError for what no training can follow, before any data are read; `owner` has the recipe."""
+    parts, decays = recipe.accumulate, recipe.schedule == "cosine"
+    rules = {
+        "epochs": (recipe.epochs >= 1, "1 or more"),
+        "accumulate": (parts >= 1, "1 or more"),
+        "batch": (
+            parts >= 1 and recipe.batch >= 2 * parts and recipe.batch % parts == 0,
+            f"a multiple of its {parts} micro-batches, each of two pairs or more to contrast",
+        ),
+        "learning_rate": (recipe.learning_rate > 0, "above 0"),
+        "weight_decay": (recipe.weight_decay >= 0, "0 or more"),
+        "clip": (recipe.clip is None or recipe.clip > 0, "above 0, or None"),
+        "warm_up": (
+            0 <= recipe.warm_up < 1 and (decays or not recipe.warm_up),
+            "a share of the steps, from 0 to below 1, and 0 unless the schedule is cosine",
+        ),
+        "halve_after": (recipe.halve_after >= 1, "1 or more"),
+        "patience": (recipe.patience is None or recipe.patience >= 1, "1 or more, or None"),
+        "views": (recipe.views >= 1, "1 or more"),
+        "text_units": (bool(recipe.text_units), "one column of the reports or more"),
+    }
+    for field, (kept, rule) in rules.items():
+        if not kept:
+            raise UsageError(f"{owner}: {field} of the recipe is {getattr(recipe, field)}. Make it {rule}")
+    try:
+        transforms.check_names(recipe.augmentation)
+    except UsageError as error:
+        raise UsageError(f"{owner}: augmentation of the recipe: {error}") from error
 
 
 def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

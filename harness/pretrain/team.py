@@ -1,4 +1,4 @@
-"""Processes that share the work of a step, so that it is the same step for any number of them.
+"""Processes that share the work of a step, so that it is the same step for any number of them, dropout aside.
 
 Apart because it is the only place that exchanges tensors between processes. How they are started is
 `distributed.py`'s matter; a single process is a team of one.

@@ -52,6 +52,15 @@ def test_a_cell_s_plan_holds_what_its_names_stand_for() -> None:
     assert cell(task="xrays:zero-shot").task == WORDS
 
 
+def test_what_can_be_trained_has_a_recipe_at_that_size() -> None:
+    assert [item.name for item in plan.trainable("demo")] == ["tiny"]  # no floor
+    assert plan.trainable("paper") == []
+    [official] = plan.trainable("demo", official=True)
+    assert official.profile == replace(fakes.PROFILE, official=True)
+    with pytest.raises(UnknownName, match=r"unknown profile 'dem'\. Did you mean 'demo'"):
+        plan.trainable("dem")
+
+
 def test_files_are_named_by_their_paths(house: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((house / "methods" / "tiny.py").read_text())
     (tmp_path / "data.py").write_text((house / "tasks" / "xrays.py").read_text())

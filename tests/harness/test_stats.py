@@ -41,7 +41,7 @@ def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None
     truth, scores, persons = clustered(0, persons=90)
     truth[::7, 1] = -1
     scores = scores.round(decimals)
-    found = stats._replicates([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:]
+    found = stats.replicates_of([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:]
     blocks = list(stats._image_weights(persons, 300, np.random.default_rng(5)))
     weights = np.concatenate(blocks, axis=1)
     for column in range(2):

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from harness import registry
 from harness.contracts import MethodCard
-from harness.data import transforms
+from harness.errors import UsageError
+from harness.pretrain import optimisation
 from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 
 NAMES = [name for name, entry in registry.entries("methods").items() if not entry.error]
@@ -57,10 +58,10 @@ def test_the_seed_decides_the_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipes_name_augmentations_that_exist(name: str) -> None:
-    for profile in registry.method_card(name).profiles.values():
+def test_recipes_can_be_followed(name: str) -> None:
+    for key, profile in registry.method_card(name).profiles.items():
         if profile.recipe:
-            transforms.check_names(profile.recipe.augmentation)
+            optimisation.check(profile.recipe, f"{name}, profile {key}")
         assert profile.preprocessing.size <= profile.preprocessing.stored
 
 
@@ -145,12 +146,52 @@ def test_pairs_without_text_have_no_say_in_what_is_said_of_text(name: str) -> No
 
 
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_one_has_nothing_to_contrast(name: str, training: bool) -> None:
+    card, model = demo(name)
+    batch = batch_of(card.profiles["demo"], model.train(training))
+    loss, terms = model.loss(taken(batch, [2]))
+    loss.backward()
+    assert loss == 0
+    assert terms.keys() == model.loss(batch)[1].keys()
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
+    if not training:
+        assert len(model.pairs(taken(batch, [2]))[0]) == 1
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_odd_reports_train_like_any_other(name: str) -> None:
+    card, model = demo(name)
+    reports = ["", "Cardiomegaly", "\ufffd\ufffd", "\x00 caf\xe9 \u2603", "opacity " * 3000, *REPORTS[:2]]
+    batch = batch_of(card.profiles["demo"], model, reports)
+    present = {unit: text.flatten(1).any(dim=1) for unit, text in batch.text.items()}  # as a corpus has it
+    loss, _ = model.train().loss(batch._replace(present=present))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(rows.tolist()[1::3] == [True, True] for rows in present.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
     _, model = demo(name)
     prepared = model.prepare_text(["___.", "no effusion seen"])
     if not prepared.is_floating_point():
         assert not prepared[0].any()
     assert prepared[1].any()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_text_without_words_is_refused_where_words_are_compared(name: str) -> None:
+    _, model = demo(name)
+    prepared = model.eval().prepare_text(["no effusion", "", "Pneumothorax", "___"])
+    if prepared.is_floating_point():  # of a frozen encoder, which reads something in every text
+        assert torch.isfinite(model.encode_text(prepared).embedding).all()
+        return
+    with (
+        torch.inference_mode(),
+        pytest.raises(UsageError, match=r"of 4 texts.*no word in number 2, 4\. Give"),
+    ):
+        model.encode_text(prepared)
 
 
 @pytest.mark.parametrize("name", TRAINED)

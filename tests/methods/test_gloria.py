@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contracts import Profile
+from harness.errors import UsageError
 from methods import gloria
 from methods.gloria import CARD, build, global_contrast, local_contrast
 from tests.methods.batches import REPORTS, batch_of
@@ -139,6 +140,13 @@ def test_official_counts_a_prompt_s_characters_as_words() -> None:
     assert found.mask.sum().item() == len(prompt)
     assert found.local.shape[1] == 47  # all slots behind CLS
     assert found.local[0, 4:].eq(0).all()  # three words and SEP
+
+
+def test_a_prompt_of_nothing_but_marks_has_no_words_either(texts: list[str]) -> None:
+    """Cleaning leaves "é é" as a sentence of no letters, which is CLS and SEP."""
+    model = build(OFFICIAL).eval()
+    with torch.inference_mode(), pytest.raises(UsageError, match="no word in number 2"):
+        model.encode_text(model.prepare_text([texts[1], "é é"]))
 
 
 def test_official_prompts_end_with_the_slots() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import huggingface_hub
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.contracts import ImageBackbone
@@ -59,14 +63,38 @@ def test_upsampling_comes_first() -> None:
         torch.testing.assert_close(larger(x)[0], plain(resized)[0])
 
 
-def test_weights_out_of_reach_are_an_error_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*args: object, pretrained: bool, **kwargs: object) -> None:
-        assert pretrained
-        raise OSError("no route to host")
+def test_weights_out_of_reach_are_an_error_with_a_cure_after_one_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(CheckpointError, match=r"resnet50\.tv_in1k: no route to host\. .*HF_HOME"):
+    def unreachable(repository: str, **_: object) -> None:
+        asked.append(repository)
+        raise OSError("no route to host.\nPlease check your connection.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(
+        CheckpointError, match=r"no weights of timm/resnet50\.tv_in1k: no route to host\. Let .*HF_HOME"
+    ):
         imagenet.build(imagenet.CARD.profiles["paper"])
+    assert asked == ["timm/resnet50.tv_in1k"]
+
+
+def test_weights_in_the_hub_s_cache_need_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache as a download leaves it."""
+    commit, folder = "0" * 40, tmp_path / "models--timm--resnet18.tv_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    state = timm.create_model("resnet18").state_dict()
+    save_file(state, folder / "snapshots" / commit / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = imagenet.build(imagenet.CARD.profiles["demo"])
+    for name, value in model.encoder.net.state_dict().items():
+        assert torch.equal(value, state[name]), name
 
 
 def test_weights_that_follow_need_no_hub() -> None:

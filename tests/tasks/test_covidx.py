@@ -60,6 +60,8 @@ def test_official_counts(
     assert release(table, covidx.CARD) == version
     labels = table[["label:COVID-19", "label:Pneumonia", "label:Normal"]]
     assert labels.sum().tolist() == [covid, pneumonia, normal]
+    [variant] = [variant for variant in covidx.CARD.variants if variant.name == version]
+    assert list(variant.positives[""].values()) == [covid, pneumonia, normal]
     assert (labels.sum(axis=1) == 1).all()
     assert table["source"].value_counts().to_dict() == SOURCES[version]
     assert table["person_id"].nunique() == persons

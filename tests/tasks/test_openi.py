@@ -102,12 +102,14 @@ def copy(phantom: tuple[Cohort, Path], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("<html>404", "90001.xml is no report of Open-I: ParseError"),
-        ("<html/>", "90001.xml is no report of Open-I: KeyError\\('FINDINGS'\\)"),
+        (b"<html>404", "90001.xml is no report of Open-I: ParseError"),
+        (b"<eCitation>caf\xe9</eCitation>", "90001.xml is no report of Open-I: ParseError"),  # not UTF-8
+        (b"", "90001.xml is no report of Open-I: ParseError"),
+        (b"<html/>", "90001.xml is no report of Open-I: KeyError\\('FINDINGS'\\)"),
     ],
 )
-def test_a_file_that_is_no_report_is_named(copy: Path, content: str, message: str) -> None:
-    (copy / "ecgen-radiology" / "90001.xml").write_text(content)
+def test_a_file_that_is_no_report_is_named(copy: Path, content: bytes, message: str) -> None:
+    (copy / "ecgen-radiology" / "90001.xml").write_bytes(content)
     with pytest.raises(BadTable, match=message):
         openi.read(copy)
 

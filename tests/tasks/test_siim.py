@@ -44,6 +44,7 @@ def test_official_counts(real_csv: Path) -> None:
     images = siim.read_codes(real_csv)
     assert len(images) == siim.CARD.variants[0].images == 12_047
     assert images["label:Pneumothorax"].value_counts().to_dict() == {0: 9_378, 1: 2_669}
+    assert siim.CARD.variants[0].positives == {"": {"Pneumothorax": 2_669}}
     assert ((images["mask"] != "") == (images["label:Pneumothorax"] == 1)).all()
     with real_csv.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]

@@ -61,6 +61,20 @@ def test_list_is_for_machines_too(group: registry.Group) -> None:
     assert not any(row["error"] for row in rows)
 
 
+def test_tasks_are_listed_with_all_that_their_cards_say() -> None:
+    rows = {row["id"]: row for row in json.loads(harness("list", "tasks", "--json").stdout)}
+    assert rows["chexpert:linear"]["protocols"]["clean"] == {
+        "train": "train 223,414",
+        "validation": "10 % of the persons",
+        "test": "valid 234",
+    }
+    assert rows["openi"]["protocols"]["clean"]["train"] == "all 7,470"
+    long = harness("list", "tasks", "--long").stdout
+    for row in rows.values():
+        for fact in ("id", "kind", "title", "licence", "citation", "source"):
+            assert row[fact] and row[fact] in long
+
+
 USAGE = {
     "method": (["run", "--method", "imitat", "--task", "chexpert"], "Did you mean 'imitate'? Available: "),
     "task": (["run", "--method", "imitate", "--task", "chexprt"], "Did you mean 'chexpert'? Available: "),
@@ -81,8 +95,12 @@ USAGE = {
     "missing option": (["run", "--method", "imitate"], "--task"),
     "corpus": (["pretrain", "--method", "imitate", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
     "no reports": (["pretrain", "--method", "imitate", "--corpus", "chexpert"], "no reports"),
+    "size of all": (["pretrain", "--method", "all", "--profile", "papr"], "Did you mean 'paper'?"),
+    "corpus of all": (["pretrain", "--method", "all", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
     "nothing to train": (["pretrain", "--method", "random_init"], "random_init is not trained"),
     "phantom": (["data", "phantom", "chexprt", "--root", "new"], "Did you mean 'chexpert'?"),
+    "doctor": (["data", "doctor", "chexprt"], "Did you mean 'chexpert'?"),
+    "prepare": (["data", "prepare", "chexpert", "--method", "imitat"], "Did you mean 'imitate'?"),
     "verb": (["rum"], "rum"),
 }
 

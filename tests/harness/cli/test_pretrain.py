@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness import plan, registry, settings
+from harness.pretrain import checkpoint
+from harness.registry import Entry
 from tests import fakes
 from tests.harness.command import Ended, harness
 
@@ -71,3 +78,75 @@ def test_collapsed_embeddings_are_said_loudly_and_listed(tmp_path: Path) -> None
     [row] = listed()
     assert len(row["warnings"]) == 2
     assert "collapsed" in harness("list", "checkpoints").out
+
+
+# --- all of them, and as their authors' code ------------------------------------------------------------
+
+
+def methods(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Puts files of the tiny method under these names where the project's own would be; `floor` has nothing
+    to train, `broken` no card that could be read, others fail while they are built."""
+    failures = {"refused": "raise CheckpointError('no weights')", "crashing": "1 / 0"}
+    found = {}
+    for name in names:
+        card = fakes.CARD
+        if name == "floor":
+            card = replace(card, profiles={"demo": replace(fakes.PROFILE, text=None, recipe=None)})
+        path = fakes.write_method(folder, card).rename(folder / f"{name}.py")
+        path.write_text(
+            "from harness.errors import CheckpointError\n"
+            + path.read_text().replace("return Tiny()", f"{failures.get(name, '')}\n    return Tiny()")
+        )
+        found[name] = Entry(name, path, None, card)
+        if name == "broken":
+            found[name] = Entry(name, path, None, error=f"{path}: it has no CARD")
+    others = registry.entries
+    monkeypatch.setattr(registry, "entries", lambda group: found if group == "methods" else others(group))
+
+
+def outcomes(ended: Ended) -> list[list[str]]:
+    """Lines of the table at the end: method, outcome, and the rest."""
+    _, _, table = ended.out.partition("checkpoint or reason")
+    return [re.split(r" {2,}", line.strip()) for line in table.splitlines() if line.strip()]
+
+
+def test_all_trains_what_can_be_trained_and_says_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods(tmp_path, monkeypatch, "first", "floor", "second")
+    corpus = fakes.write_dataset(tmp_path)
+    one = harness("pretrain", "--method", "first", "--corpus", corpus)
+    both = harness("pretrain", "--method", "all", "--corpus", corpus)
+    assert (one.code, both.code) == (0, 0), both.err
+    made = {row["method"]: row["name"] for row in listed()}
+    assert outcomes(both) == [["first", "was there", made["first"]], ["second", "done", made["second"]]]
+    assert one.out.strip() in both.out
+
+
+def test_a_method_that_fails_costs_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods(tmp_path, monkeypatch, "broken", "crashing", "refused", "tiny")
+    ended = harness("pretrain", "--method", "all", "--corpus", fakes.write_dataset(tmp_path))
+    assert ended.code == 1
+    lines = {row[0]: row[1:] for row in outcomes(ended)}
+    assert lines["broken"][0] == "failed" and "it has no CARD" in lines["broken"][1]
+    assert lines["crashing"] == ["failed", "ZeroDivisionError: division by zero"]
+    assert lines["refused"] == ["failed", "no weights"]
+    assert lines["tiny"] == ["done", listed()[0]["name"]]
+    assert "error: broken, crashing, refused failed. What is done is kept" in ended.err
+    assert "Traceback" in ended.err and "1 / 0" in ended.err  # of the one that nobody foresaw
+
+
+def test_official_is_a_family_of_its_own_that_run_never_takes_unasked(tmp_path: Path) -> None:
+    assert pretrain(tmp_path, "--official").code == 0
+    [row] = listed()
+    assert row["name"].startswith("tiny-demo-official-")
+    store, source = settings.load().checkpoints, str(tmp_path / "tiny.py")
+    plain, official = (plan.method(source, "demo", official=on) for on in (False, True))
+    for wanted, names in ((plain, []), (official, [row["name"]])):
+        fitting = checkpoint.fitting(store, "tiny", 1, "demo", wanted.profile)
+        assert [item.name for item in fitting] == names
+    named = checkpoint.named(store, row["name"], method="tiny", version=1)
+    assert named.card.profile == official.profile
+    assert official.profile == replace(plain.profile, official=True)

@@ -43,8 +43,8 @@ def table(first: int, bits: int, entries: list[int]) -> list[Dataset]:
     return [item]
 
 
-def jpeg_dicom(path: Path, frame: bytes, pixels: np.ndarray) -> Path:
-    dataset = dcmread(dicom(path, pixels, 8))
+def jpeg_dicom(path: Path, frame: bytes, pixels: np.ndarray, **header: object) -> Path:
+    dataset = dcmread(dicom(path, pixels, 8, **header))
     dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     dataset.PixelData = encapsulate([frame])
     dcmwrite(path, dataset)

@@ -21,8 +21,9 @@ from PIL import Image
 
 from harness.contracts import Geometry
 from harness.data import cache
-from harness.data.cache import Images, open_images, stored
-from harness.data.decode import Decoded, decode
+from harness.data.cache import SHRUNK_TO, Images, open_images, stored
+from harness.data.decode import decode
+from harness.data.picture import Decoded
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
 
 PROJECT = Path(cache.__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ def opened(paths: list[Path], folder: Path, *, geometry: Geometry = "pad", worke
 
 
 def expected(paths: list[Path], geometry: Geometry = "pad") -> np.ndarray:
-    return np.stack([stored(decode(path), 16, geometry) for path in paths])
+    return np.stack([stored(decode(path, SHRUNK_TO * 16), 16, geometry) for path in paths])
 
 
 def flip(path: Path, place: int) -> None:
@@ -58,9 +59,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded from here on, in this process."""
     names: list[str] = []
 
-    def counting(path: Path) -> Decoded:
+    def counting(path: Path, least: int) -> Decoded:
         names.append(path.name)
-        return decode(path)
+        return decode(path, least)
 
     monkeypatch.setattr(cache, "decode", counting)
     return names
@@ -187,11 +188,11 @@ def test_another_version_of_the_code_decodes_again(
 KILLED_WHILE_DECODING = """
 seen = []
 decode = cache.decode
-def dying(path):
+def dying(path, least):
     seen.append(path)
     if len(seen) == 13:
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(path)
+    return decode(path, least)
 cache.decode = dying
 opened()
 """
@@ -256,10 +257,10 @@ def test_a_file_changed_between_two_attempts_is_decoded_again(tmp_path: Path, de
 def test_the_space_is_taken_before_the_first_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
-    def looking(path: Path) -> Decoded:
+    def looking(path: Path, least: int) -> Decoded:
         [pixels] = tmp_path.glob(f"cache/set-*.part/{cache.PIXELS}")
         taken.append(pixels.stat().st_blocks * 512)
-        return decode(path)
+        return decode(path, least)
 
     monkeypatch.setattr(cache, "decode", looking)
     opened(draw(tmp_path / "data", 64), tmp_path / "cache")
@@ -311,10 +312,10 @@ def test_a_second_process_waits_and_finds_it_complete(
     paths = draw(tmp_path / "data", 4)
     holding, go_on = threading.Event(), threading.Event()
 
-    def slow(path: Path) -> Decoded:
+    def slow(path: Path, least: int) -> Decoded:
         holding.set()
         assert go_on.wait(60)
-        return decode(path)
+        return decode(path, least)
 
     monkeypatch.setattr(cache, "decode", slow)
     first = threading.Thread(target=opened, args=(paths, tmp_path / "cache"))

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data.decode import LARGEST, decode
+from harness.data.decode import decode
+from harness.data.picture import LARGEST
 from harness.errors import UnreadableImage
 from tests.harness.data.files import RAMP, dicom, encoded, jpeg_dicom, table
 

@@ -10,7 +10,12 @@ import torch
 
 from harness.contracts import Geometry
 from harness.data.cache import placement, stored
-from harness.data.decode import Decoded, decode
+from harness.data.decode import decode
+from harness.data.picture import Decoded
+
+
+def whole(pixels: np.ndarray) -> Decoded:
+    return Decoded(pixels, (), *pixels.shape)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +34,7 @@ def test_placement_by_hand(height: int, width: int, geometry: Geometry, where: t
 
 
 def test_a_white_picture_fills_its_place_and_nothing_else() -> None:
-    square = stored(Decoded(np.full((40, 20), 255, np.uint8), ()), 10, "pad")
+    square = stored(whole(np.full((40, 20), 255, np.uint8)), 10, "pad")
     wanted = np.zeros((10, 10))
     wanted[:, 2:7] = 255
     np.testing.assert_array_equal(square, wanted)
@@ -37,18 +42,18 @@ def test_a_white_picture_fills_its_place_and_nothing_else() -> None:
 
 def test_16_bits_are_rounded_to_8_without_wrapping() -> None:
     every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    square = stored(Decoded(every, ()), 256, "stretch")
+    square = stored(whole(every), 256, "stretch")
     np.testing.assert_array_equal(square, np.rint(every / 257))
 
 
 def test_a_ramp_stays_a_ramp_and_a_fine_grid_becomes_grey() -> None:
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 2, (64, 1))
-    square = stored(Decoded(ramp, ()), 32, "stretch").astype(float)
+    square = stored(whole(ramp), 32, "stretch").astype(float)
     np.testing.assert_allclose(
         square[:, 2:-2], (np.arange(32) * 4 + 1)[2:-2] + np.zeros((32, 1))
     )  # 2 (2i + 1/2)
     grid = np.indices((64, 64)).sum(axis=0) % 2 * 255
-    assert np.abs(stored(Decoded(grid.astype(np.uint8), ()), 16, "stretch") - 127.5).max() < 2
+    assert np.abs(stored(whole(grid.astype(np.uint8)), 16, "stretch") - 127.5).max() < 2
 
 
 @pytest.mark.parametrize("geometry", ["pad", "stretch"])

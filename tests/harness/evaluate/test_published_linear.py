@@ -54,7 +54,7 @@ def test_the_first_step_is_adam_s_in_closed_form() -> None:
 def test_an_incomplete_last_batch_of_validation_does_not_count() -> None:
     validation = data(2 * BATCH + 5)
     shorter = Labelled(validation.features[: 2 * BATCH], validation.labels[: 2 * BATCH])
-    assert train_head(data(100), validation, 0).losses == train_head(data(100), shorter, 0).losses
+    assert train_head(data(100), validation, seed=0).losses == train_head(data(100), shorter, seed=0).losses
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (48, [48]), (49, [48]), (95, [48]), (96, [48, 48])])
@@ -72,8 +72,18 @@ def test_unknown_labels_do_not_count() -> None:
     assert not torch.allclose(twice[0].layer.weight[0], start.weight[0], atol=1e-4)
 
 
+def test_one_label_that_excludes_the_others_is_learnt_by_cross_entropy() -> None:
+    features, labels = data(400)
+    labels = np.eye(3, dtype=np.int8)[labels.sum(axis=1)]
+    train, validation = (Labelled(features[:size], labels[:size]) for size in (400, 96))
+    head = train_head(train, validation, seed=0, exclusive=True)
+    logits = head.layer(features[:96]).detach()
+    expected = torch.logsumexp(logits, dim=1) - logits[torch.from_numpy(labels[:96]).bool()]
+    assert min(head.losses) == pytest.approx(float(expected.mean()), rel=1e-5)
+
+
 def test_the_seed_decides() -> None:
-    heads = [train_head(data(200), data(60, 1), seed) for seed in (0, 0, 1)]
+    heads = [train_head(data(200), data(60, 1), seed=seed) for seed in (0, 0, 1)]
     assert heads[0].losses == heads[1].losses != heads[2].losses
     assert torch.equal(heads[0].layer.weight, heads[1].layer.weight)
 

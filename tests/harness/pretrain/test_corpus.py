@@ -104,6 +104,14 @@ def test_a_table_without_any_pair_is_an_error(
         build(frame, home)
 
 
+def test_reports_of_marks_alone_are_nothing_to_train_on(frame: pd.DataFrame, home: Path) -> None:
+    frame["impression"] = "___ ..."
+    with pytest.raises(
+        DataError, match="toy: the method finds no word in any impression of the training part"
+    ):
+        build(frame, home)
+
+
 def test_a_table_without_the_column_is_named(frame: pd.DataFrame, home: Path) -> None:
     with pytest.raises(BadTable, match=r"toy: the table has no column 'impression'\. Use another corpus"):
         build(frame.drop(columns="impression"), home)

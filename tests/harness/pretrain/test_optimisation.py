@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
 
 from harness.contracts import Batch, Recipe
-from harness.errors import UsageError
+from harness.errors import DataError
 from harness.pretrain import optimisation
 from methods import convirt, gloria, mgca
+from tests import fakes
 from tests.fakes import PROFILE, Tiny
+from tests.harness.command import harness
 from tests.harness.pretrain.loop import PER_EPOCH, assert_same_weights, log, recipe, run, training
 
 TOTAL = 100
@@ -74,8 +77,6 @@ def test_a_plateau_is_torch_s(method: Any) -> None:
 
 def test_a_warm_up_is_a_share_of_the_steps() -> None:
     assert paper(mgca).warm_up == 0.4  # 20 of 50 epochs
-    with pytest.raises(UsageError, match="warm_up is a share"):
-        optimisation.check(replace(paper(mgca), warm_up=20), 64)
 
 
 # --- optimisers -------------------------------------------------------------------------------------
@@ -193,9 +194,49 @@ def test_a_resumed_training_ends_at_the_same_epoch(tmp_path: Path, step: int) ->
 # --- what cannot be ----------------------------------------------------------------------------------
 
 
-def test_a_micro_batch_of_one_pair_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="5 micro-batches of 8 pairs: each needs two"):
-        training(tmp_path, profile=recipe(accumulate=5))
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no epoch": ({"epochs": 0}, "epochs of the recipe is 0. Make it 1 or more"),
+    "no micro-batch": ({"accumulate": 0}, "accumulate of the recipe is 0. Make it 1 or more"),
+    "more micro-batches than pairs": ({"accumulate": 16}, "batch of the recipe is 8. Make it a multiple"),
+    "micro-batches of one pair": ({"accumulate": 8}, "its 8 micro-batches, each of two pairs or more"),
+    "unlike micro-batches": ({"accumulate": 3}, "batch of the recipe is 8. Make it a multiple of its 3"),
+    "a batch of one": ({"batch": 1}, "batch of the recipe is 1"),
+    "no rate": ({"learning_rate": 0.0}, "learning_rate of the recipe is 0.0. Make it above 0"),
+    "negative rate": ({"learning_rate": -1e-3}, "learning_rate of the recipe is -0.001"),
+    "negative decay": ({"weight_decay": -0.1}, "weight_decay of the recipe is -0.1"),
+    "clipped to nothing": ({"clip": 0.0}, "clip of the recipe is 0.0"),
+    "warm-up in epochs": ({"warm_up": 20}, "warm_up of the recipe is 20. Make it a share"),
+    "warm-up unheard": ({"warm_up": 0.1, "schedule": "plateau"}, "0 unless the schedule is cosine"),
+    "halved at once": ({"halve_after": 0}, "halve_after of the recipe is 0"),
+    "no patience": ({"patience": 0}, "patience of the recipe is 0"),
+    "no view": ({"views": 0}, "views of the recipe is 0"),
+    "no text": ({"text_units": ()}, "text_units of the recipe is ()"),
+    "misspelt augmentation": ({"augmentation": ("crob",)}, "augmentation of the recipe: unknown"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_a_recipe_that_cannot_be_followed_is_refused_by_field_before_data_are_read(
+    tmp_path: Path, home: Path, changes: Any, message: str
+) -> None:
+    method = fakes.write_method(tmp_path, replace(fakes.CARD, profiles={"demo": recipe(**changes)}))
+    ended = harness("pretrain", "--method", method, "--corpus", fakes.write_dataset(tmp_path))
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {method}, profile demo: ") and message in ended.err
+    assert not home.exists()
+
+
+def test_a_corpus_smaller_than_a_batch_is_one_of_equal_parts(tmp_path: Path) -> None:
+    """24 pairs, of which 20 are five micro-batches of four."""
+    model, _ = run(tmp_path, profile=recipe(epochs=1, batch=100, accumulate=5))
+    assert [len(batch.ids) for batch in model.trained] == [4] * 5
+
+
+def test_a_corpus_with_nothing_to_contrast_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"noise has 1 pairs to train on.*two for each of its 1 micro-batches"
+    ):
+        training(tmp_path, corpus=replace(fakes.corpus(), train=np.array([3])))
 
 
 def test_old_recipes_are_what_they_were() -> None:

@@ -1,0 +1,78 @@
+"""`sweep`: every cell of a grid that has no record yet. Killed, it goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import settings
+from harness.cli import show
+
+
+def sweep(
+    context: typer.Context,
+    methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
+    tasks: Annotated[str, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = "",
+    protocols: Annotated[str, typer.Option(help="clean, published, or both.")] = "clean",
+    fractions: Annotated[str, typer.Option(help="Shares of the training labels.")] = "0.01,0.1,1",
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...", min=1)] = 5,
+    checkpoints: Annotated[
+        str, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
+    ] = "",
+    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Cells at most.", min=1)] = None,
+    retries: Annotated[int, typer.Option(help="Of cells whose process died.", min=0)] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
+) -> None:
+    """Run a grid of cells with Ray Tune; cells with a complete record are not run again."""
+    from harness import grid
+
+    current = settings.load(data_root, results)
+    wanted = grid.cells(
+        methods=_words(methods),
+        tasks=_words(tasks),
+        protocols=_words(protocols),
+        fractions=_shares(fractions),
+        seeds=seeds,
+        profile=profile,
+    )
+    named = grid.checkpoints(current.checkpoints, wanted, _words(checkpoints))
+    for pair, reason in wanted.impossible.items():
+        show.say(f"left out: {pair}: {reason}")
+    from harness import sweep as sweeping
+
+    if dry_run:
+        rows = sweeping.matrix(wanted, current, named)
+        show.table("Cells", ["task", "method", "done", "to do", "seconds each"], rows)
+        return
+    done = sweeping.run(
+        wanted, current, named, sweeping.Options(address, limit, retries), show.arguments(context)
+    )
+    for cell, reason in done.failed.items():
+        show.say(f"failed: {cell}: {reason}")
+    show.line(
+        f"{done.done} cells done, {done.before} were done before, {len(done.failed)} failed, "
+        f"{done.left} beyond the limit, {len(wanted.impossible)} pairs impossible"
+    )
+    if done.failed:
+        show.say("Once their cause is cured, the same command runs only what failed.")
+        raise typer.Exit(1)
+    show.say("Next: python -m harness leaderboard")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _shares(text: str) -> list[float]:
+    from harness.errors import UsageError
+
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError as error:
+        raise UsageError(f"--fractions {text!r}: {error}. Give shares such as 0.01,0.1,1") from error

@@ -1,0 +1,117 @@
+"""Whether methods differ: on one task by resampling what they share, over many tasks by their ranks.
+
+Apart because an interval around each of two numbers does not answer that. Methods are scored on the same
+persons, which are hard or easy for all of them alike: their difference is known better than either number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import chi2, rankdata, studentized_range
+
+from harness.errors import UsageError
+from harness.metrics.score import Score
+from harness.stats import LEVEL, Interval, replicates_of
+
+
+class Difference(NamedTuple):
+    """Of two methods on one task, first less second."""
+
+    interval: Interval
+    p: float  # two-sided
+
+
+class Ranking(NamedTuple):
+    """Of K methods over N blocks, a block being a task at one fraction."""
+
+    mean: np.ndarray  # [K] mean rank, 1 is best
+    p: float  # Friedman: that all methods are alike
+    critical: float  # Nemenyi: mean ranks further apart than this differ
+    wins: np.ndarray  # [K, K] share of the blocks in which the row beats the column; a tie counts half
+
+
+def paired_difference(
+    first: Sequence[Score],
+    second: Sequence[Score],
+    persons: np.ndarray,
+    metric: str,
+    *,
+    replicates: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Difference:
+    """The difference of two methods' means over seeds, with the interval and test of a paired bootstrap.
+
+    Scores of both are on the same N test images in the same order, one per seed and the same seeds, because
+    a seed draws the same training labels for every method; `persons` [N]. A replicate draws persons, and
+    S - 1 of the S seeds, once for both (see `stats.two_level_interval`). The p-value is the share of
+    replicates on the far side of zero, twice the smaller one, with one replicate added to each side
+    (Davison & Hinkley 1997, section 4.2): no finite number of replicates shows that p is zero. Raises
+    UsageError for other numbers of seeds.
+    """
+    if len(first) != len(second):
+        raise UsageError(
+            f"a paired test needs the same seeds of both methods, not {len(first)} and {len(second)}. "
+            "Run the seeds that are missing"
+        )
+    rng = np.random.default_rng(seed)
+    draws = replicates_of([*first, *second], persons, replicates, rng)
+    rows = np.stack(
+        [draw[score.names.index(metric)] for draw, score in zip(draws, [*first, *second], strict=True)]
+    )
+    seeds = len(first)
+    differences = rows[:seeds] - rows[seeds:]  # [S, R]
+    drawn = rng.integers(seeds, size=(max(seeds - 1, 1), replicates))
+    means = np.take_along_axis(differences, drawn, axis=0).mean(axis=0)
+    means = means[~np.isnan(means)]
+    equal = np.ones((len(persons), 1))
+    value = np.mean([score(equal)[score.names.index(metric), 0] for score in first])
+    value -= np.mean([score(equal)[score.names.index(metric), 0] for score in second])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    sides = [(means <= 0).sum() + 1, (means >= 0).sum() + 1]
+    p = min(2 * min(sides) / (len(means) + 1), 1.0)
+    return Difference(Interval(float(value), float(low), float(high)), float(p))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p-values adjusted so that the chance of any false discovery among them stays below the level (Holm,
+    Scandinavian Journal of Statistics 1979)."""
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted
+
+
+def tie_groups(ordered: Sequence[str], p: Mapping[frozenset[str], float], alpha: float) -> dict[str, int]:
+    """Group 1, 2, ... of each name, from best to worst: a group is its best member and all that follow it
+    directly without differing from it. `p` holds the adjusted p-value of each pair."""
+    groups: dict[str, int] = {}
+    best = number = None
+    for name in ordered:
+        if best is None or p[frozenset((best, name))] < alpha:
+            best, number = name, (number or 0) + 1
+        groups[name] = number or 1
+    return groups
+
+
+def ranking(values: np.ndarray, alpha: float = 1 - LEVEL) -> Ranking:
+    """Mean ranks of K methods from `values` [N, K], higher is better, with the tests of Demsar (JMLR 2006).
+
+    The Friedman statistic is corrected for ties. Raises UsageError for fewer than two methods or blocks.
+    """
+    blocks, methods = values.shape
+    if blocks < 2 or methods < 2:
+        raise UsageError(f"ranks need two methods and two tasks at least, not {methods} and {blocks}")
+    ranks = rankdata(-values, axis=1)
+    mean = ranks.mean(axis=0)
+    spread = ((ranks - (methods + 1) / 2) ** 2).sum()
+    explained = blocks**2 * ((mean - (methods + 1) / 2) ** 2).sum()
+    statistic = (methods - 1) * explained / spread if spread else 0.0
+    quantile = studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
+    critical = quantile * np.sqrt(methods * (methods + 1) / (6 * blocks))
+    beats = np.sign(values[:, :, None] - values[:, None, :]).mean(axis=0) / 2 + 0.5
+    return Ranking(mean, float(chi2.sf(statistic, methods - 1)), float(critical), beats)

@@ -1,0 +1,116 @@
+"""Fills the image caches of a dataset ahead of time, so that runs find their pictures decoded.
+
+Apart because it must ask for exactly the pictures that `run` and `pretrain` will ask for: a cache belongs to
+one list of ids, one side and one geometry.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from harness.contracts import DatasetCard, Geometry
+from harness.data import cache, table
+from harness.errors import HarnessError, ImpossiblePairing, UnreadableImage
+from harness.files import hash_lines
+from harness.plan import MethodPlan
+from harness.pretrain import corpus
+from harness.settings import Settings
+
+TRIED = 24  # pictures whose decoding is timed, evenly spread over the dataset
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cache, and the methods that read it."""
+
+    dataset: str
+    ids: Sequence[str]
+    paths: Sequence[Path]
+    side: int
+    geometry: Geometry
+    methods: tuple[str, ...]
+
+
+class Estimate(NamedTuple):
+    pictures: int  # still to be decoded
+    size: int  # bytes of disk still to be taken
+    seconds: float
+
+
+def jobs(name: str, card: DatasetCard, frame: pd.DataFrame, plans: Sequence[MethodPlan]) -> list[Job]:
+    """The distinct caches that `plans` need: for each of the dataset's tasks, and to pre-train on it."""
+    found: dict[tuple[str, int, Geometry], Job] = {}
+    for plan in plans:
+        square = plan.profile.preprocessing
+        for rows in _rows(name, card, frame, plan):
+            ids = rows["image_id"].tolist()
+            key = hash_lines(ids), square.stored, square.geometry
+            if key not in found:
+                paths = [Path(path) for path in rows["path"]]
+                found[key] = Job(name, ids, paths, square.stored, square.geometry, ())
+            methods = dict.fromkeys((*found[key].methods, plan.name))
+            found[key] = replace(found[key], methods=tuple(methods))
+    if not found:
+        names = ", ".join(plan.name for plan in plans)
+        raise ImpossiblePairing(f"{name} is a corpus to pre-train on, and {names} is not trained")
+    return list(found.values())
+
+
+def _rows(name: str, card: DatasetCard, frame: pd.DataFrame, plan: MethodPlan) -> Iterator[pd.DataFrame]:
+    for task in card.tasks:
+        yield table.for_task(frame, task).frame
+    if card.corpus and plan.profile.recipe:
+        yield corpus.paired(frame, plan.profile.recipe.text_units, name)[0]
+
+
+def estimate(job: Job, settings: Settings) -> Estimate:
+    """By decoding a few of the pictures; those that cannot be are left for `fill` to name."""
+    left = cache.outstanding(
+        job.dataset, job.ids, job.paths, side=job.side, geometry=job.geometry, folder=settings.images
+    )
+    if not left.pictures:
+        return Estimate(0, left.size, 0.0)
+    tried = job.paths[:: max(1, len(job.paths) // TRIED)][:TRIED]
+    start = time.perf_counter()
+    for path in tried:
+        cache.decode_row(path, side=job.side, geometry=job.geometry)
+    each = (time.perf_counter() - start) / len(tried)
+    return Estimate(left.pictures, left.size, each * left.pictures / settings.workers)
+
+
+def check_disk(needed: int, settings: Settings) -> None:
+    """Raises HarnessError when fewer than `needed` bytes are free where the caches lie."""
+    place = next(folder for folder in (settings.images, *settings.images.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise HarnessError(
+            f"{settings.images}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. Free the "
+            "rest, set HARNESS_HOME to another disk, or name fewer methods with --method"
+        )
+
+
+def fill(jobs: Sequence[Job], settings: Settings) -> None:
+    """Decodes what is missing. Raises UnreadableImage when all jobs are done as far as they can be."""
+    refused = []
+    for job in jobs:
+        try:
+            cache.open_images(
+                job.dataset,
+                job.ids,
+                job.paths,
+                side=job.side,
+                geometry=job.geometry,
+                folder=settings.images,
+                workers=settings.workers,
+            )
+        except UnreadableImage as refusal:  # the same pictures in every job
+            refused.append(refusal)
+    if refused:
+        raise refused[0]

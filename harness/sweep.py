@@ -1,0 +1,266 @@
+"""Many cells: on this machine's cores, on its GPUs, or on a Ray cluster, with nothing lost when killed.
+
+Apart because how work is scheduled is one file's secret. Ray Tune runs it and shows it; what is done is
+decided by the records alone (`grid.py`), so that a sweep that was killed goes on by being started again.
+Machines of a cluster share the folders of data, caches and results.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray import tune
+
+from harness import grid, records
+from harness import run as road
+from harness.account import Arguments
+from harness.contracts import DataKind
+from harness.cost import Cost
+from harness.data import locate
+from harness.errors import HarnessError
+from harness.grid import FROZEN, Grid, Job
+from harness.plan import CellPlan
+from harness.pretrain.checkpoint import Checkpoint
+from harness.progress import Bar
+from harness.settings import Settings
+
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
+
+HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
+
+
+class Options(NamedTuple):
+    address: str | None  # of a running Ray cluster; None: one is started here
+    limit: int | None  # cells at most
+    retries: int  # of a group of cells whose process died
+
+
+@dataclass
+class Summary:
+    done: int = 0  # now
+    before: int = 0  # by an earlier sweep
+    left: int = 0  # beyond the limit
+    failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
+
+
+def run(
+    wanted: Grid, settings: Settings, named: Sequence[Checkpoint], options: Options, arguments: Arguments
+) -> Summary:
+    """Runs what has no record yet. A failing cell is written down and stops nothing else.
+
+    `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
+    many there are. For other methods the newest fitting one is taken, else one is pre-trained first.
+    """
+    summary = Summary()
+    try:
+        jobs = _jobs(wanted, settings, named, summary, options.address)
+        todo = [job for job in jobs if not grid.is_done(settings.results, job)]
+        summary.before = len(jobs) - len(todo)
+        if options.limit is not None:
+            todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        if todo:
+            _tune(todo, settings, options, arguments)
+    finally:
+        ray.shutdown()
+    for job in todo:
+        if grid.is_done(settings.results, job):
+            grid.failure_path(settings.results, job.cell).unlink(missing_ok=True)
+            summary.done += 1
+        else:
+            summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
+    return summary
+
+
+class _Machines(NamedTuple):
+    cores: int  # of the largest
+    gpus: float  # for a cell or a training: one where there are any
+
+
+def _machines(address: str | None) -> _Machines:
+    """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
+    if not ray.is_initialized():
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    return _Machines(
+        max(int(each.get("CPU", 1)) for each in resources),
+        1.0 if any(each.get("GPU") for each in resources) else 0.0,
+    )
+
+
+def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> list[list[str]]:
+    """What there is to do, without doing it: task, method, cells done, cells to do, and the seconds that a
+    cell of this task took so far (median of the records there are)."""
+    spent: dict[str, list[float]] = {}
+    for _, record in records.read_all(settings.results):
+        if record.pretraining.profile == wanted.cells[0].method.profile_name:
+            seconds = record.cost.seconds
+            spent.setdefault(record.cell.task, []).append(seconds.get("head", 0) + seconds.get("test", 0))
+    counts: dict[tuple[str, str], list[bool]] = {}
+    memo: dict[object, Any] = {}
+    for cell in wanted.cells:
+        chosen = _once(memo, _owner(cell, named), partial(_existing, cell, settings, named))
+        done = chosen is not None and grid.is_done(
+            settings.results, Job(cell, chosen, _data_kind(cell, settings))
+        )
+        counts.setdefault((cell.task_id, cell.method.name), []).append(done)
+    rows = []
+    for (task, method), done_of in counts.items():
+        each = f"{median(spent[task]):.1f}" if task in spent else "?"
+        rows.append([task, method, str(sum(done_of)), str(len(done_of) - sum(done_of)), each])
+    return rows
+
+
+# --- before the cells: checkpoints ------------------------------------------------------------------
+
+
+def _jobs(
+    wanted: Grid,
+    settings: Settings,
+    named: Sequence[Checkpoint],
+    summary: Summary,
+    address: str | None,
+) -> list[Job]:
+    """Every cell with its checkpoint and the kind of its data; where one cannot be had, the cell fails."""
+    jobs: list[Job] = []
+    memo: dict[object, Any] = {}
+    for cell in wanted.cells:
+        try:
+            kind = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
+            chosen = _once(memo, _owner(cell, named), partial(_checkpoint, cell, settings, named, address))
+        except HarnessError as error:
+            grid.write_failure(settings.results, cell, error)
+            summary.failed[grid.describe(cell)] = str(error)
+            continue
+        jobs.append(Job(cell, chosen, kind))
+    return jobs
+
+
+def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
+    """What cannot be had is tried once, not once per cell: its error is raised again."""
+    if key not in memo:
+        try:
+            memo[key] = make()
+        except HarnessError as error:
+            memo[key] = error
+    if isinstance(memo[key], HarnessError):
+        raise memo[key]
+    return memo[key]
+
+
+def _owner(cell: CellPlan, named: Sequence[Checkpoint]) -> tuple[str, int | None]:
+    """What decides a cell's checkpoint: its method, and its seed where checkpoints differ by it."""
+    by_seed = cell.method.profile.recipe is None or any(
+        item.card.method == cell.method.name for item in named
+    )
+    return cell.method.name, cell.seed if by_seed else None
+
+
+def _existing(cell: CellPlan, settings: Settings, named: Sequence[Checkpoint]) -> Checkpoint | None:
+    if given := [item for item in named if item.card.method == cell.method.name]:
+        return given[cell.seed % len(given)]
+    return road.fitting(cell.method, settings, cell.seed)
+
+
+def _checkpoint(
+    cell: CellPlan, settings: Settings, named: Sequence[Checkpoint], address: str | None
+) -> Checkpoint:
+    if existing := _existing(cell, settings, named):
+        return existing
+    method, seed = cell.method, cell.seed
+    machine = _machines(address)
+    make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
+    try:
+        made: Checkpoint = ray.get(make.remote(method, settings, seed))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HarnessError):
+            raise error.cause from error
+        raise HarnessError(f"{method.name} has no checkpoint: {error.cause!r}") from error
+    return made
+
+
+def _data_kind(cell: CellPlan, settings: Settings) -> DataKind:
+    """Raises MissingDataset."""
+    if not settings.data_roots:
+        return "phantom"
+    return locate.real(cell.dataset, cell.dataset_card, settings).kind
+
+
+# --- the cells --------------------------------------------------------------------------------------
+
+
+def _tune(
+    todo: Sequence[Job],
+    settings: Settings,
+    options: Options,
+    arguments: Arguments,
+) -> None:
+    """One trial for each group of cells that share an encoder's features, and one for each other cell."""
+    machine = _machines(options.address)
+    storage = settings.home / "tune" / uuid.uuid4().hex[:12]
+    with Bar("cells", len(todo), "cells") as bar:
+        for heavy in (False, True):
+            groups = [group for group in grid.grouped(todo) if (group[0].cell.kind not in FROZEN) == heavy]
+            if not groups:
+                continue
+            cores = min(HEAVY_CORES, machine.cores) if heavy else 1
+            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
+            tune.Tuner(
+                tune.with_resources(trial, {"cpu": cores, "gpu": machine.gpus}),
+                param_space={"group": tune.grid_search(list(range(len(groups))))},
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(
+                    name="heavy" if heavy else "frozen",
+                    storage_path=str(storage),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=options.retries),
+                    callbacks=[_Shown(bar)],
+                ),
+            ).fit()
+    shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
+
+
+class _Shown(tune.Callback):
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        self.bar.advance(1, result["note"])
+
+
+def _trial(
+    config: Mapping[str, int],
+    *,
+    groups: Sequence[Sequence[Job]],
+    settings: Settings,
+    arguments: Arguments,
+    cores: int,
+) -> None:
+    """The cells of one group; each is reported when its record is written, or why there is none."""
+    torch.set_num_threads(cores)  # sums depend on it in the last digits: the same wherever a cell runs
+    logging.getLogger("harness").setLevel(logging.WARNING)
+    prepared = None
+    for job in groups[config["group"]]:
+        if grid.is_done(settings.results, job):  # this trial was begun before, by a process that died
+            continue
+        cost = Cost()
+        try:
+            if prepared is None:
+                prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
+            record = road.finish(prepared, job.cell, arguments, cost).record
+        except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
+            grid.write_failure(settings.results, job.cell, error)
+            tune.report({"note": f"{grid.describe(job.cell)}: {type(error).__name__}"})
+            continue
+        value = record.metrics[record.task.metric].value * 100
+        tune.report({"note": f"{grid.describe(job.cell)}: {value:.1f}"})

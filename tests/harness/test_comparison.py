@@ -1,0 +1,112 @@
+"""Tests between methods against scipy, closed forms, and how often they are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import friedmanchisquare, norm
+
+from harness import comparison
+from harness.errors import UsageError
+from harness.metrics.auroc import Aurocs
+
+
+class Mean:
+    """A score whose paired differences have a closed form."""
+
+    names = ("mean",)
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return (self.values @ weights / weights.sum(axis=0))[None]
+
+
+def difference(first: np.ndarray, second: np.ndarray, **options: int) -> comparison.Difference:
+    options = {"replicates": 2000, "seed": 0, **options}
+    return comparison.paired_difference(
+        [Mean(first)], [Mean(second)], np.arange(len(first)), "mean", **options
+    )
+
+
+def test_a_paired_difference_is_that_of_a_paired_z_test() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 5, 800)  # hard and easy persons: cancels
+    first, second = shared + rng.normal(0.09, 1, 800), shared + rng.normal(0, 1, 800)
+    found = difference(first, second, replicates=20_000)
+    error = (first - second).std() / np.sqrt(800)
+    assert found.interval.value == pytest.approx((first - second).mean())
+    assert found.interval.high - found.interval.low == pytest.approx(2 * 1.96 * error, rel=0.03)
+    assert found.p == pytest.approx(2 * norm.sf(abs(found.interval.value) / error), rel=0.15)
+
+
+def test_a_difference_has_a_direction_and_none_has_p_one() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    up, down = difference(values + 1, values), difference(values, values + 1)
+    assert up.interval == pytest.approx((1, 1, 1)) and down.interval == pytest.approx((-1, -1, -1))
+    assert up.p == down.p == pytest.approx(2 / 2001)
+    assert difference(values, values).p == 1
+
+
+@pytest.mark.slow
+def test_the_test_is_wrong_as_often_as_it_says() -> None:
+    """Two methods that are alike, on clustered persons and two labels."""
+    wrong = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        person = np.repeat(np.arange(100), rng.integers(1, 4, 100))
+        truth = (rng.random((100, 2)) < 0.4).astype(np.int8)[person]
+        base = truth + rng.normal(0, 1, (100, 2))[person]
+        scores = [Aurocs(truth, base + rng.normal(0, 0.7, base.shape), ["a", "b"]) for _ in range(2)]
+        found = comparison.paired_difference(
+            scores[:1], scores[1:], person, "macro_auroc", replicates=400, seed=seed
+        )
+        wrong += found.p < 0.05
+    assert 0.02 <= wrong / 300 <= 0.09
+
+
+def test_seeds_must_pair() -> None:
+    scores = [Mean(np.arange(3.0))]
+    with pytest.raises(UsageError, match="2 and 1"):
+        comparison.paired_difference(scores * 2, scores, np.arange(3), "mean", replicates=9, seed=0)
+
+
+def test_holm_is_bonferroni_for_the_smallest_and_nothing_for_the_largest() -> None:
+    assert comparison.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # worked by hand
+    assert comparison.holm([0.5, 0.9]) == pytest.approx([1, 1])
+    assert comparison.holm([0.2]) == pytest.approx([0.2])
+
+
+def test_tie_groups_start_where_the_best_of_the_last_one_is_beaten() -> None:
+    p = {
+        frozenset(pair): value
+        for pair, value in {("a", "b"): 0.3, ("a", "c"): 0.01, ("a", "d"): 0.01, ("c", "d"): 0.2}.items()
+    }
+    assert comparison.tie_groups("abcd", p, 0.05) == {"a": 1, "b": 1, "c": 2, "d": 2}
+
+
+def test_ranks_are_those_of_friedman() -> None:
+    values = np.random.default_rng(0).normal(size=(12, 4)).round(1)  # with ties
+    values[:, 0] += 2
+    found = comparison.ranking(values)
+    assert found.p == pytest.approx(friedmanchisquare(*values.T).pvalue)
+    assert found.mean.sum() == pytest.approx(10)
+    assert found.mean.argmin() == 0
+    assert found.wins + found.wins.T == pytest.approx(np.ones((4, 4)))
+    assert found.wins[0, 1] == pytest.approx(
+        ((values[:, 0] > values[:, 1]) + (values[:, 0] == values[:, 1]) / 2).mean()
+    )
+
+
+def test_the_critical_difference_is_that_of_the_published_table() -> None:
+    """q at 0.05 for 2, 5 and 10 methods: Demsar, JMLR 2006, table 5."""
+    for methods, q in ((2, 1.960), (5, 2.728), (10, 3.164)):
+        values = np.random.default_rng(0).normal(size=(30, methods))
+        expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
+        assert comparison.ranking(values).critical == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_task_ranks_nothing() -> None:
+    with pytest.raises(UsageError, match="two methods and two tasks"):
+        comparison.ranking(np.zeros((1, 3)))

@@ -1,0 +1,154 @@
+"""Sweeps under Ray: everything runs once, and whatever is killed, the records end up the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from harness import grid, records
+from tests import fakes
+from tests.harness.command import harness
+
+pytestmark = pytest.mark.slow
+
+CELLS = 24
+
+
+class Place(NamedTuple):
+    data: Path
+    method: Path
+    home: Path  # with everything that cells share, so that only cells are left to do
+
+    def arguments(self, results: Path, *more: object) -> list[str]:
+        wanted = ["--methods", f"{self.method},random_init", "--tasks", "chexpert,rsna", "--seeds", 2]
+        wanted += ["--fractions", "0.25,0.5,1"]
+        where = ["--data-root", self.data, "--results", results]
+        return [str(word) for word in ("sweep", *wanted, *where, *more)]
+
+    def start(self, results: Path, *more: object) -> subprocess.Popen[str]:
+        """A process group of its own, so that a test can kill all of it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness", *self.arguments(results, *more)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def found(results: Path) -> dict[str, tuple[object, ...]]:
+    """Metrics, choices and predictions of every record: what must not depend on how it came about."""
+    return {
+        str(path.relative_to(results)): (
+            *(record.metrics, record.head, record.parts, record.data),
+            path.with_suffix(".npz").read_bytes(),
+        )
+        for path, record in records.read_all(results)
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    root = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(root / "home"))
+        patch.setenv("HARNESS_WORKERS", "1")
+        patch.delenv("HARNESS_DATA", raising=False)
+        for dataset, persons in (("chexpert", 100), ("mimic_cxr", 60), ("rsna", 60)):
+            where = root / "data" / dataset
+            assert harness("data", "phantom", dataset, "--root", where, "--persons", persons).code == 0
+        yield Place(root / "data", fakes.write_method(root), root / "home")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Place) -> dict[str, tuple[object, ...]]:
+    """What an undisturbed sweep leaves."""
+    results = place.home / "whole"
+    process = place.start(results)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert f"{CELLS} cells done, 0 were done before, 0 failed" in said
+    return found(results)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """While the sweep runs; it may also have come to its end."""
+    while not condition() and process.poll() is None:
+        time.sleep(0.02)
+
+
+def written(results: Path) -> int:
+    return sum(1 for _ in results.glob("phantom/**/*.json"))
+
+
+def test_a_second_sweep_finds_everything_done(place: Place, whole: dict[str, object]) -> None:
+    assert len(whole) == CELLS
+    process = place.start(place.home / "whole")
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert f"0 cells done, {CELLS} were done before" in said
+    assert found(place.home / "whole") == whole
+
+
+def test_killed_at_any_time_it_ends_with_the_same_records(
+    place: Place, whole: dict[str, object], tmp_path: Path
+) -> None:
+    for after in (1, 9):
+        process = place.start(tmp_path)
+        until(lambda after=after: written(tmp_path) >= after, process)  # type: ignore[misc]
+        with contextlib.suppress(ProcessLookupError):  # it was quicker
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = place.start(tmp_path)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert found(tmp_path) == whole
+
+
+def test_a_cell_that_fails_stops_no_other_and_runs_again(
+    place: Place, whole: dict[str, object], tmp_path: Path
+) -> None:
+    """A folder where a record should go fails one cell; when it is gone, that cell alone is left."""
+    blocked = tmp_path / sorted(whole)[5]
+    (blocked / "in the way").mkdir(parents=True)
+    process = place.start(tmp_path)
+    said, _ = process.communicate()
+    assert process.returncode == 1, said
+    assert f"{CELLS - 1} cells done, 0 were done before, 1 failed" in said
+    assert "failed: " in said and len(list((tmp_path / grid.FAILURES).iterdir())) == 1
+    (blocked / "in the way").rmdir()
+    blocked.rmdir()
+    process = place.start(tmp_path)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert f"1 cells done, {CELLS - 1} were done before, 0 failed" in said
+    assert list((tmp_path / grid.FAILURES).iterdir()) == []
+    assert found(tmp_path) == whole
+
+
+def test_a_machine_that_leaves_the_cluster_loses_and_repeats_nothing(
+    place: Place, whole: dict[str, object], tmp_path: Path
+) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        process = place.start(tmp_path, "--address", cluster.address)
+        until(lambda: written(tmp_path) >= 2, process)
+        times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("phantom/**/*.json")}
+        cluster.remove_node(second, allow_graceful=False)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    finally:
+        cluster.shutdown()
+    assert found(tmp_path) == whole
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # no cell twice
