@@ -64,6 +64,7 @@ def record(
             frontal_only=plan.task.frontal_only,
             uncertain=dict(plan.task.uncertain),
             blank=plan.task.blank,
+            exclusive=plan.task.exclusive,
             split={name: value for name, value in split.items() if name != "rules"},
             rules=(*data.rules, *published.head_rules(plan.kind, plan.protocol)),
         ),

@@ -30,6 +30,9 @@ Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "p
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door."""
 
+DRAWN: frozenset[Kind] = frozenset({"segmentation", "detection"})
+"""Kinds that say where something is: their predictions can be drawn over the picture."""
+
 
 # --- methods ---------------------------------------------------------------------------------------
 
@@ -256,6 +259,7 @@ class Task:
     frontal_only: bool = True
     uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
     blank: Literal[0] | None = None  # what "not mentioned" counts as; None: never blank in this dataset
+    exclusive: bool = False  # one of the labels is true of each image, and one is decided for
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class TaskBlock(_Block):
     frontal_only: bool
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
+    exclusive: bool = False  # one label was true of each image
     split: dict[str, Argument]  # what made train, validation and test
     rules: tuple[str, ...] = ()  # of harness/data/published.py, which explains each; none under "clean"
 
@@ -120,7 +121,7 @@ class HeadBlock(_Block):
     settings: dict[str, Argument]  # fixed before any data was seen
     chosen: dict[str, Argument]  # by what validation said
     candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
-    validation: tuple[float, ...] = ()  # the task's metric there, or the loss; one per candidate
+    validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
 
 
 class CodeBlock(_Block):

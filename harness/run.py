@@ -12,12 +12,16 @@ from typing import NamedTuple
 from harness import account, device, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
+from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskPool
+from harness.errors import UsageError
 from harness.evaluate import bench as benches
+from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench
+from harness.evaluate.figures import Draws
 from harness.metrics import score
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
@@ -31,6 +35,7 @@ REPLICATES = 1000  # resamples of the test persons behind every interval
 class Outcome(NamedTuple):
     record: Record
     path: Path
+    figures: list[Path]
 
 
 class Prepared(NamedTuple):
@@ -48,15 +53,22 @@ def run(
     *,
     chosen: Checkpoint | None = None,
     arguments: Arguments,
+    figures: Path | None = None,
 ) -> Outcome:
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
         chosen: default the newest that fits, else one is made.
         arguments: kept in the record.
+        figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
+    if figures and plan.kind not in DRAWN:
+        raise UsageError(
+            f"there is nothing to draw for {plan.task_id}: leave --save-figures out, or choose a task of "
+            f"kind {' or '.join(sorted(DRAWN))}"
+        )
     cost = Cost()
-    return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost)
+    return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost, figures)
 
 
 def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
@@ -97,7 +109,9 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     return Prepared(settings, pool, chosen, bench)
 
 
-def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost) -> Outcome:
+def finish(
+    prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost, figures: Path | None = None
+) -> Outcome:
     """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
     evaluator = benches.evaluator(plan.kind, plan.protocol)
     bench = replace(prepared.bench, cost=cost)
@@ -109,9 +123,10 @@ def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost)
         head = evaluator.fit(bench, plan.task, train, validation, plan.seed)
     with cost.step("test"):
         test = benches.examples(bench, data, data.parts.test)
+        arrays = head.predict(test)
         # scored as it is kept, so that anyone can compute the same from the files
         kept = records.sorted_predictions(
-            test.frame["image_id"].tolist(), test.frame["person_id"].tolist(), head.predict(test)
+            test.frame["image_id"].tolist(), test.frame["person_id"].tolist(), arrays
         )
         measured = stats.person_bootstrap(
             score.of(plan.kind, kept.arrays, plan.task.labels),
@@ -130,7 +145,9 @@ def finish(prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost)
         device=device.describe(bench.device),
         arguments=arguments,
     )
-    return Outcome(record, records.write(prepared.settings.results, record, kept))
+    path = records.write(prepared.settings.results, record, kept)
+    drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
+    return Outcome(record, path, drawn)
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:

@@ -88,7 +88,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=LABELS,
             metric="macro_auroc",
             version=1,

@@ -70,7 +70,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
             metric="macro_auroc",
             version=1,

@@ -33,7 +33,7 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("COVID-19",),
             metric="macro_auroc",
             version=1,

@@ -25,8 +25,16 @@ from tasks._phantoms import save_jpeg, write_csv
 from tasks._pictures import picture_size
 from tasks._tables import finish, once, one_each, read_cells, read_files, refuse_files
 
+SOURCE = "MGCA 680fe4a, mgca/preprocess/object_cxr.py"
 PUBLISHED = PublishedSplit(
-    source="MGCA 680fe4a, mgca/preprocess/object_cxr.py",
+    source=SOURCE,
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image"),
+    train="train",
+    test="dev",
+    held_out=0.1,
+)
+PUBLISHED_PARTS = PublishedSplit(
+    source=SOURCE,
     rules=("parts-drawn-by-image", "fraction-chosen-by-image", "kind-not-in-the-source"),
     train="train",
     test="dev",
@@ -46,11 +54,18 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Foreign Object",),
             metric="macro_auroc",
             version=1,
             # papers report on dev; the test part came later and is read only
+            splits={"clean": Split(test="dev", validation=0.1, train="train"), "published": PUBLISHED_PARTS},
+        ),
+        Task(
+            kinds=("detection",),
+            labels=("Foreign Object",),
+            metric="mean_average_precision",
+            version=1,
             splits={"clean": Split(test="dev", validation=0.1, train="train"), "published": PUBLISHED},
         ),
     ),

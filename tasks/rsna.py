@@ -8,12 +8,15 @@ label and header files as torchxrayvision keeps them, which also holds the map, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.errors import BadTable
@@ -60,11 +63,25 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear",),
+            kinds=("linear", "finetune"),
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
+        ),
+        Task(
+            kinds=("segmentation",),  # of all boxes of a picture, filled
+            labels=("Pneumonia",),
+            metric="dice",
+            version=1,
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
+        ),
+        Task(
+            kinds=("detection",),
+            labels=("Pneumonia",),
+            metric="mean_average_precision",
+            version=1,
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},
@@ -103,9 +120,19 @@ def read(root: Path) -> pd.DataFrame:
             "sex": headers["sex"],
             "age": headers["age"],
             **images,
+            "mask": [json.dumps(boxes) if boxes else "" for boxes in images["boxes"]],
         },
         persons_known=persons is not None,
     )
+
+
+def read_mask(cell: str, height: int, width: int) -> NDArray[np.bool_]:
+    """A cell of `mask`, the boxes of a picture, as the pixels [height, width] whose centre lies in any of
+    them: what the field segments in this dataset, which has no outlines."""
+    mask = np.zeros((height, width), dtype=bool)
+    for x0, y0, x1, y1 in np.rint(json.loads(cell)).astype(int).tolist():
+        mask[y0:y1, x0:x1] = True
+    return mask
 
 
 def read_labels(path: Path) -> pd.DataFrame:

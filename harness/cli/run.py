@@ -24,6 +24,9 @@ def run(
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where the record goes. Default: results/")] = None,
+    save_figures: Annotated[
+        Path | None, typer.Option(help="Folder for drawings of a few test images: segmentation, detection.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
 ) -> None:
     """Run one cell: encode, fit the head, score the test split once, write the record."""
@@ -41,7 +44,7 @@ def run(
         registry.check_pairing(checkpoint, has_text, registry.task_of(task))
     from harness import run as road
 
-    done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context))
+    done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context), figures=save_figures)
     record = done.record
     if json:
         show.as_json(record.model_dump(mode="json"))
@@ -63,4 +66,6 @@ def run(
     name = metric.replace("_", " ").replace("auroc", "AUROC")
     columns = ["data", "task", "checkpoint", "labels", f"{name} [95 %]", "n images / persons", "seconds"]
     show.table("", columns, [row])
+    if save_figures:
+        show.say(f"{len(done.figures)} figures in {save_figures}.")
     show.say(f"Record: {done.path}. On the leaderboard with: python -m harness leaderboard")

@@ -7,7 +7,8 @@ encoder is proven unchanged by the computation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -70,24 +71,29 @@ def open_bank(
 def encode(
     model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
 ) -> np.ndarray:
-    """[N, S, S] uint8 to pooled features [N, D] float32, with the encoder frozen: evaluation mode, and the
-    same state after as before."""
-    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    before = _state_hash(model)
-    encoder = cast(Method, model)
+    """[N, S, S] uint8 to pooled features [N, D] float32 of the frozen encoder."""
     rows = []
-    with Bar("encoding", len(pixels)) as bar, torch.inference_mode():
+    with frozen(model, device) as encoder, Bar("encoding", len(pixels)) as bar, torch.inference_mode():
         for start in range(0, len(pixels), BATCH):
             part = torch.tensor(pixels[start : start + BATCH], device=device)
             pooled = encoder.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
             rows.append(pooled.float().cpu().numpy())
             bar.advance(len(part))
+    return np.concatenate(rows)
+
+
+@contextmanager
+def frozen(model: nn.Module, device: torch.device) -> Iterator[Method]:
+    """The encoder on `device`, in evaluation mode and without gradients. Raises HarnessError when its state
+    is not the same after the block as before."""
+    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = _state_hash(model)
+    yield cast(Method, model)
     if _state_hash(model) != before:
         raise HarnessError(
             f"{type(model).__name__}.encode_image changed the encoder's state. A frozen encoder must not: "
             "look for running statistics or buffers that it updates in evaluation mode"
         )
-    return np.concatenate(rows)
 
 
 def _state_hash(model: nn.Module) -> str:

@@ -70,6 +70,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, places: np.ndarray) -> Examples:
+        """Those at `places` [m], positions among these."""
+        frame = self.frame.iloc[places].reset_index(drop=True)
+        return Examples(self.bench, self.rows[places], frame, self.labels[places])
+
     def pixels(self) -> np.ndarray:
         """[n, S, S] uint8, the stored squares."""
         return np.asarray(self.bench.images.pixels[self.rows])

@@ -1,6 +1,7 @@
 """The linear kind: logistic regression on pooled features of the frozen encoder.
 
-Apart because the probe itself (`logistic.py`) knows features and labels only.
+Apart because the probe itself (`logistic.py`) knows features and labels only. Every label has a probe of its
+own; in an exclusive task each tells one class from the rest, and their probabilities need not add up to 1.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.contracts import Task
-from harness.data.task_data import TaskData
-from harness.evaluate import logistic
+from harness.evaluate import classifier, logistic
 from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled, Probe
-from harness.metrics.auroc import require_both_classes
 from harness.records import HeadBlock
+
+check = classifier.check
 
 
 @dataclass(frozen=True)
 class Linear:
     probe: Probe
+    decision: Decision
     dtype: str  # of the features
 
     @property
@@ -28,31 +31,28 @@ class Linear:
         probe = self.probe
         return HeadBlock(
             name="logistic regression",
-            settings={"features": len(probe.weights), "dtype": self.dtype},
-            chosen={"strength": probe.strength},  # inverse L2 strength C
+            settings={
+                "features": len(probe.weights),
+                "dtype": self.dtype,
+                "decision": self.decision.rule,
+            },
+            chosen={"strength": probe.strength, **self.decision.chosen},  # inverse L2 strength C
             candidates=probe.grid,
             validation=probe.validation,
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        """`truth` [N, L] int8 and `scores` [N, L] float32 log-odds."""
-        scores = self.probe.scores(test.features()).astype(np.float32)
-        return {"truth": test.labels.astype(np.int8), "scores": scores}
-
-
-def check(task: Task, data: TaskData) -> None:
-    for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
-        (data.parts.test, "the test images", "Use a dataset with more persons"),
-    ):
-        require_both_classes(data.labels[rows], task.labels, name, cure)
+        return self.decision.arrays(test, self.probe.scores(test.features()))
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Linear:
     """The optimum has no seed: the same features and labels give the same probe."""
-    features = train.features()
+    features, held_out = train.features(), validation.features()
     probe = logistic.fit(
-        Labelled(features, train.labels), Labelled(validation.features(), validation.labels), task.labels
+        Labelled(features, train.labels),
+        Labelled(held_out, validation.labels),
+        task.labels,
+        metric=classifier.SELECTION[task.metric],
     )
-    return Linear(probe, str(features.dtype).removeprefix("torch."))
+    decision = classifier.decide(task, validation, probe.scores(held_out))
+    return Linear(probe, decision, str(features.dtype).removeprefix("torch."))

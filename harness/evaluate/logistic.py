@@ -13,7 +13,7 @@ Hessian is nearly diagonal and w has at most N coordinates; there, L-BFGS (Noced
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +39,9 @@ ROUNDING = 1e-12  # relative, of the objective
 SMALL = 2**22  # numbers in the training features; fitted by one thread
 
 
+Metric = Callable[[np.ndarray, np.ndarray, Sequence[str]], float]
+
+
 class Labelled(NamedTuple):
     features: Tensor  # [N, D]
     labels: np.ndarray  # [N, L] 1, 0 or -1 for unknown
@@ -48,7 +51,7 @@ class Labelled(NamedTuple):
 class Probe:
     strength: float  # the chosen C
     grid: tuple[float, ...]
-    validation: tuple[float, ...]  # macro AUROC on validation, one per grid value
+    validation: tuple[float, ...]  # the metric on validation, one per grid value
     gradient: float  # largest of all fits, relative as TOLERANCE is
     weights: Tensor  # [D, L] float64, for features as they come
     intercepts: Tensor  # [L]
@@ -59,9 +62,17 @@ class Probe:
         return scores
 
 
-def fit(train: Labelled, validation: Labelled, labels: Sequence[str], grid: Sequence[float] = GRID) -> Probe:
-    """A probe for the L `labels` with the strength that has the best macro AUROC on `validation`; of equals,
-    the strongest penalty. Computed in float64 on the device of the training features.
+def fit(
+    train: Labelled,
+    validation: Labelled,
+    labels: Sequence[str],
+    *,
+    grid: Sequence[float] = GRID,
+    metric: Metric = macro_auroc,
+) -> Probe:
+    """A probe for the L `labels` with the strength that has the best `metric` (of truth, scores and labels)
+    on `validation`; of equals, the strongest penalty. Computed in float64 on the device of the training
+    features.
 
     Raises EmptyClass when a label has one class only in either part, DataError for features that are not
     finite, TrainingDiverged when a fit does not reach its optimum.
@@ -85,9 +96,9 @@ def fit(train: Labelled, validation: Labelled, labels: Sequence[str], grid: Sequ
     weights = weights / scale[:, None]
     intercepts = intercepts - mean @ weights
     scores = validation.features.to(weights) @ weights + intercepts[:, None]  # [S, N, L]
-    aurocs = tuple(macro_auroc(validation.labels, table, labels) for table in scores.cpu().numpy())
-    best = int(np.argmax(aurocs))
-    return Probe(grid[best], grid, aurocs, gradient, weights[best], intercepts[best])
+    values = tuple(metric(validation.labels, table, labels) for table in scores.cpu().numpy())
+    best = int(np.argmax(values))
+    return Probe(grid[best], grid, values, gradient, weights[best], intercepts[best])
 
 
 def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tuple[Tensor, Tensor, float]:

@@ -8,6 +8,7 @@ Source: MGCA 680fe4a, mgca/models/ssl_finetuner.py and mgca/models/mgca/mgca_fin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from harness.contracts import Task
 from harness.device import one_thread
 from harness.errors import TrainingDiverged
+from harness.evaluate import classifier
 from harness.evaluate.bench import Bench, Examples
-from harness.evaluate.linear import check as check
+from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled
 from harness.records import HeadBlock
 
@@ -30,37 +32,61 @@ RATE = 5e-4
 DECAY = 1e-6
 
 
-@dataclass(frozen=True)
-class MinibatchHead:
+check = classifier.check
+
+
+class Trained(NamedTuple):
     layer: nn.Linear
     epoch: int  # whose weights are kept, counted from 1
     losses: tuple[float, ...]  # on validation, one per epoch
 
+    def scores(self, features: Tensor) -> np.ndarray:
+        """[N, L] float32 log-odds of `features` [N, D]."""
+        with torch.inference_mode():
+            scores: np.ndarray = self.layer(features.float()).cpu().numpy()
+        return scores
+
+
+@dataclass(frozen=True)
+class MinibatchHead:
+    trained: Trained
+    decision: Decision
+
     @property
     def block(self) -> HeadBlock:
-        settings = {"batch": BATCH, "epochs": EPOCHS, "patience": PATIENCE, "rate": RATE, "decay": DECAY}
+        losses = self.trained.losses
         return HeadBlock(
             name="linear layer, AdamW",
-            settings={"features": self.layer.in_features, "criterion": "lowest loss", **settings},
-            chosen={"epoch": self.epoch},
-            candidates=tuple(range(1, len(self.losses) + 1)),
-            validation=self.losses,
+            settings={
+                "features": self.trained.layer.in_features,
+                "batch": BATCH,
+                "epochs": EPOCHS,
+                "patience": PATIENCE,
+                "rate": RATE,
+                "decay": DECAY,
+                "criterion": "lowest loss",
+                "decision": self.decision.rule,
+            },
+            chosen={"epoch": self.trained.epoch, **self.decision.chosen},
+            candidates=tuple(range(1, len(losses) + 1)),
+            validation=losses,
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        """`truth` [N, L] int8 and `scores` [N, L] float32 log-odds."""
-        with torch.inference_mode():
-            scores = self.layer(test.features().float()).cpu().numpy()
-        return {"truth": test.labels.astype(np.int8), "scores": scores}
+        return self.decision.arrays(test, self.trained.scores(test.features()))
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> MinibatchHead:
-    parts = (Labelled(part.features(), part.labels) for part in (train, validation))
+    held_out = Labelled(validation.features(), validation.labels)
     with one_thread():
-        return train_head(*parts, seed=seed, exclusive=task.exclusive)
+        trained = train_head(
+            Labelled(train.features(), train.labels), held_out, seed=seed, exclusive=task.exclusive
+        )
+    decision = classifier.decide(task, validation, trained.scores(held_out.features))
+    return MinibatchHead(trained, decision)
 
 
-def train_head(train: Labelled, validation: Labelled, *, seed: int, exclusive: bool = False) -> MinibatchHead:
+def train_head(train: Labelled, validation: Labelled, *, seed: int, exclusive: bool = False) -> Trained:
     """The layer of the epoch with the lowest validation loss: the mean binary cross-entropy of what is known,
     or, where one label excludes the others, the cross-entropy over them. Raises TrainingDiverged when that
     loss is not finite.
@@ -89,7 +115,7 @@ def train_head(train: Labelled, validation: Labelled, *, seed: int, exclusive: b
         if _best(losses) == len(losses):
             best = {name: weights.clone() for name, weights in layer.state_dict().items()}
     layer.load_state_dict(best)
-    return MinibatchHead(layer, _best(losses), tuple(losses))
+    return Trained(layer, _best(losses), tuple(losses))
 
 
 def _layer(features: int, labels: int, generator: torch.Generator) -> nn.Linear:

@@ -14,9 +14,10 @@ from harness.errors import DataError, EmptyClass
 
 
 class Comparison:
-    """One label's scores, reduced to what its AUROC depends on: which negatives each positive beats.
+    """One label's scores, reduced to what its areas depend on: which images each positive beats or equals.
 
-    Sorting happens once; after that the AUROC under any weights of the images is a sum. With weights w, it is
+    Sorting happens once; after that an area under any weights of the images is a sum. With weights w, AUROC
+    is
 
         Σ_i w_i (B_i + ½ T_i) / (Σ_i w_i · Σ_j w_j)      i over positives, j over negatives,
 
@@ -30,8 +31,8 @@ class Comparison:
         if np.isnan(scores).any():
             row = np.flatnonzero(np.isnan(scores))[0]
             raise DataError(f"the score of row {row} is NaN and has no rank. Check the features it is from")
-        self._positives = np.flatnonzero(truth == 1)
-        negatives = np.flatnonzero(truth == 0)
+        positives, negatives = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+        self._positives = positives[np.argsort(scores[positives], kind="stable")]
         self._negatives = negatives[np.argsort(scores[negatives], kind="stable")]
         ranked, ours = scores[self._negatives], scores[self._positives]
         ends = np.searchsorted(ranked, ours, side="left"), np.searchsorted(ranked, ours, side="right")
@@ -39,34 +40,32 @@ class Comparison:
         cuts, where = np.unique(np.concatenate(([0], *ends)), return_inverse=True)
         self._starts = cuts[cuts < len(ranked)]
         self._lower, self._not_higher = np.split(where[1:], 2)
+        self._equal = np.searchsorted(ours, ours, side="left")  # for each positive, the first one like it
 
-    def auroc(self, weights: np.ndarray) -> np.ndarray:
-        """[R] values for R weightings `weights` [N, R]; NaN where a class has no weight. The caller decides
-        what an undefined value means: an error for a result, a replicate left out for an interval."""
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUROC [R] and average precision [R] for R weightings `weights` [N, R]; NaN where a class that they
+        need has no weight. The caller decides what an undefined value means: an error for a result, a
+        replicate left out for an interval.
+
+        The average precision is the mean of the precision at each positive's score, equal scores counted in:
+        Σ_n (R_n - R_{n-1}) P_n over the distinct scores, as in scikit-learn.
+        """
         below = np.zeros((len(self._starts) + 1, weights.shape[1]))  # weight of the negatives before each cut
         segments = np.add.reduceat(weights.take(self._negatives, axis=0), self._starts, axis=0)
         np.cumsum(segments, axis=0, out=below[1:])
         positives = weights.take(self._positives, axis=0)
-        won = np.einsum("ir,ir->r", positives, below[self._lower] + below[self._not_higher]) / 2
-        pairs = positives.sum(axis=0) * below[-1]
-        values = np.full(len(won), np.nan)
-        np.divide(won, pairs, out=values, where=pairs > 0)
-        return values
+        lower = below[self._lower]
+        won = np.einsum("ir,ir->r", positives, lower + below[self._not_higher]) / 2
+        found = positives[::-1].cumsum(axis=0)[::-1].take(self._equal, axis=0)  # score as high or higher
+        precision = np.divide(found, found + below[-1] - lower, out=np.zeros(found.shape), where=found > 0)
+        total = positives.sum(axis=0)
+        return ratio(won, total * below[-1]), ratio(np.einsum("ir,ir->r", positives, precision), total)
 
 
-class Aurocs:
-    """A score (see `score.py`): `macro_auroc`, the plain mean over labels, and `auroc:LABEL` of each."""
-
-    def __init__(self, truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> None:
-        """`truth` [N, L] 1, 0 or -1 for unknown (left out of that label), `scores` [N, L]. Raises EmptyClass
-        naming every label that has one class only."""
-        require_both_classes(truth, labels, "the scored images", "Score a larger part")
-        self.names = ("macro_auroc", *(f"auroc:{label}" for label in labels))
-        self._comparisons = [Comparison(truth[:, k], scores[:, k]) for k in range(len(labels))]
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        per_label = np.stack([comparison.auroc(weights) for comparison in self._comparisons])
-        return np.concatenate([per_label.mean(axis=0, keepdims=True), per_label])
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, NaN where the whole is nothing."""
+    share: np.ndarray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return share
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -75,7 +74,7 @@ def auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = No
     Raises EmptyClass unless both classes have weight, DataError for other truths and for NaN scores.
     """
     weights = np.ones(len(truth)) if weights is None else weights
-    (value,) = Comparison(truth, scores).auroc(weights[:, None])
+    (value,) = Comparison(truth, scores).areas(weights[:, None])[0]
     if np.isnan(value):
         raise EmptyClass(
             f"AUROC needs weight on both classes, but has {np.sum(weights[truth == 1]):g} on positives and "

@@ -12,7 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from harness.contracts import Kind
-from harness.metrics.auroc import Aurocs
+from harness.metrics.classification import Classification
+from harness.metrics.detection import Detections
+from harness.metrics.segmentation import Overlaps
 
 
 class Score(Protocol):
@@ -28,12 +30,15 @@ class Score(Protocol):
         ...
 
 
-def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
-    return Aurocs(arrays["truth"], arrays["scores"], labels)
+def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
 
 
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
-    "linear": _classification,
+    "linear": Classification,
+    "finetune": Classification,
+    "segmentation": _segmentation,
+    "detection": Detections,
 }
 
 

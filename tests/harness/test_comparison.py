@@ -8,7 +8,7 @@ from scipy.stats import friedmanchisquare, norm
 
 from harness import comparison
 from harness.errors import UsageError
-from harness.metrics.auroc import Aurocs
+from harness.metrics.classification import Classification
 
 
 class Mean:
@@ -58,7 +58,8 @@ def test_the_test_is_wrong_as_often_as_it_says() -> None:
         person = np.repeat(np.arange(100), rng.integers(1, 4, 100))
         truth = (rng.random((100, 2)) < 0.4).astype(np.int8)[person]
         base = truth + rng.normal(0, 1, (100, 2))[person]
-        scores = [Aurocs(truth, base + rng.normal(0, 0.7, base.shape), ["a", "b"]) for _ in range(2)]
+        tables = [base + rng.normal(0, 0.7, base.shape) for _ in range(2)]
+        scores = [Classification({"truth": truth, "scores": table}, ["a", "b"]) for table in tables]
         found = comparison.paired_difference(
             scores[:1], scores[1:], person, "macro_auroc", replicates=400, seed=seed
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import recall_score, roc_auc_score
 
 from harness import records, registry, stats
 from harness.metrics import score
@@ -124,6 +124,24 @@ def test_the_intervals_can_be_computed_again_from_the_files(first: tuple[Road, E
     found = {name: tuple(value.model_dump().values()) for name, value in record.metrics.items()}
     assert found == again.metrics
     assert (again.undefined, again.level) == (rule.undefined, rule.level)
+
+
+@pytest.mark.slow
+def test_the_same_task_can_be_fine_tuned(road: Road) -> None:
+    done = road.run("--task", "chexpert:finetune")
+    assert done.code == 0, done.err
+    [(path, record)] = [item for item in records.read_all(road.results) if item[1].task.kind == "finetune"]
+    assert record.head.candidates[-1] <= record.head.settings["steps"] == 200
+    stored = records.predictions(path).arrays
+    for column, label in enumerate(LABELS):
+        threshold = record.head.chosen[f"threshold:{label}"]
+        truth, decided = stored["truth"][:, column], stored["scores"][:, column] >= threshold
+        assert np.array_equal(stored["decisions"][:, column], decided)
+        assert record.metrics[f"auroc:{label}"].value == pytest.approx(
+            roc_auc_score(truth, stored["scores"][:, column])
+        )
+        assert record.metrics[f"sensitivity:{label}"].value == recall_score(truth, decided)
+        assert record.metrics[f"specificity:{label}"].value == recall_score(truth, decided, pos_label=0)
 
 
 def test_the_record_counts_what_the_tables_hold(first: tuple[Road, Ended]) -> None:

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from harness import stats
 from harness.errors import EmptyClass
-from harness.metrics.auroc import Aurocs, macro_auroc
+from harness.metrics.auroc import macro_auroc
+from harness.metrics.classification import Classification
 from harness.stats import Bootstrap
 
 PERSON, NOISE, SHIFT = 1.0, 0.7, 1.2  # standard deviations of a score, and what a positive adds to it
@@ -24,8 +25,10 @@ def clustered(seed: int, persons: int = 120, labels: int = 2) -> tuple[np.ndarra
     return truth, SHIFT * truth + effect + rng.normal(0, NOISE, truth.shape), person
 
 
-def aurocs(truth: np.ndarray, scores: np.ndarray) -> Aurocs:
-    return Aurocs(truth, scores, [f"column {column}" for column in range(truth.shape[1])])
+def aurocs(truth: np.ndarray, scores: np.ndarray) -> Classification:
+    """`macro_auroc`, the AUROC of each label, and more."""
+    labels = [f"column {column}" for column in range(truth.shape[1])]
+    return Classification({"truth": truth, "scores": scores}, labels)
 
 
 def bootstrap(truth: np.ndarray, scores: np.ndarray, persons: np.ndarray, **options: float) -> Bootstrap:
@@ -41,7 +44,7 @@ def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None
     truth, scores, persons = clustered(0, persons=90)
     truth[::7, 1] = -1
     scores = scores.round(decimals)
-    found = stats.replicates_of([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:]
+    found = stats.replicates_of([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:3]
     blocks = list(stats._image_weights(persons, 300, np.random.default_rng(5)))
     weights = np.concatenate(blocks, axis=1)
     for column in range(2):

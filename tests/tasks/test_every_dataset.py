@@ -64,8 +64,12 @@ def test_the_table_is_as_the_contract_says(name: str, table: pd.DataFrame) -> No
 
 def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> None:
     card = registry.dataset_card(name)
-    columns = {f"label:{label}" for task in card.tasks if "linear" in task.kinds for label in task.labels}
-    assert columns <= set(table.columns)
+    classified = [task for task in card.tasks if "linear" in task.kinds]
+    assert {f"label:{label}" for task in classified for label in task.labels} <= set(table.columns)
+    for task in classified:
+        labels = table[[f"label:{label}" for label in task.labels]]
+        assert not task.exclusive or (labels.sum(axis=1) == 1).all()
+        assert task.exclusive == (task.metric == "accuracy")
     splits = [split for task in card.tasks for split in task.splits.values()]
     parts = {
         getattr(split, part, "")  # a published split has no name for what it draws
@@ -73,6 +77,9 @@ def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> No
         for part in ("train", "validation", "test")
     }
     assert {part for part in parts if part and isinstance(part, str)} <= set(table["split"])
+    if "segmentation" in card.by_kind:
+        assert table["mask"].map(type).eq(str).all() and (table["mask"] != "").any()
+        assert callable(registry.load("tasks", name).read_mask)
     if card.corpus:
         assert {"findings", "impression"} <= set(table.columns)
 

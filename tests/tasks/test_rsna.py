@@ -51,6 +51,15 @@ def test_reads_the_challenges_own_files(real: pd.DataFrame, realdata: Path) -> N
     assert not ((real["label:Pneumonia"] == 1) & (real["label:Normal"] == 1)).any()
 
 
+def test_the_mask_is_the_union_of_the_filled_boxes(real: pd.DataFrame) -> None:
+    for boxes, cell in zip(real["boxes"], real["mask"], strict=True):
+        assert bool(boxes) == bool(cell)
+        if boxes:
+            y, x = np.mgrid[:1024, :1024] + 0.5  # a pixel's centre
+            expected = np.any([(x0 < x) & (x < x1) & (y0 < y) & (y < y1) for x0, y0, x1, y1 in boxes], axis=0)
+            np.testing.assert_array_equal(rsna.read_mask(cell, 1024, 1024), expected)
+
+
 def test_knows_the_nih_patients_of_the_map(real: pd.DataFrame) -> None:
     assert real.attrs["persons_known"]
     assert real["person_id"].str.fullmatch(r"\d{8}").all()

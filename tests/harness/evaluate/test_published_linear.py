@@ -8,8 +8,9 @@ import torch
 
 from harness.errors import TrainingDiverged
 from harness.evaluate import published_linear
+from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled
-from harness.evaluate.published_linear import BATCH, DECAY, EPOCHS, PATIENCE, RATE, train_head
+from harness.evaluate.published_linear import BATCH, DECAY, EPOCHS, PATIENCE, RATE, MinibatchHead, train_head
 from harness.metrics.auroc import macro_auroc
 
 
@@ -96,11 +97,12 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
 
 
 def test_the_block_says_how_the_epoch_was_chosen() -> None:
-    block = train_head(data(200), data(60, 1), seed=0).block
+    trained = train_head(data(200), data(60, 1), seed=0)
+    block = MinibatchHead(trained, Decision({"one": 0.5, "two": -0.5})).block
     assert block.settings == {
-        "features": 6,
-        "criterion": "lowest loss",
-        **{"batch": 48, "epochs": 50, "patience": 10, "rate": 5e-4, "decay": 1e-6},
+        **{"features": 6, "batch": 48, "epochs": 50, "patience": 10, "rate": 5e-4, "decay": 1e-6},
+        **{"criterion": "lowest loss", "decision": "largest Youden index on validation"},
     }
     assert block.candidates == tuple(range(1, len(block.validation) + 1))
-    assert block.chosen["epoch"] == int(np.argmin(block.validation)) + 1
+    epoch = int(np.argmin(block.validation)) + 1
+    assert block.chosen == {"epoch": epoch, "threshold:one": 0.5, "threshold:two": -0.5}

@@ -1,0 +1,74 @@
+"""What the kinds that give every label a score have in common: linear and finetune.
+
+Apart because they must differ in how scores come about and in nothing else: the same parts are asked for, the
+same metric selects, and scores become decisions and probabilities in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from harness.contracts import Task
+from harness.data.task_data import TaskData
+from harness.evaluate.bench import Examples
+from harness.metrics.auroc import macro_auroc, require_both_classes
+from harness.metrics.classification import accuracy, operating_points, require_one_label
+from harness.records import Argument
+
+SELECTION = {"macro_auroc": macro_auroc, "accuracy": accuracy}
+"""The task's metric, of truth [N, L], scores [N, L] and labels: what validation is looked at for."""
+
+
+def check(task: Task, data: TaskData) -> None:
+    """Raises EmptyClass where a part lacks a class of a label, DataError where an image of an exclusive task
+    has not one label."""
+    for rows, name, cure in (
+        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (data.parts.test, "the test images", "Use a dataset with more persons"),
+    ):
+        require_both_classes(data.labels[rows], task.labels, name, cure)
+        if task.exclusive:
+            require_one_label(data.labels[rows], task.labels, name)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How log-odds become a yes or no: at a threshold per label, or for the largest in an exclusive task."""
+
+    thresholds: Mapping[str, float] | None  # by label, in the task's order; None: exclusive
+
+    @property
+    def rule(self) -> str:
+        return "largest score" if self.thresholds is None else "largest Youden index on validation"
+
+    @property
+    def chosen(self) -> dict[str, Argument]:
+        return {f"threshold:{label}": value for label, value in (self.thresholds or {}).items()}
+
+    def arrays(self, test: Examples, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """What is stored of the log-odds `scores` [N, L]: `truth` [N, L] int8, `scores` and `probabilities`
+        [N, L] float32, `decisions` int8: [N, L] 1 or 0, of an exclusive task [N] the label's position."""
+        scores = scores.astype(np.float32)
+        if self.thresholds is None:
+            decisions = scores.argmax(axis=1)
+        else:
+            decisions = scores >= np.array(list(self.thresholds.values()))
+        return {
+            "truth": test.labels.astype(np.int8),
+            "scores": scores,
+            "probabilities": torch.from_numpy(scores).sigmoid().numpy(),
+            "decisions": decisions.astype(np.int8),
+        }
+
+
+def decide(task: Task, validation: Examples, scores: np.ndarray) -> Decision:
+    """The decision that suits the log-odds `scores` [N, L] of the validation part."""
+    if task.exclusive:
+        return Decision(None)
+    points = operating_points(validation.labels, scores.astype(np.float32))
+    return Decision(dict(zip(task.labels, points.tolist(), strict=True)))

@@ -1,0 +1,233 @@
+"""Segmentation: a U-Net decoder on the pyramid of the frozen encoder, scored in the pictures' own pixels.
+
+Apart because of its protocol. It is that of MGCA's and GLoRIA's released code, except that
+
+- the encoder's running statistics are frozen too;
+- there is no augmentation, so that the encoder sees every picture once;
+- the number of steps hardly depends on how many labels there are, and the learning rate falls to zero;
+- half of every batch has a mask, whatever the dataset (theirs balance SIIM, by dropping pictures).
+
+The decoder kept is that of the lowest validation loss. Not of the best validation Dice: where most pictures
+have no mask, that is the Dice of predicting nothing until a decoder is good, and would end its training.
+For the same reason a mask begins at a probability of 0.5 and not at one that was chosen.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from harness.contracts import Method, Task
+from harness.data.geometry import Frame
+from harness.data.task_data import TaskData
+from harness.errors import BadTable, TrainingDiverged, UsageError
+from harness.evaluate import pyramid, unet
+from harness.evaluate.bank import frozen
+from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.figures import Drawing
+from harness.evaluate.pyramid import Pyramids
+from harness.metrics.auroc import require_both_classes
+from harness.metrics.segmentation import dice
+from harness.progress import Bar
+from harness.records import HeadBlock
+
+LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
+WEIGHT_DECAY = 0.05  # MGCA
+BATCH = 16  # MGCA for RSNA; 8 for SIIM
+EPOCHS, LEAST_STEPS = 20, 400
+"""An epoch is twice as many pictures as have a mask: each of them beside one without, as in MGCA's SIIM.
+There 50 epochs at most are, with 1 % of the labels, some 250 steps: fewer than a new decoder needs."""
+CHECKS = 20  # how often the validation loss is computed
+PATIENCE = 5  # checks in a row without a lower one that end the training
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    encoder: nn.Module
+    decoder: unet.Unet
+    block: HeadBlock
+
+    def predict(self, test: Examples) -> dict[str, np.ndarray]:
+        """`truth_area`, `predicted_area` and `overlap`, int64 [N]: native pixels."""
+        counts = [
+            (truth.sum(), predicted.sum(), (truth & predicted).sum()) for truth, predicted in self.masks(test)
+        ]
+        names = ("truth_area", "predicted_area", "overlap")
+        return dict(zip(names, np.array(counts, dtype=np.int64).T, strict=True))
+
+    def quality(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[N] Dice of each picture."""
+        return dice(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
+
+    def drawings(self, examples: Examples) -> Iterator[Drawing]:
+        for truth, predicted in self.masks(examples):
+            yield Drawing(truth, predicted)
+
+    def masks(self, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The true and the predicted mask of each picture, in order: [H, W] bool in its own pixels."""
+        bench = examples.bench
+        preprocessing = bench.encoder.preprocessing
+        self.decoder.eval()
+        with frozen(self.encoder, bench.device) as encoder, Bar("segmenting", len(examples)) as bar:
+            for start in range(0, len(examples), BATCH):
+                places = range(start, min(start + BATCH, len(examples)))
+                pixels = bench.images.pixels[examples.rows[places]]
+                maps = pyramid.encode(encoder, pixels, preprocessing, bench.device)
+                with torch.inference_mode():
+                    shares = _decode(self.decoder, maps, preprocessing.size).sigmoid().cpu().numpy()
+                for place, share in zip(places, shares, strict=True):
+                    predicted = _frame(examples, place).map_to_native(share) >= THRESHOLD
+                    yield _mask(examples, place), predicted
+                bar.advance(len(places))
+
+
+def check(task: Task, data: TaskData) -> None:
+    if "mask" not in data.frame:
+        raise BadTable(f"{data.located.root}: the reader gave no column 'mask'; see TABLE_COLUMNS")
+    masked = _masked(data.frame)[:, None].astype(np.int8)
+    for rows, name, cure in (
+        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (data.parts.test, "the test images", "Use a dataset with more persons"),
+    ):
+        require_both_classes(masked[rows], ["mask"], name, cure)
+
+
+def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Segmenter:
+    model = bench.encoder.build()
+    with frozen(model, bench.device) as encoder:
+        parts = _part(encoder, train), _part(encoder, validation)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            decoder = unet.Unet(parts[0].maps.channels)
+        decoder.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        steps, losses = _train(decoder, *parts, np.random.default_rng(seed))
+    best = int(np.argmin(losses))
+    block = HeadBlock(
+        name="U-Net",
+        settings={
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "batch": BATCH,
+            "steps": steps[-1],
+            "threshold": THRESHOLD,
+        },
+        chosen={"steps": steps[best]},
+        candidates=tuple(map(float, steps)),
+        validation=tuple(losses),
+    )
+    return Segmenter(model, decoder, block)
+
+
+class _Part(NamedTuple):
+    maps: Pyramids
+    truth: Tensor  # [N, size, size] uint8 on the CPU: 255 times the share of a pixel that the mask covers
+    masked: np.ndarray  # [N] bool: there is a mask, of however few pixels
+
+    def sums(self, decoder: unet.Unet, rows: np.ndarray) -> Tensor:
+        """What `unet.loss` needs to know of `rows`."""
+        logits = _decode(decoder, self.maps[rows], self.truth.shape[-1])
+        return unet.loss_sums(logits, self.truth[torch.from_numpy(rows)].to(logits) / 255)
+
+
+def _part(encoder: Method, examples: Examples) -> _Part:
+    bench = examples.bench
+    preprocessing = bench.encoder.preprocessing
+    masked = _masked(examples.frame)
+    truth = torch.zeros(len(examples), preprocessing.size, preprocessing.size, dtype=torch.uint8)
+    for place in np.flatnonzero(masked).tolist():
+        share = _frame(examples, place).mask_to_view(_mask(examples, place))
+        truth[place] = torch.from_numpy((share * 255).round().astype(np.uint8))
+    return _Part(Pyramids(encoder, examples.pixels(), preprocessing, bench.device), truth, masked)
+
+
+def _train(
+    decoder: unet.Unet, train: _Part, validation: _Part, rng: np.random.Generator
+) -> tuple[list[int], list[float]]:
+    """The steps after which the validation loss was computed, and what it was. Leaves the weights of the
+    lowest. Raises TrainingDiverged when it is not finite."""
+    between = math.ceil(max(LEAST_STEPS, EPOCHS * 2 * train.masked.sum() / BATCH) / CHECKS)
+    batches = _batches(train.masked, rng)
+    optimizer = torch.optim.AdamW(decoder.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CHECKS * between)
+    losses: list[float] = []
+    best: dict[str, Tensor] = {}
+    with Bar("training the decoder", CHECKS * between, "steps") as bar:
+        for check in range(CHECKS):
+            decoder.train()
+            for _ in range(between):
+                optimizer.zero_grad()
+                unet.loss(train.sums(decoder, next(batches))).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+            losses.append(_loss(decoder, validation))
+            bar.advance(between, f"validation loss {losses[-1]:.2f}")
+            if not math.isfinite(losses[-1]):
+                raise TrainingDiverged(
+                    f"the decoder's validation loss is {losses[-1]} after {between * len(losses)} steps. "
+                    "Check the checkpoint's weights"
+                )
+            if losses[-1] == min(losses):
+                best = copy.deepcopy(decoder.state_dict())
+            if check - int(np.argmin(losses)) == PATIENCE:
+                break
+    decoder.load_state_dict(best)
+    return [between * (check + 1) for check in range(len(losses))], losses
+
+
+def _loss(decoder: unet.Unet, part: _Part) -> float:
+    decoder.eval()
+    count = len(part.masked)
+    with torch.inference_mode():
+        batches = (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+        return unet.loss(torch.stack([part.sums(decoder, rows) for rows in batches]).sum(dim=0)).item()
+
+
+def _batches(masked: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows [BATCH], half of them `masked` [N]; each half goes through all of its kind before any again."""
+    halves = [_shuffled(np.flatnonzero(kind), rng) for kind in (masked, ~masked)]
+    while True:
+        yield np.array([row for half in halves for row in islice(half, BATCH // 2)])
+
+
+def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from rng.permutation(rows)
+
+
+def _decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:
+    """Logits [B, size, size] float32."""
+    kind = next(iter(maps.values())).device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        logits: Tensor = decoder(maps, size)
+        return logits.float()
+
+
+def _masked(frame: pd.DataFrame) -> np.ndarray:
+    return (frame["mask"] != "").to_numpy()
+
+
+def _frame(examples: Examples, place: int) -> Frame:
+    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
+    return Frame(height, width, examples.bench.encoder.preprocessing)
+
+
+def _mask(examples: Examples, place: int) -> np.ndarray:
+    """[H, W] bool in native pixels."""
+    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
+    cell = examples.frame["mask"].iloc[place]
+    if not cell:
+        return np.zeros((height, width), dtype=bool)
+    if examples.bench.read_mask is None:
+        raise UsageError("the dataset's file has no read_mask(cell, height, width): see CONTRIBUTING.md")
+    return examples.bench.read_mask(cell, height, width)
