@@ -13,13 +13,13 @@ import numpy as np
 
 from harness import provenance, records
 from harness.cost import Cost
-from harness.data import published
+from harness.data import balanced, published
 from harness.data.cache import Images
 from harness.data.task_data import TaskData
 from harness.files import hash_lines
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import Argument, HeadBlock, Measured, Part, Record
+from harness.records import Argument, DrawsBlock, HeadBlock, Measured, Part, Record
 from harness.stats import Bootstrap
 
 
@@ -84,6 +84,7 @@ def record(
             fingerprint=data.fingerprint,
             images=images.fingerprint,
             split=data.parts.digest(ids),
+            draws=_draws(data, labels) if plan.task.balanced else None,
             fraction=hash_lines(sorted(ids[row] for row in data.used)),
             persons_known=data.persons_known,
         ),
@@ -110,6 +111,15 @@ def record(
             images_per_second=cost.images_per_second,
             cached=cost.cached,
         ),
+    )
+
+
+def _draws(data: TaskData, labels: tuple[str, ...]) -> DrawsBlock:
+    drawn = balanced.draws_of(data.frame)
+    ids = data.frame["image_id"].to_numpy()
+    return DrawsBlock(
+        per_class=int(drawn[:, 0].sum()) // len(labels),
+        hashes=tuple(hash_lines(ids[draw]) for draw in drawn.T),
     )
 
 

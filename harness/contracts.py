@@ -24,11 +24,12 @@ ProtocolName = Literal["clean", "published"]
 ProfileName = Literal["demo", "paper"]
 DataKind = Literal["real", "phantom"]
 Geometry = Literal["pad", "stretch"]
-Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "precision_at_5"]
+Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "precision_at_5", "recall_at_5"]
 """What a kind of task is ranked by; everything else that it measures stands beside it."""
 
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
-"""Kinds that compare pictures with words: a method without a text side is refused at the door."""
+"""Kinds that compare pictures with words: a method without a text side is refused at the door. They learn
+nothing from a task: no label of its training part is looked at."""
 
 DRAWN: frozenset[Kind] = frozenset({"segmentation", "detection"})
 """Kinds that say where something is: their predictions can be drawn over the picture."""
@@ -90,7 +91,9 @@ class Recipe:
     # what a step sees
     views: int  # augmented pictures per pair and step
     augmentation: tuple[str, ...]  # names in harness/data/transforms.py
-    text_units: tuple[str, ...]  # report columns: "findings", or several joined "impression+findings"
+    # report columns: "findings", or several joined "impression+findings"; the last is the one that
+    # zero-shot tasks and retrieval speak in: what `ImageFeatures.embedding` is compared with
+    text_units: tuple[str, ...]
     # what most recipes leave as it is
     optimizer: Literal["adamw", "adam"] = "adamw"  # "adam" adds the weight decay to the gradient
     betas: tuple[float, float] = (0.9, 0.999)
@@ -223,11 +226,11 @@ class TextMethod(Method, Protocol):
 @dataclass(frozen=True)
 class Split:
     """Which rows are train, validation and test: a name takes an official part, a number draws that share
-    of the training part's persons (with `seed`)."""
+    of the training part's persons (with `seed`). None: there is no such part, nothing is trained."""
 
     test: str | float
-    validation: str | float
-    train: str = ""  # official part; "" takes all rows. Rows of no named part are in none
+    validation: str | float | None
+    train: str | None = ""  # official part; "" takes all rows. Rows of no named part are in none
     seed: int = 0
 
 
@@ -247,6 +250,16 @@ class PublishedSplit:
 
 
 @dataclass(frozen=True)
+class Balanced:
+    """Test images that show one of the task's labels and nothing else, as many of each, in several draws:
+    CheXpert 5x200 and its like. Scores are means over the draws."""
+
+    absent: tuple[str, ...]  # labels that have to be 0, beside the task's other ones
+    per_class: int = 200  # where a class has fewer, that many of every class
+    draws: int = 5  # with the seeds 0, 1, ..., the same for every method
+
+
+@dataclass(frozen=True)
 class Task:
     """A dataset used in one way, or in several that share all of this. Anything that changes a number here
     asks for a new `version`."""
@@ -256,10 +269,16 @@ class Task:
     metric: Metric
     version: int
     splits: Mapping[ProtocolName, Split | PublishedSplit]
+    exclusive: bool = False  # one of the labels is true of each image, and one is decided for
     frontal_only: bool = True
     uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
     blank: Literal[0] | None = None  # what "not mentioned" counts as; None: never blank in this dataset
-    exclusive: bool = False  # one of the labels is true of each image, and one is decided for
+    name: str = ""  # follows the kind in its id, where a dataset has two tasks of a kind
+    reports: bool = False  # only images with both findings and impression, whichever a method reads
+    balanced: Balanced | None = None  # the test images are a choice of the test part; None: all of it
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For zero-shot tasks: how a report would name each label, in as many wordings for each. They become
+    sentences in harness/evaluate/zero_shot.py."""
 
 
 @dataclass(frozen=True)
@@ -296,8 +315,13 @@ class DatasetCard:
     phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
 
     @property
-    def by_kind(self) -> dict[Kind, Task]:
-        return {kind: task for task in self.tasks for kind in task.kinds}
+    def by_name(self) -> dict[str, tuple[Kind, Task]]:
+        """What stands behind the colon of an id: `linear`, or with a task's own name `zero-shot-5x200`."""
+        return {
+            f"{kind}-{task.name}" if task.name else kind: (kind, task)
+            for task in self.tasks
+            for kind in task.kinds
+        }
 
 
 TABLE_COLUMNS: tuple[str, ...] = (

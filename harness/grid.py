@@ -80,7 +80,7 @@ def _usable_methods() -> list[str]:
 
 def _tasks(patterns: Sequence[str]) -> list[str]:
     offered = {
-        name: [f"{name}:{kind}" for kind in item.card.by_kind]
+        name: [f"{name}:{kind}" for kind in item.card.by_name]
         for name, item in registry.entries("tasks").items()
         if isinstance(item.card, DatasetCard) and item.card.tasks
     }

@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from harness import registry
-from harness.contracts import DatasetCard, Kind, MethodCard, Profile, ProfileName, ProtocolName, Split, Task
+from harness.contracts import (
+    NEEDS_TEXT,
+    DatasetCard,
+    Kind,
+    MethodCard,
+    Profile,
+    ProfileName,
+    ProtocolName,
+    Split,
+    Task,
+)
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 
@@ -42,6 +52,7 @@ class CellPlan:
     source: str  # of the dataset, as in MethodPlan
     dataset: str
     dataset_card: DatasetCard
+    task_id: str  # `chexpert:linear`
     kind: Kind
     task: Task
     protocol: ProtocolName
@@ -49,9 +60,9 @@ class CellPlan:
     seed: int
 
     @property
-    def task_id(self) -> str:
-        """`chexpert:linear`"""
-        return f"{self.dataset}:{self.kind}"
+    def labels_used(self) -> float | None:
+        """The fraction; None for a kind that looks at no training label."""
+        return None if self.kind in NEEDS_TEXT else self.fraction
 
 
 def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
@@ -88,11 +99,25 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
     registry.check_pairing(chosen.name, chosen.card.has_text, found)
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
+    if found.kind in NEEDS_TEXT and fraction != 1:
+        raise UsageError(
+            f"{found.id} learns from no label, so that --fraction {fraction:g} would change nothing. "
+            "Leave --fraction out"
+        )
     for name in get_args(ProtocolName):
         if name == protocol and name in found.task.splits:
             card = registry.dataset_card(dataset_source)
             return CellPlan(
-                chosen, dataset_source, found.dataset, card, found.kind, found.task, name, fraction, seed
+                chosen,
+                dataset_source,
+                found.dataset,
+                card,
+                found.id,
+                found.kind,
+                found.task,
+                name,
+                fraction,
+                seed,
             )
     raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
 

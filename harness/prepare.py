@@ -67,7 +67,7 @@ def _rows(name: str, card: DatasetCard, frame: pd.DataFrame, plan: MethodPlan) -
     for task in card.tasks:
         yield table.for_task(frame, task).frame
     if card.corpus and plan.profile.recipe:
-        yield corpus.paired(frame, plan.profile.recipe.text_units, name)[0]
+        yield frame[corpus.paired(frame, plan.profile.recipe.text_units, name)[0]]
 
 
 def estimate(job: Job, settings: Settings) -> Estimate:

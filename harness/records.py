@@ -77,6 +77,13 @@ class Part(_Block):
     positives: dict[str, int]  # per label
 
 
+class DrawsBlock(_Block):
+    """Choices of test images, as many of each class, that scores are means over: draw 0, 1, ..."""
+
+    per_class: int  # images
+    hashes: tuple[str, ...]  # of the ids in each
+
+
 class DataBlock(_Block):
     """Which data, as hashes: two records with the same values saw the same images and labels."""
 
@@ -85,6 +92,7 @@ class DataBlock(_Block):
     fingerprint: str  # of sorted image ids with their labels
     images: str  # of the decoded pixels
     split: str  # of the ids in train, validation and test
+    draws: DrawsBlock | None = None  # None: all of the test part counts
     fraction: str  # of the ids whose labels were used
     persons_known: bool  # false where the dataset does not say whose picture an image is
 

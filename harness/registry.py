@@ -42,6 +42,7 @@ BLOCKS = {
         contracts.Recipe,
         contracts.DatasetCard,
         contracts.Task,
+        contracts.Balanced,
         contracts.Split,
         contracts.PublishedSplit,
         contracts.Variant,
@@ -131,13 +132,10 @@ def load(group: Group, name: str) -> ModuleType:
 
 
 class FoundTask(NamedTuple):
+    id: str
     dataset: str
     kind: Kind
     task: Task
-
-    @property
-    def id(self) -> str:
-        return f"{self.dataset}:{self.kind}"
 
 
 def task_of(text: str) -> FoundTask:
@@ -149,13 +147,12 @@ def task_of(text: str) -> FoundTask:
         raise ImpossiblePairing(
             f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --corpus {name}"
         )
-    if wanted and wanted not in get_args(Kind):
-        raise UnknownName("kind", wanted, get_args(Kind))
-    offered = [FoundTask(name, kind, task) for kind, task in card.by_kind.items()]
-    for found in offered:
-        if found.kind == (wanted or offered[0].kind):
-            return found
-    ids = ", ".join(found.id for found in offered)
+    wanted = wanted or next(iter(card.by_name))
+    if wanted in card.by_name:
+        return FoundTask(f"{name}:{wanted}", name, *card.by_name[wanted])
+    if wanted not in get_args(Kind):
+        raise UnknownName("kind", wanted, {*get_args(Kind), *card.by_name})
+    ids = ", ".join(f"{name}:{offered}" for offered in card.by_name)
     raise ImpossiblePairing(f"{name} has no task of kind {wanted!r}. It offers {ids}")
 
 

@@ -79,7 +79,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind, plan.protocol).check(plan.task, pool.draw(plan.fraction, plan.seed))
+        benches.evaluator(plan.kind, plan.protocol).check(plan.task, pool.draw(plan.labels_used, plan.seed))
     chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -115,7 +115,7 @@ def finish(
     """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
     evaluator = benches.evaluator(plan.kind, plan.protocol)
     bench = replace(prepared.bench, cost=cost)
-    data = prepared.pool.draw(plan.fraction, plan.seed)
+    data = prepared.pool.draw(plan.labels_used, plan.seed)
     evaluator.check(plan.task, data)
     with cost.step("head"):
         train = benches.examples(bench, data, data.used)
@@ -170,11 +170,12 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
 
 
 def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
-    card = chosen.card
+    card, recipe = chosen.card, chosen.card.profile.recipe
     return Source(
         card.method,
         card.method_version,
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(method, chosen),
+        recipe.text_units[-1] if recipe else "",
     )

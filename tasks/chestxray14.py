@@ -52,6 +52,22 @@ LABELS = (  # in the order of the data set's paper and of the field's tables
     "Hernia",
 )
 OFFICIAL_LISTS = Split(test="test", validation=0.1, train="train_val")  # which no person crosses
+PROMPTS = {
+    "Atelectasis": ("atelectasis", "basilar atelectasis", "subsegmental atelectasis"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the cardiac silhouette"),
+    "Effusion": ("pleural effusion", "pleural fluid", "blunting of the costophrenic angle"),
+    "Infiltration": ("infiltrate", "pulmonary infiltrate", "patchy airspace opacity"),
+    "Mass": ("lung mass", "pulmonary mass", "large rounded opacity"),
+    "Nodule": ("lung nodule", "pulmonary nodule", "small rounded opacity"),
+    "Pneumonia": ("pneumonia", "infectious pneumonia", "airspace infection"),
+    "Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line"),
+    "Consolidation": ("consolidation", "focal consolidation", "airspace consolidation"),
+    "Edema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion"),
+    "Emphysema": ("emphysema", "emphysematous change", "hyperinflation of the lungs"),
+    "Fibrosis": ("pulmonary fibrosis", "fibrotic change", "reticular scarring"),
+    "Pleural_Thickening": ("pleural thickening", "thickening of the pleura", "pleural scarring"),
+    "Hernia": ("hiatal hernia", "diaphragmatic hernia", "herniation of bowel into the chest"),
+}
 CARD = DatasetCard(
     title="ChestX-ray14",
     source="https://nihcc.app.box.com/v/ChestXray-NIHCC (all of images_*.tar.gz, Data_Entry_2017_v2020.csv, "
@@ -88,11 +104,12 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=LABELS,
             metric="macro_auroc",
             version=1,
             splits={"clean": OFFICIAL_LISTS, "published": OFFICIAL_LISTS},
+            prompts=PROMPTS,
         ),
     ),
     phantom={"demo": PhantomSize(2_400, 128, 128), "paper": PhantomSize(24_000, 320, 320)},

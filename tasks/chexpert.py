@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
+from harness.contracts import Balanced, DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
@@ -53,6 +53,24 @@ TRAINING = {  # asserted in the training part
     "Atelectasis": 33_376,
     "Pleural Effusion": 86_187,
 }
+SCORED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+ALSO_ABSENT = (  # of the 5x200 images, beside the five
+    "Enlarged Cardiomediastinum",
+    "Lung Lesion",
+    "Lung Opacity",
+    "Pneumonia",
+    "Pneumothorax",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+PROMPTS = {
+    "Atelectasis": ("atelectasis", "basilar atelectasis", "subsegmental atelectasis"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the cardiac silhouette"),
+    "Consolidation": ("consolidation", "focal consolidation", "airspace consolidation"),
+    "Edema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion"),
+    "Pleural Effusion": ("pleural effusion", "pleural fluid", "blunting of the costophrenic angle"),
+}
 CARD = DatasetCard(
     title="CheXpert",
     source="register at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays and download "
@@ -70,8 +88,8 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
-            labels=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
+            kinds=("linear", "finetune", "zero-shot"),
+            labels=SCORED,
             metric="macro_auroc",
             version=1,
             # papers report on the official valid part; the test part came later and is read only
@@ -84,6 +102,20 @@ CARD = DatasetCard(
                 "Consolidation": 0,
             },
             blank=0,
+            prompts=PROMPTS,
+        ),
+        Task(
+            kinds=("zero-shot",),
+            name="5x200",
+            labels=SCORED,
+            metric="accuracy",
+            version=1,
+            # from the training part, where there are enough of them: nothing is trained here
+            splits={"clean": Split(test="train", validation=None, train=None)},
+            exclusive=True,
+            blank=0,
+            balanced=Balanced(ALSO_ABSENT),
+            prompts=PROMPTS,
         ),
     ),
     phantom={"demo": PhantomSize(2_600, 128, 156), "paper": PhantomSize(26_000, 320, 390)},

@@ -61,13 +61,18 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("COVID-19", "Pneumonia", "Normal"),
             metric="accuracy",
             version=2,  # 1: ranked by macro AUROC, which also chose the probe's strength
             exclusive=True,
             # the share of MGCA, which draws it by image: 90 % of its COVID-19 images share an id with train
             splits={"clean": Split(test="test", validation=0.2, train="train"), "published": PUBLISHED},
+            prompts={
+                "COVID-19": ("COVID-19 pneumonia", "bilateral ground-glass opacity", "viral pneumonia"),
+                "Pneumonia": ("pneumonia", "bacterial pneumonia", "lobar consolidation"),
+                "Normal": ("no acute abnormality", "no active disease", "normal aeration of both lungs"),
+            },
         ),
     ),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},

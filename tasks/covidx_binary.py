@@ -33,12 +33,13 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("COVID-19",),
             metric="macro_auroc",
             version=1,
             # drawn from train in every version, because only CXR-4 has an official validation part
             splits={"clean": Split(test="test", validation=0.2, train="train")},
+            prompts={"COVID-19": ("COVID-19 pneumonia", "bilateral ground-glass opacity", "viral pneumonia")},
         ),
     ),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Variant
+from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import DataError
 from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth
 from harness.phantom.render import render
@@ -32,6 +32,24 @@ from tasks._tables import (
     refuse_files,
 )
 
+SCORED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+ALSO_ABSENT = (  # of the 5x200 images, beside the five
+    "Enlarged Cardiomediastinum",
+    "Lung Lesion",
+    "Lung Opacity",
+    "Pneumonia",
+    "Pneumothorax",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+PROMPTS = {
+    "Atelectasis": ("atelectasis", "basilar atelectasis", "subsegmental atelectasis"),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "enlargement of the cardiac silhouette"),
+    "Consolidation": ("consolidation", "focal consolidation", "airspace consolidation"),
+    "Edema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion"),
+    "Pleural Effusion": ("pleural effusion", "pleural fluid", "blunting of the costophrenic angle"),
+}
 CARD = DatasetCard(
     title="MIMIC-CXR",
     source="https://physionet.org/content/mimic-cxr-jpg/ and, from https://physionet.org/content/mimic-cxr/, "
@@ -48,7 +66,41 @@ CARD = DatasetCard(
     ),
     markers=("mimic-cxr-2.0.0-metadata.csv*", "mimic-cxr-2.0.0-split.csv*", "files"),
     variants=(Variant("2.0.0 or 2.1.0", 377_110, {"train": 368_960, "validate": 2_991, "test": 5_159}),),
-    tasks=(),
+    tasks=(
+        # all from the test part: methods are trained on the others
+        Task(
+            kinds=("retrieval",),
+            labels=(),
+            metric="recall_at_5",
+            version=1,
+            splits={"clean": Split(test="test", validation=None, train=None)},
+            reports=True,
+        ),
+        Task(
+            kinds=("retrieval",),
+            name="5x200",
+            labels=SCORED,
+            metric="precision_at_5",
+            version=1,
+            splits={"clean": Split(test="test", validation=None, train=None)},
+            exclusive=True,
+            blank=0,
+            reports=True,
+            balanced=Balanced(ALSO_ABSENT),
+        ),
+        Task(
+            kinds=("zero-shot",),
+            name="5x200",
+            labels=SCORED,
+            metric="accuracy",
+            version=1,
+            splits={"clean": Split(test="test", validation=None, train=None)},
+            exclusive=True,
+            blank=0,
+            balanced=Balanced(ALSO_ABSENT),
+            prompts=PROMPTS,
+        ),
+    ),
     corpus=Split(test="test", validation="validate", train="train"),
     phantom={"demo": PhantomSize(1_600, 160, 132), "paper": PhantomSize(16_000, 390, 320)},
 )

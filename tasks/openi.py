@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Variant
+from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, draw, report, stamp, truth
 from harness.phantom.render import render
@@ -35,7 +35,16 @@ CARD = DatasetCard(
     folders=("NLMCXR", "IU-XRay"),
     markers=("ecgen-radiology", "NLMCXR_png", "indiana_projections.csv*"),
     variants=(Variant("all pictures", 7_470),),
-    tasks=(),
+    tasks=(
+        Task(
+            kinds=("retrieval",),
+            labels=(),
+            metric="recall_at_5",
+            version=1,
+            splits={"clean": Split(test=0.1, validation=0.1)},  # those of the corpus
+            reports=True,
+        ),
+    ),
     corpus=Split(test=0.1, validation=0.1),
     phantom={"demo": PhantomSize(1_600, 160, 132), "paper": PhantomSize(4_000, 390, 320)},
 )

@@ -63,11 +63,12 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
+            prompts={"Pneumonia": ("pneumonia", "focal airspace opacity", "consolidation")},
         ),
         Task(
             kinds=("segmentation",),  # of all boxes of a picture, filled

@@ -71,11 +71,12 @@ CARD = DatasetCard(
     ),
     tasks=(
         Task(
-            kinds=("linear", "finetune"),
+            kinds=("linear", "finetune", "zero-shot"),
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_PARTS},
+            prompts={"Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line")},
         ),
         Task(
             kinds=("segmentation",),

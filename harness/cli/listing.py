@@ -78,10 +78,10 @@ def tasks(
             "releases": {variant.name: variant.images for variant in card.variants},
             "error": "",
         }
-        for kind, task in card.by_kind.items():
+        for task_name, (kind, task) in card.by_name.items():
             rows.append(
                 {
-                    "id": f"{name}:{kind}",
+                    "id": f"{name}:{task_name}",
                     "kind": kind,
                     "labels": list(task.labels),
                     "metric": task.metric,

@@ -58,7 +58,7 @@ def run(
         record.data.kind,
         record.cell.task,
         record.cell.checkpoint,
-        f"{record.cell.fraction * 100:g} % ({used.images} images)",
+        f"{record.cell.fraction * 100:g} % ({used.images} images)" if used.images else "none",
         f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
         f"{test.images} / {test.persons}",
         f"{sum(record.cost.seconds.values()):.0f}",

@@ -30,16 +30,20 @@ class Parts(NamedTuple):
         return hash_of(*(hash_lines(sorted(ids[row] for row in rows)) for rows in self))
 
 
-def make(table: pd.DataFrame, split: Split) -> Parts:
+def make(table: pd.DataFrame, split: Split, kept: np.ndarray | None = None) -> Parts:
     """Rows of the named parts first; then the share for test, and of what is left the share for validation,
     are drawn from train by person with the split's seed. Rows of an official part that the split does not
     name are left out.
+
+    With `kept` [N] bool the positions are those among the kept rows, and persons are drawn as from the whole
+    table: who is in which part is then the same for every task and for the corpus of a dataset, whichever
+    rows each of them needs.
 
     Which persons are drawn depends on their ids and the seed, not on the order of the rows. Raises DataError
     when a name is no official part, a part is empty, or two parts share a person.
     """
     persons, names = pd.factorize(table["person_id"].astype(str), sort=True)  # codes rise with the ids
-    part = np.full(len(table), "" if split.train else "train", dtype=object)
+    part = np.full(len(table), "train" if split.train == "" else "", dtype=object)
     if split.train:
         part[official(table, split.train)] = "train"
     for name, rule in (("validation", split.validation), ("test", split.test)):
@@ -47,9 +51,11 @@ def make(table: pd.DataFrame, split: Split) -> Parts:
             part[official(table, rule)] = name
     left = np.random.default_rng(split.seed).permutation(np.unique(persons[part == "train"]))
     for name, rule in (("test", split.test), ("validation", split.validation)):
-        if not isinstance(rule, str):
+        if isinstance(rule, int | float):
             drawn, left = np.split(left, [share(rule, len(left))])
             part[(part == "train") & np.isin(persons, drawn)] = name
+    if kept is not None:
+        part, persons = part[kept], persons[kept]
     parts = Parts(*(np.flatnonzero(part == name) for name in Parts._fields))
     _check(parts, persons, names, split)
     return parts
@@ -77,7 +83,7 @@ def official(table: pd.DataFrame, name: str) -> np.ndarray:
 
 def _check(parts: Parts, persons: np.ndarray, names: pd.Index, split: Split) -> None:
     for name, rows in parts._asdict().items():
-        if not len(rows):
+        if not len(rows) and getattr(split, name) is not None:
             raise DataError(
                 f"the {name} part is empty: {split} leaves nothing for it among {len(names)} persons. "
                 "Use smaller shares, other official parts, or a dataset with more persons"

@@ -7,6 +7,7 @@ applied here, in one place, for every dataset.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
 """A label that is neither known to be there nor known not to be; left out of training and of scores."""
+
+SECTIONS = ("findings", "impression")
+"""Columns that a report fills."""
 
 
 class Reader(Protocol):
@@ -70,25 +74,41 @@ def release(frame: pd.DataFrame, card: DatasetCard) -> str:
 
 
 def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
-    """Rows and labels under the task's policy. Raises BadTable for a label that is missing or not a label."""
+    """Rows and labels under the task's policy. Raises BadTable for a column that is missing, or holds what is
+    no label."""
     chosen = frame[frame["frontal"]] if task.frontal_only else frame
-    columns = []
-    for label in task.labels:
-        if f"label:{label}" not in chosen:
+    if task.reports:
+        if not set(SECTIONS) <= set(chosen):
+            raise BadTable(f"the table lacks one of the columns {' and '.join(SECTIONS)}: it has no reports")
+        chosen = chosen[(chosen[list(SECTIONS)] != "").all(axis=1)]
+    chosen = chosen.reset_index(drop=True)
+    labels = labels_of(chosen, task.labels, task)
+    return Labelled(chosen, labels, fingerprint(chosen["image_id"], labels))
+
+
+def labels_of(frame: pd.DataFrame, names: Sequence[str], task: Task) -> np.ndarray:
+    """[N, len(names)] int8: 1, 0 or UNKNOWN under the task's policy. Raises BadTable as `for_task` does."""
+    labels = np.empty((len(frame), len(names)), np.int8)
+    for column, label in enumerate(names):
+        if f"label:{label}" not in frame:
             raise BadTable(f"the table has no label {label!r}")
-        strange = chosen[f"label:{label}"].dropna()
+        strange = frame[f"label:{label}"].dropna()
         strange = strange[~strange.isin((1, 0, -1))]
         if len(strange):
             raise BadTable(f"label {label!r} has the value {strange.iloc[0]}, not 1, 0, -1 or none")
-        values = chosen[f"label:{label}"].astype("Int8")
+        values = frame[f"label:{label}"].astype("Int8")
         uncertain = values.eq(-1).fillna(False)
         values = values.mask(uncertain, task.uncertain.get(label, pd.NA))
         if task.blank is not None:
             values = values.where(uncertain | values.notna(), task.blank)
-        columns.append(values.fillna(UNKNOWN).to_numpy(np.int8))
-    labels = np.stack(columns, axis=1)
-    chosen = chosen.reset_index(drop=True)
-    return Labelled(chosen, labels, fingerprint(chosen["image_id"], labels))
+        labels[:, column] = values.fillna(UNKNOWN).to_numpy(np.int8)
+    return labels
+
+
+def joined(frame: pd.DataFrame, unit: str) -> list[str]:
+    """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
+    columns = [frame[section] for section in unit.split("+")]
+    return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def fingerprint(ids: pd.Series, labels: np.ndarray) -> str:

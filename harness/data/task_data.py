@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import DatasetCard, ProtocolName, PublishedSplit, Task
-from harness.data import fractions, locate, published, splits, table
+from harness.data import balanced, fractions, locate, published, splits, table
 from harness.data.locate import Located
 from harness.data.published import Published
 from harness.data.splits import Parts
@@ -33,8 +33,11 @@ class TaskPool(NamedTuple):
     rules: tuple[str, ...]  # of harness/data/published.py that are in force; none under the clean protocol
     published: Published | None  # where the code of others makes the parts, it draws the fractions too
 
-    def draw(self, fraction: float, seed: int) -> TaskData:
+    def draw(self, fraction: float | None, seed: int) -> TaskData:
+        """The cell that uses this share of the training labels; None where it uses none."""
         train = self.parts.train
+        if fraction is None:
+            return TaskData(*self[:-1], train[:0])
         if self.published is not None:
             return TaskData(*self[:-1], self.published.draw(fraction))
         drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
@@ -59,23 +62,26 @@ def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protoc
     """Reads the dataset's table, applies the task's label policy, and splits it: by person, or under the
     published protocol as the authors' code does."""
     whole = table.read(reader, located.root)
-    kept = table.for_task(whole, task)
-    fingerprint = kept.fingerprint
-    if located.kind == "phantom":
-        fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
+    found = table.for_task(whole, task)
     split, theirs = task.splits[protocol], None
     if isinstance(split, PublishedSplit):
-        theirs = published.make(whole, kept, task.labels, split)
+        theirs = published.make(whole, found, task.labels, split)
         parts, rules = theirs.parts, theirs.rules
     else:
-        parts = splits.make(kept.frame, split)
+        kept = whole["image_id"].isin(found.frame["image_id"]).to_numpy()
+        parts = splits.make(whole, split, kept)
         rules = (published.CLEAN_PARTS,) if protocol == "published" else ()
+    if task.balanced is not None:
+        found, parts = balanced.choose(found, parts.test, task, task.balanced)
+    frame, labels, fingerprint = found
+    if located.kind == "phantom":
+        fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
     return TaskPool(
         located,
         table.release(whole, card),
         bool(whole.attrs.get("persons_known", True)),
-        kept.frame,
-        kept.labels,
+        frame,
+        labels,
         fingerprint,
         parts,
         rules,

@@ -39,6 +39,7 @@ class Source(NamedTuple):
     weights: str  # sha256
     preprocessing: Preprocessing
     build: Callable[[], nn.Module]
+    text_unit: str = ""  # what of a report its embeddings are compared with, see Recipe.text_units
 
 
 class Bank(NamedTuple):
@@ -91,8 +92,8 @@ def frozen(model: nn.Module, device: torch.device) -> Iterator[Method]:
     yield cast(Method, model)
     if _state_hash(model) != before:
         raise HarnessError(
-            f"{type(model).__name__}.encode_image changed the encoder's state. A frozen encoder must not: "
-            "look for running statistics or buffers that it updates in evaluation mode"
+            f"{type(model).__name__} changed its state while it encoded. A frozen encoder must not: look for "
+            "running statistics or buffers that it updates in evaluation mode"
         )
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from harness.contracts import Kind
 from harness.metrics.classification import Classification
 from harness.metrics.detection import Detections
+from harness.metrics.retrieval import Retrieval
 from harness.metrics.segmentation import Overlaps
+from harness.metrics.zero_shot import ZeroShot
 
 
 class Score(Protocol):
@@ -39,6 +41,8 @@ SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]
     "finetune": Classification,
     "segmentation": _segmentation,
     "detection": Detections,
+    "zero-shot": ZeroShot,
+    "retrieval": Retrieval,
 }
 
 

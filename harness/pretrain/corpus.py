@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.contracts import DataKind, Profile, Split, TextMethod
-from harness.data import arrays, cache, splits
+from harness.data import arrays, cache, splits, table
 from harness.errors import BadTable, DataError
 from harness.files import hash_lines, hash_of
 from harness.progress import Bar
@@ -65,11 +65,12 @@ def build(
     DataError when no report has that unit, or none to train on has words in it."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
-    frame, reports = paired(frame, units, name)
+    chosen, reports = paired(frame, units, name)
+    parts = splits.make(frame, split, chosen.to_numpy())
+    frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     for unit in units:
         if (reports[unit] == "").all():
             raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
-    parts = splits.make(frame, split)
     study = frame["person_id"] + " " + frame["study_id"].where(frame["study_id"] != "", frame["image_id"])
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()
@@ -100,21 +101,14 @@ def build(
     )
 
 
-def paired(frame: pd.DataFrame, units: Sequence[str], corpus: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frontal pictures whose report has at least one of `units`, and those texts by unit, row by row."""
-    reports = pd.DataFrame({unit: joined(frame, unit, corpus) for unit in units}, index=frame.index)
-    chosen = frame["frontal"] & (reports != "").any(axis=1)
-    return frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
-
-
-def joined(frame: pd.DataFrame, unit: str, corpus: str) -> list[str]:
-    """One unit of all reports: a column, or several such as `impression+findings`, a blank line between."""
-    sections = unit.split("+")
-    for section in sections:
+def paired(frame: pd.DataFrame, units: Sequence[str], corpus: str) -> tuple[pd.Series, pd.DataFrame]:
+    """Which pictures are frontal and have a report with at least one of `units`, and the texts of all by
+    unit. Raises BadTable when the table has no column for a unit."""
+    for section in (section for unit in units for section in unit.split("+")):
         if section not in frame:
             raise BadTable(f"{corpus}: the table has no column {section!r}. {CURE}")
-    columns = [frame[section] for section in sections]
-    return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+    reports = pd.DataFrame({unit: table.joined(frame, unit) for unit in units}, index=frame.index)
+    return frame["frontal"] & (reports != "").any(axis=1), reports
 
 
 def _texts(column: pd.Series, unit: str, method: TextMethod, folder: Path) -> Texts:

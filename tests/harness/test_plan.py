@@ -49,7 +49,8 @@ def test_a_cell_s_plan_holds_what_its_names_stand_for() -> None:
     assert (found.dataset, found.task_id, found.task) == ("xrays", "xrays:linear", LINEAR)
     assert found.dataset_card == XRAYS
     assert (found.protocol, found.fraction, found.seed) == ("clean", 0.1, 3)
-    assert cell(task="xrays:zero-shot").task == WORDS
+    assert found.labels_used == 0.1
+    assert cell(task="xrays:zero-shot", fraction=1).task == WORDS
 
 
 def test_what_can_be_trained_has_a_recipe_at_that_size() -> None:
@@ -64,7 +65,7 @@ def test_what_can_be_trained_has_a_recipe_at_that_size() -> None:
 def test_files_are_named_by_their_paths(house: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((house / "methods" / "tiny.py").read_text())
     (tmp_path / "data.py").write_text((house / "tasks" / "xrays.py").read_text())
-    found = cell(str(tmp_path / "mine.py"), f"{tmp_path / 'data.py'}:zero-shot")
+    found = cell(str(tmp_path / "mine.py"), f"{tmp_path / 'data.py'}:zero-shot", fraction=1)
     assert (found.method.name, found.dataset, found.task_id) == ("mine", "data", "data:zero-shot")
     assert (found.method.source, found.source) == (str(tmp_path / "mine.py"), str(tmp_path / "data.py"))
 
@@ -124,3 +125,9 @@ def test_what_has_no_reports_or_nothing_to_train_is_refused() -> None:
         plan.corpus(plan.method("floor", "demo"), None)
     with pytest.raises(UnknownName, match="Did you mean 'notes'"):
         plan.corpus(plan.method("tiny", "demo"), "note")
+
+
+def test_what_learns_from_no_label_has_no_fraction() -> None:
+    assert cell(task="xrays:zero-shot", fraction=1).labels_used is None
+    with pytest.raises(UsageError, match=r"xrays:zero-shot learns from no label.*Leave --fraction out"):
+        cell(task="xrays:zero-shot", fraction=0.1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import registry
-from harness.contracts import DatasetCard, MethodCard
+from harness.contracts import Balanced, DatasetCard, MethodCard
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 METHOD = """
@@ -33,6 +33,7 @@ SPLITS = {"clean": Split("test", 0.1)}
 TASKS = (
     Task(("linear",), ("Edema",), "macro_auroc", 1, SPLITS),
     Task(("zero-shot",), ("Edema",), "macro_auroc", 1, SPLITS),
+    Task(("zero-shot",), ("Edema",), "accuracy", 1, SPLITS, name="2x10", balanced=Balanced(("Mass",), 10)),
 )
 CARD = DatasetCard(
     "Toy", source="", licence="", citation="", folders=(), markers=(), variants=(), tasks=TASKS,
@@ -160,7 +161,10 @@ def test_entry_points_of_other_packages(house: Path, tmp_path: Path, monkeypatch
 def test_a_task_is_named_by_its_dataset_and_kind(house: Path) -> None:
     found = registry.task_of("xrays")
     assert (found.dataset, found.id, found.kind) == ("xrays", "xrays:linear", "linear")
-    assert registry.task_of("xrays:zero-shot").kind == "zero-shot"
+    assert registry.task_of("xrays:zero-shot").task.metric == "macro_auroc"
+    named = registry.task_of("xrays:zero-shot-2x10")
+    assert (named.id, named.kind, named.task.metric) == ("xrays:zero-shot-2x10", "zero-shot", "accuracy")
+    assert named.task.balanced == Balanced(("Mass",), per_class=10)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,12 @@ def test_a_task_is_named_by_its_dataset_and_kind(house: Path) -> None:
     [
         ("xray", UnknownName, r"unknown dataset 'xray'\. Did you mean 'xrays'\? Available: reports, xrays"),
         ("xrays:linaer", UnknownName, "Did you mean 'linear'"),
-        ("xrays:detection", ImpossiblePairing, "It offers xrays:linear, xrays:zero-shot"),
+        (
+            "xrays:detection",
+            ImpossiblePairing,
+            "It offers xrays:linear, xrays:zero-shot, xrays:zero-shot-2x10",
+        ),
+        ("xrays:zero-shot-2x", UnknownName, "Did you mean 'zero-shot-2x10'"),
         ("reports", ImpossiblePairing, "a corpus to pre-train on.*pretrain --corpus reports"),
     ],
 )

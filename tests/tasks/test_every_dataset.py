@@ -10,6 +10,7 @@ import pytest
 from harness import registry, settings
 from harness.contracts import TABLE_COLUMNS, DatasetCard
 from harness.data import locate
+from harness.evaluate import zero_shot
 from harness.phantom import Cohort
 
 NAMES = sorted(registry.entries("tasks"))
@@ -64,12 +65,14 @@ def test_the_table_is_as_the_contract_says(name: str, table: pd.DataFrame) -> No
 
 def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> None:
     card = registry.dataset_card(name)
-    classified = [task for task in card.tasks if "linear" in task.kinds]
-    assert {f"label:{label}" for task in classified for label in task.labels} <= set(table.columns)
-    for task in classified:
+    scored = [task for task in card.tasks if set(task.kinds) - {"segmentation", "detection"}]
+    absent = [name for task in scored if task.balanced for name in task.balanced.absent]
+    columns = {f"label:{label}" for label in [*absent, *(name for task in scored for name in task.labels)]}
+    assert columns <= set(table.columns)
+    for task in scored:
         labels = table[[f"label:{label}" for label in task.labels]]
-        assert not task.exclusive or (labels.sum(axis=1) == 1).all()
-        assert task.exclusive == (task.metric == "accuracy")
+        assert not task.exclusive or task.balanced or (labels.sum(axis=1) == 1).all()
+        assert task.exclusive == (task.metric == "accuracy") or task.kinds == ("retrieval",)
     splits = [split for task in card.tasks for split in task.splits.values()]
     parts = {
         getattr(split, part, "")  # a published split has no name for what it draws
@@ -77,11 +80,20 @@ def test_the_card_names_what_the_table_has(name: str, table: pd.DataFrame) -> No
         for part in ("train", "validation", "test")
     }
     assert {part for part in parts if part and isinstance(part, str)} <= set(table["split"])
-    if "segmentation" in card.by_kind:
+    if "segmentation" in card.by_name:
         assert table["mask"].map(type).eq(str).all() and (table["mask"] != "").any()
         assert callable(registry.load("tasks", name).read_mask)
-    if card.corpus:
+    if card.corpus or any(task.reports for task in card.tasks):
         assert {"findings", "impression"} <= set(table.columns)
+
+
+def test_each_task_has_an_id_of_its_own_and_the_prompts_it_needs(name: str) -> None:
+    tasks = registry.dataset_card(name).tasks
+    assert len(registry.dataset_card(name).by_name) == sum(len(task.kinds) for task in tasks)
+    for task in (task for task in tasks if "zero-shot" in task.kinds):
+        zero_shot.require_prompts(task)
+        sentences = zero_shot.prompts(task, zero_shot.ASSERTED + zero_shot.DENIED).ravel()
+        assert len(set(sentences)) == len(sentences)
 
 
 def test_the_phantom_is_found_as_a_download_would_be(name: str, root: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.contracts import Profile, Split
+from harness.data import table
 from harness.pretrain import corpus
 from methods.gloria import CARD
 
@@ -48,7 +49,7 @@ def built(frame: pd.DataFrame, home: Path, units: tuple[str, ...]) -> corpus.Cor
     profile: Profile = replace(demo, recipe=replace(demo.recipe, text_units=units))
     method: Any = Letters()
     folders = {"images": home / "images", "texts": home / "texts"}
-    return corpus.build("x", "phantom", frame, Split(0.2, 0.2), profile, method, **folders, workers=1)
+    return corpus.build("x", "phantom", frame, Split(0.3, 0.3), profile, method, **folders, workers=1)
 
 
 def word(text: corpus.Texts, row: int) -> str:
@@ -56,8 +57,8 @@ def word(text: corpus.Texts, row: int) -> str:
 
 
 def test_a_joined_unit_has_its_parts_in_their_order(frame: pd.DataFrame) -> None:
-    assert corpus.joined(frame, "impression+findings", "x")[:4] == ["c\n\nab", "d", "e", ""]
-    assert corpus.joined(frame, "findings", "x")[:4] == ["ab", "", "e", ""]
+    assert table.joined(frame, "impression+findings")[:4] == ["c\n\nab", "d", "e", ""]
+    assert table.joined(frame, "findings")[:4] == ["ab", "", "e", ""]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Pictures against texts: every one of the one with every one of the other.
+
+Apart because zero-shot tasks and retrieval both need the whole table. Scores within batches, as some released
+code has them, change with the batch; here blocks only bound the memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from harness.contracts import ImageFeatures, TextFeatures, TextMethod
+from harness.data import transforms
+from harness.evaluate.bank import frozen
+from harness.evaluate.bench import Bench
+from harness.progress import Bar
+
+logger = logging.getLogger(__name__)
+
+IMAGES, TEXTS = 64, 32
+"""A block. A method that compares words with regions, as GLoRIA with its 361 regions and some 50 words a
+text, makes 64 x 361 x 1600 numbers of it, or splits it further."""
+
+Alike = Callable[[TextMethod, ImageFeatures, TextFeatures], Tensor]
+"""[B, T] of a block; higher means more alike."""
+
+
+class Compared(NamedTuple):
+    scores: np.ndarray  # [N, T] float32; -inf where the method finds nothing to read in a text
+    texts: np.ndarray  # [T, d] float32, embeddings of unit length; zero where it finds nothing to read
+
+
+def cosine(method: TextMethod, image: ImageFeatures, text: TextFeatures) -> Tensor:
+    """Of the embeddings alone."""
+    assert image.embedding is not None
+    return normalize(image.embedding, dim=1) @ normalize(text.embedding, dim=1).T
+
+
+def similarity(method: TextMethod, image: ImageFeatures, text: TextFeatures) -> Tensor:
+    """The method's own, which may look at words and regions."""
+    return method.similarity(image, text)
+
+
+def compare(bench: Bench, rows: np.ndarray, texts: Sequence[str], alike: Alike) -> Compared:
+    """The pictures at `rows` of the bench's images with all `texts`."""
+    preprocessing, device = bench.encoder.preprocessing, bench.device
+    with frozen(bench.encoder.build(), device) as model, Bar("comparing", len(rows)) as bar:
+        method = cast(TextMethod, model)
+        prepared = method.prepare_text(texts)
+        readable = prepared.flatten(1).any(dim=1)
+        read = [method.encode_text(block.to(device)) for block in torch.split(prepared[readable], TEXTS)]
+        started = time.monotonic()
+        scores = np.full((len(rows), len(texts)), -np.inf, np.float32)
+        for start in range(0, len(rows), IMAGES):
+            block = slice(start, start + IMAGES)
+            pixels = torch.tensor(bench.images.pixels[rows[block]], device=device)
+            image = method.encode_image(transforms.evaluation_view(pixels, preprocessing))
+            found = torch.cat([alike(method, image, text) for text in read], dim=1)
+            scores[block, readable.numpy()] = found.float().cpu().numpy()
+            bar.advance(len(pixels))
+        bench.cost.images_per_second = len(rows) / (time.monotonic() - started)
+        embeddings = torch.cat([text.embedding for text in read]).float()
+    units = np.zeros((len(texts), embeddings.shape[1]), np.float32)
+    units[readable.numpy()] = normalize(embeddings, dim=1).cpu().numpy()
+    return Compared(scores, units)

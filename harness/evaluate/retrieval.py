@@ -1,0 +1,59 @@
+"""The retrieval kind: which report belongs to a picture, and which picture to a report. No label is used.
+
+Apart because it alone scores pairs. Every method is asked for the same pairs, each in the section of the
+report that it was trained to compare with pictures; similarities are the method's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.contracts import Task
+from harness.data import balanced, table
+from harness.data.task_data import TaskData
+from harness.errors import EmptyClass
+from harness.evaluate import pairing
+from harness.evaluate.bench import Bench, Examples
+from harness.metrics import retrieval
+from harness.records import HeadBlock
+
+FEWEST = 5
+"""Right answers of a query, or candidates beyond the partner: the main metrics look at the five best."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    bench: Bench
+    task: Task
+
+    @property
+    def block(self) -> HeadBlock:
+        return HeadBlock(name="similarity", settings={"text": self.bench.encoder.text_unit}, chosen={})
+
+    def predict(self, test: Examples) -> dict[str, np.ndarray]:
+        """`place` and, where the task has labels, `right`: see harness/metrics/retrieval.py."""
+        reports = table.joined(test.frame, self.bench.encoder.text_unit)
+        texts, partner = np.unique(reports, return_inverse=True)  # equal texts are equally similar, exactly
+        found = pairing.compare(self.bench, test.rows, texts.tolist(), pairing.similarity)
+        shown = test.labels.argmax(axis=1) if self.task.labels else None
+        drawn = balanced.draws_of(test.frame)
+        return retrieval.ranked(found.scores[:, partner], drawn, partner, shown)
+
+
+def check(task: Task, data: TaskData) -> None:
+    """Raises EmptyClass when the five best cannot all be right, or cannot be wrong."""
+    pairs = int(balanced.draws_of(data.frame)[data.parts.test].sum(axis=0).min())
+    classes = len(task.labels)
+    if pairs <= FEWEST or (classes and pairs // classes < FEWEST):
+        wanted = f"{FEWEST} of each of {classes} classes" if classes else f"more than {FEWEST}"
+        raise EmptyClass(
+            f"retrieval looks at the {FEWEST} best and so needs {wanted} among the test pairs, but there are "
+            f"{pairs}. Use a dataset with more persons"
+        )
+
+
+def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Pairs:
+    """Nothing is fitted: seeds differ in the intervals only."""
+    return Pairs(bench, task)

@@ -1,0 +1,45 @@
+"""What prompts find without any training: a classifier's metrics, and how far they hang on the wording.
+
+Apart from classification.py because a wording is a choice that nobody validated. The score of all prompts
+together is the result; beside it stand the worst and the best that a single one would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.metrics.classification import Classification
+
+
+class ZeroShot:
+    """A score (see `score.py`): the metrics of `Classification`, of all prompts together, and
+    `METRIC:lowest_prompt` and `METRIC:highest_prompt` over single ones, where METRIC is `accuracy` if one
+    label is decided for, and else `macro_auroc`. Means over the draws of images.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
+        """`truth` [N, L], `scores` [N, L] and, where labels exclude each other, `decisions` [N] as of
+        Classification; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts alone. Raises as that
+        does."""
+        decided = "decisions" in arrays
+        metric = "accuracy" if decided else "macro_auroc"
+        self._drawn = arrays["drawn"].T.astype(np.float64)
+        self._all = Classification(arrays, labels)
+        self._single = []
+        for scores in arrays["prompt_scores"].astype(np.float32).swapaxes(0, 1):
+            decisions = {"decisions": scores.argmax(axis=1)} if decided else {}
+            table = {"truth": arrays["truth"], "scores": scores, **decisions}
+            self._single.append(Classification(table, labels))
+        self._row = self._all.names.index(metric)
+        self.names = (*self._all.names, f"{metric}:lowest_prompt", f"{metric}:highest_prompt")
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        single = np.stack([self._over_draws(score, weights)[self._row] for score in self._single])  # [P, R]
+        return np.vstack((self._over_draws(self._all, weights), single.min(axis=0), single.max(axis=0)))
+
+    def _over_draws(self, score: Classification, weights: np.ndarray) -> np.ndarray:
+        """[M, R]"""
+        means: np.ndarray = np.mean([score(weights * draw[:, None]) for draw in self._drawn], axis=0)
+        return means

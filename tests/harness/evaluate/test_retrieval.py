@@ -1,0 +1,101 @@
+"""Pairs of pictures and reports, found by an encoder that knows them, and by one that guesses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from harness.contracts import ImageFeatures, Split, Task, TextFeatures
+from harness.data.locate import Located
+from harness.data.splits import Parts
+from harness.data.task_data import TaskData
+from harness.errors import EmptyClass
+from harness.evaluate import pairing, retrieval
+from harness.evaluate.bench import Examples
+from harness.metrics import score
+from tests.fakes import LETTERS, Tiny
+from tests.harness.evaluate.test_zero_shot import N, encoder, examples
+
+OPEN = Task(("retrieval",), (), "recall_at_5", 1, {"clean": Split(0.2, 0.2)}, reports=True)
+REPORTS = [chr(97 + number) * (1 + number) for number in range(N)]
+
+
+class Oracle(Tiny):
+    """Knows which picture belongs to which letter, by its first pixels."""
+
+    def __init__(self, letters: dict[bytes, int]) -> None:
+        super().__init__(random=False)
+        self.letters = letters
+
+    def encode_image(self, x: Tensor) -> ImageFeatures:
+        found = [self.letters[fingerprint(picture)] for picture in x]
+        embedding = torch.eye(LETTERS)[found]
+        return ImageFeatures(embedding, embedding, None, {})
+
+    def encode_text(self, prepared: Tensor) -> TextFeatures:
+        return TextFeatures((prepared > 0).float(), None, None)
+
+
+def fingerprint(picture: Tensor) -> bytes:
+    return bytes(((picture[0, 0] * 0.25 + 0.5) * 255).round().to(torch.uint8).tolist())
+
+
+def measured(test: Examples, task: Task = OPEN) -> dict[str, float]:
+    arrays = retrieval.fit(test.bench, task, test, test, 0).predict(test)
+    made = score.of("retrieval", arrays, task.labels)
+    return dict(zip(made.names, made(np.ones((N, 1)))[:, 0].tolist(), strict=True))
+
+
+def test_an_oracle_finds_each_report_and_each_picture() -> None:
+    letters: dict[bytes, int] = {}
+    test = examples(lambda: Oracle(letters), findings=REPORTS, impression="")
+    letters |= {bytes(picture[1, 1:9].tolist()): number for number, picture in enumerate(test.pixels())}
+    assert set(measured(test).values()) == {1.0}
+
+
+@pytest.mark.parametrize("blocks", [(5, 3), (1, 1)])
+def test_the_table_of_all_pairs_does_not_depend_on_the_blocks(
+    blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = examples(encoder, findings=REPORTS, impression="")
+    whole = pairing.compare(test.bench, test.rows, REPORTS, pairing.similarity)
+    monkeypatch.setattr(pairing, "IMAGES", blocks[0])
+    monkeypatch.setattr(pairing, "TEXTS", blocks[1])
+    parts = pairing.compare(test.bench, test.rows, REPORTS, pairing.similarity)
+    assert parts.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert parts.texts == pytest.approx(whole.texts, abs=1e-6)
+
+
+def test_a_report_that_the_method_cannot_read_comes_last() -> None:
+    test = examples(encoder, findings=["???", *REPORTS[1:]], impression="")
+    place = retrieval.fit(test.bench, OPEN, test, test, 0).predict(test)["place"]
+    assert place[0, 0, 0] == N - 1
+    found = pairing.compare(test.bench, test.rows, ["???", "ab"], pairing.similarity)
+    assert np.isneginf(found.scores[:, 0]).all() and np.isfinite(found.scores[:, 1]).all()
+
+
+def test_a_method_reads_the_section_it_was_trained_to_compare() -> None:
+    test = examples(encoder, findings=REPORTS, impression="x")
+    assert retrieval.fit(test.bench, OPEN, test, test, 0).block.settings == {"text": "findings"}
+    shuffled = examples(encoder, findings=REPORTS, impression=REPORTS[::-1])
+    assert measured(test) == measured(shuffled)
+
+
+def test_too_few_pairs_are_refused_with_their_number() -> None:
+    def data(count: int, labels: int) -> TaskData:
+        frame = pd.DataFrame({"image_id": [str(row) for row in range(count)]})
+        none = np.arange(0)
+        table = np.ones((count, labels), np.int8)
+        parts = Parts(none, none, np.arange(count))
+        return TaskData(Located(None, "real"), "", True, frame, table, "", parts, none)  # type: ignore[arg-type]
+
+    retrieval.check(OPEN, data(6, 0))
+    with pytest.raises(EmptyClass, match="more than 5 among the test pairs, but there are 5"):
+        retrieval.check(OPEN, data(5, 0))
+    classes = Task(("retrieval",), ("a", "b"), "precision_at_5", 1, {})
+    retrieval.check(classes, data(10, 2))
+    with pytest.raises(EmptyClass, match="5 of each of 2 classes among the test pairs, but there are 8"):
+        retrieval.check(classes, data(8, 2))
