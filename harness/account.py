@@ -13,7 +13,7 @@ import numpy as np
 
 from harness import provenance, records
 from harness.cost import Cost
-from harness.data import balanced
+from harness.data import balanced, published
 from harness.data.cache import Images
 from harness.data.task_data import TaskData
 from harness.files import hash_lines
@@ -43,7 +43,7 @@ def record(
     arguments: Arguments,
 ) -> Record:
     card = checkpoint.card
-    labels = plan.task.labels
+    labels, split = plan.task.labels, asdict(plan.task.splits[plan.protocol])
     ids = data.frame["image_id"].tolist()
     return Record(
         schema_version=2,
@@ -65,7 +65,8 @@ def record(
             uncertain=dict(plan.task.uncertain),
             blank=plan.task.blank,
             exclusive=plan.task.exclusive,
-            split=asdict(plan.task.splits[plan.protocol]),
+            split={name: value for name, value in split.items() if name != "rules"},
+            rules=(*data.rules, *published.head_rules(plan.kind, plan.protocol)),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
         interval=records.Interval(

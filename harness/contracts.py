@@ -235,6 +235,21 @@ class Split:
 
 
 @dataclass(frozen=True)
+class PublishedSplit:
+    """The parts that someone's released code makes, its faults included. Each is named by a rule, which
+    `harness/data/published.py` follows and says in a sentence; a record lists those that were in force."""
+
+    source: str  # whose code: repository, commit and file
+    rules: tuple[str, ...]  # names of RULES in harness/data/published.py
+    held_out: int | float  # of the training part: a number, or a share below 1 that is rounded up
+    test: str = ""  # official part; "": half of what is held out. The rest of it is for validation
+    train: str = ""  # official part; "" takes all rows
+    seed: int = 0
+    set_aside: int = 0  # images of each label that are kept for another benchmark
+    size: int | None = None  # of the official training part, where numbers are given: they follow its size
+
+
+@dataclass(frozen=True)
 class Balanced:
     """Test images that show one of the task's labels and nothing else, as many of each, in several draws:
     CheXpert 5x200 and its like. Scores are means over the draws."""
@@ -253,7 +268,7 @@ class Task:
     labels: tuple[str, ...]  # scored columns, in the order of the published tables
     metric: Metric
     version: int
-    splits: Mapping[ProtocolName, Split]
+    splits: Mapping[ProtocolName, Split | PublishedSplit]
     exclusive: bool = False  # one of the labels is true of each image, and one is decided for
     frontal_only: bool = True
     uncertain: Mapping[str, Literal[0, 1]] = field(default_factory=dict)  # what -1 counts as, per label
@@ -322,7 +337,8 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
 `findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels), masks as
-`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it).
+`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it). `rows` (tuple of int) are the places
+of an image's rows in the official file of its part, counted from 0: splits of others follow that order.
 `table.attrs["persons_known"]` is False where `person_id` may give one person several names;
 `table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from harness.errors import UsageError
@@ -16,6 +19,18 @@ def choose(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
         raise UsageError(f"the device {name!r} cannot be used: {error}. Check HARNESS_DEVICE") from error
     return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For work that is made of thousands of tiny steps, at each of which threads wait for each other: that
+    saves little where the cores are idle, and costs a hundredfold where they are not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe(device: torch.device) -> str:

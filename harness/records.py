@@ -49,7 +49,8 @@ class TaskBlock(_Block):
     uncertain: dict[str, int]  # what -1 counted as, per label
     blank: int | None  # what "not mentioned" counted as
     exclusive: bool = False  # one label was true of each image
-    split: dict[str, str | float | int | None]  # the rule that made train, validation and test
+    split: dict[str, Argument]  # what made train, validation and test
+    rules: tuple[str, ...] = ()  # of harness/data/published.py, which explains each; none under "clean"
 
 
 class Measured(_Block):

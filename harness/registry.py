@@ -44,6 +44,7 @@ BLOCKS = {
         contracts.Task,
         contracts.Balanced,
         contracts.Split,
+        contracts.PublishedSplit,
         contracts.Variant,
         contracts.PhantomSize,
     )

@@ -19,7 +19,7 @@ from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import PngKind, save_jpeg, save_png, write_lines
 from tasks._pictures import list_files
-from tasks._tables import finish, once, one_of, read_lines, refuse_files
+from tasks._tables import finish, once, one_each, one_of, read_lines, refuse_files
 
 CLASSES = {
     "covidx": {"COVID-19": "COVID-19", "pneumonia": "Pneumonia", "normal": "Normal"},
@@ -53,7 +53,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
         if len(pictures) > len(rows):
             more = len(pictures) - len(rows)
             notes.append(f"{path.name} does not name {more} pictures of {part}, left out for want of a class")
-        parts.append(rows.assign(part=part, path=rows["file"].map(pictures)))
+        parts.append(rows.assign(part=part, path=rows["file"].map(pictures), rows=one_each(rows)))
     rows = pd.concat(parts, ignore_index=True)
     image_id = rows["part"] + "/" + rows["file"]
     labels = rows["class"].map(CLASSES[dataset])
@@ -74,6 +74,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
                 if label
             },
             "source": rows["source"],
+            "rows": rows["rows"],
         },
         persons_known=False,
         listed=True,

@@ -121,6 +121,11 @@ def label_columns(rows: pd.DataFrame, names: Sequence[str], path: Path) -> dict[
     return {f"label:{name}": translate(rows[name], LABEL_CELLS, path).astype("Int8") for name in names}
 
 
+def one_each(rows: pd.DataFrame) -> pd.Series:
+    """`rows` of a table whose file has one row per image."""
+    return pd.Series([(place,) for place in range(len(rows))], index=rows.index)
+
+
 def refuse(cells: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None:
     """Raises BadTable for the first of `cells`, indexed by line, where `wrong` holds."""
     if wrong.any():

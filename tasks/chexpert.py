@@ -15,12 +15,36 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import Balanced, DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
-from tasks._tables import finish, label_columns, numbers, once, one_of, read_cells, refuse, translate
+from tasks._tables import (
+    finish,
+    label_columns,
+    numbers,
+    once,
+    one_each,
+    one_of,
+    read_cells,
+    refuse,
+    translate,
+)
 
+PUBLISHED = PublishedSplit(
+    source="MGCA 680fe4a, mgca/preprocess/chexpert.py; GLoRIA's is the same without seeds",
+    rules=(
+        "single-label-images-set-aside",
+        "parts-drawn-by-image",
+        "valid-drawn-by-position-removed-by-label",
+        "fraction-sampled-by-image",
+    ),
+    train="train",
+    test="valid",
+    held_out=5_000,
+    set_aside=200,
+    size=223_414,
+)
 TRAINING = {  # asserted in the training part
     "No Finding": 22_381,
     "Cardiomegaly": 27_000,
@@ -69,7 +93,7 @@ CARD = DatasetCard(
             metric="macro_auroc",
             version=1,
             # papers report on the official valid part; the test part came later and is read only
-            splits={"clean": Split(test="valid", validation=0.1, train="train")},
+            splits={"clean": Split(test="valid", validation=0.1, train="train"), "published": PUBLISHED},
             uncertain={  # as MGCA and GLoRIA count a hedge, after the baselines of the data set's paper
                 "Atelectasis": 1,
                 "Edema": 1,
@@ -143,6 +167,7 @@ def _part(root: Path, name: str) -> pd.DataFrame:
         frontal=pieces["side"] == "frontal",
         sex="",
         age=math.nan,
+        rows=one_each(rows),
     )
     if described:
         table["view"] = one_of(("AP", "PA", "LL", "RL", ""), rows["AP/PA"], path)

@@ -14,10 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.phantom import Cohort
 from tasks import _covidx
 
+PUBLISHED = PublishedSplit(
+    source="MGCA 680fe4a, mgca/preprocess/covidx.py",
+    rules=("parts-drawn-by-image", "fraction-sampled-by-image"),
+    train="train",
+    test="test",
+    held_out=0.2,
+)
 CARD = DatasetCard(
     title="COVIDx (three classes)",
     source="pictures: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 in the version that has those of "
@@ -60,7 +67,7 @@ CARD = DatasetCard(
             version=2,  # 1: ranked by macro AUROC, which also chose the probe's strength
             exclusive=True,
             # the share of MGCA, which draws it by image: 90 % of its COVID-19 images share an id with train
-            splits={"clean": Split(test="test", validation=0.2, train="train")},
+            splits={"clean": Split(test="test", validation=0.2, train="train"), "published": PUBLISHED},
             prompts={
                 "COVID-19": ("COVID-19 pneumonia", "bilateral ground-glass opacity", "viral pneumonia"),
                 "Pneumonia": ("pneumonia", "bacterial pneumonia", "lobar consolidation"),

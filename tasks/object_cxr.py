@@ -17,14 +17,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.errors import BadTable
 from harness.phantom import Cohort, Finding, Person, Study, draw, stamp, truth, with_finding
 from harness.phantom.render import Lesion, render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._pictures import picture_size
-from tasks._tables import finish, once, read_cells, read_files, refuse_files
+from tasks._tables import finish, once, one_each, read_cells, read_files, refuse_files
 
+SOURCE = "MGCA 680fe4a, mgca/preprocess/object_cxr.py"
+PUBLISHED = PublishedSplit(
+    source=SOURCE,
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image"),
+    train="train",
+    test="dev",
+    held_out=0.1,
+)
+PUBLISHED_PARTS = PublishedSplit(
+    source=SOURCE,
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image", "kind-not-in-the-source"),
+    train="train",
+    test="dev",
+    held_out=0.1,
+)
 CARD = DatasetCard(
     title="Object-CXR",
     source="https://academictorrents.com/details/fdc91f11d7010f7259a05403fc9d00079a09f5d5 (train, dev), or "
@@ -44,14 +59,14 @@ CARD = DatasetCard(
             metric="macro_auroc",
             version=1,
             # papers report on dev; the test part came later and is read only
-            splits={"clean": Split(test="dev", validation=0.1, train="train")},
+            splits={"clean": Split(test="dev", validation=0.1, train="train"), "published": PUBLISHED_PARTS},
         ),
         Task(
             kinds=("detection",),
             labels=("Foreign Object",),
             metric="mean_average_precision",
             version=1,
-            splits={"clean": Split(test="dev", validation=0.1, train="train")},
+            splits={"clean": Split(test="dev", validation=0.1, train="train"), "published": PUBLISHED},
         ),
     ),
     phantom={"demo": PhantomSize(1_500, 160, 160), "paper": PhantomSize(10_000, 320, 320)},
@@ -105,7 +120,8 @@ def _part(root: Path, part: str) -> pd.DataFrame:
             boxes.append([box_of(shape, size) for shape in objects])
         except ValueError as error:
             raise BadTable(f"{path}, line {line}, column 'annotation': {error}. Correct the row") from error
-    return pd.DataFrame({"image_id": image, "path": paths, "split": part, "boxes": boxes, "shapes": shapes})
+    columns = {"path": paths, "split": part, "boxes": boxes, "shapes": shapes, "rows": one_each(rows)}
+    return pd.DataFrame({"image_id": image, **columns})
 
 
 def box_of(shape: str, size: tuple[int, int]) -> Box:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
@@ -37,6 +37,17 @@ from tasks._tables import (
     translate,
 )
 
+PUBLISHED = PublishedSplit(
+    source="MGCA 680fe4a, mgca/preprocess/rsna.py for classification; GLoRIA's parts are the same",
+    rules=("parts-drawn-by-image", "fraction-sampled-by-image"),
+    held_out=0.3,
+)
+PUBLISHED_DENSE = PublishedSplit(
+    source="MGCA 680fe4a, mgca/preprocess/rsna.py for detection, whose parts its segmentation uses too",
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image"),
+    held_out=10_674,
+    size=26_684,
+)
 CARD = DatasetCard(
     title="RSNA Pneumonia Detection Challenge",
     source="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge (stage 2), and for splits by person "
@@ -56,7 +67,7 @@ CARD = DatasetCard(
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
             prompts={"Pneumonia": ("pneumonia", "focal airspace opacity", "consolidation")},
         ),
         Task(
@@ -64,14 +75,14 @@ CARD = DatasetCard(
             labels=("Pneumonia",),
             metric="dice",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
         ),
         Task(
             kinds=("detection",),
             labels=("Pneumonia",),
             metric="mean_average_precision",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.contracts import DatasetCard, PhantomSize, Split, Task, Variant
+from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.errors import BadTable, DataError
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth, with_finding
 from harness.phantom.render import Rendered, render
@@ -28,6 +28,27 @@ from tasks._dicom import read_header, save_dicom, uids
 from tasks._phantoms import save_png, write_csv
 from tasks._tables import finish, once, read_cells, read_files, refuse, refuse_files, translate
 
+SOURCE = "MGCA 680fe4a, mgca/preprocess/siim.py, mgca/datasets/segmentation_dataset.py; GLoRIA's parts too"
+PUBLISHED = PublishedSplit(
+    source=SOURCE,
+    rules=(
+        "parts-drawn-by-csv-row",
+        "training-negatives-drawn-down",
+        "fraction-chosen-by-image",
+        "whole-masks-in-every-part",
+    ),
+    held_out=0.3,
+)
+PUBLISHED_PARTS = PublishedSplit(
+    source=SOURCE,
+    rules=(
+        "parts-drawn-by-csv-row",
+        "training-negatives-drawn-down",
+        "fraction-chosen-by-image",
+        "kind-not-in-the-source",
+    ),
+    held_out=0.3,
+)
 CARD = DatasetCard(
     title="SIIM-ACR Pneumothorax Segmentation",
     source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation and its first stage's pictures, or "
@@ -54,7 +75,7 @@ CARD = DatasetCard(
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_PARTS},
             prompts={"Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line")},
         ),
         Task(
@@ -62,7 +83,7 @@ CARD = DatasetCard(
             labels=("Pneumothorax",),
             metric="dice",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0)},
+            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},
@@ -134,7 +155,7 @@ def _read_dicoms(root: Path, codes_csv: Path) -> pd.DataFrame:
 
 
 def read_codes(path: Path) -> pd.DataFrame:
-    """`label:Pneumothorax` and `mask` per ImageId. The file has a row per outline, or one that says none."""
+    """`label:Pneumothorax`, `mask`, `rows` per ImageId. The file has a row per outline, or one of none."""
     rows = read_cells(path, HEADER, skip_spaces=True)
     ids, codes = rows["ImageId"], rows["EncodedPixels"]
     nothing = codes == NOTHING
@@ -151,7 +172,8 @@ def read_codes(path: Path) -> pd.DataFrame:
             ) from error
     masks = {image: _rle.write(_rle.union(*runs)) for image, runs in outlines.items()}
     images = (~nothing).groupby(ids).first().astype("Int8").to_frame("label:Pneumothorax")
-    return images.assign(mask=[masks.get(image, "") for image in images.index])
+    places = pd.Series(range(len(ids)), index=ids.index).groupby(ids).agg(tuple)
+    return images.assign(mask=[masks.get(image, "") for image in images.index], rows=places)
 
 
 def _check_masks(masks: pd.Series, headers: pd.DataFrame, path: Path) -> None:

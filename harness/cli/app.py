@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from harness.cli import checkpoints, data, leaderboard, listing, pretrain, run, sweep
+from harness.cli import audit, checkpoints, data, leaderboard, listing, pretrain, run, sweep
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("pretrain")(pretrain.pretrain)
+app.command("audit")(audit.audit)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")

@@ -9,6 +9,7 @@ import typer
 
 from harness import settings
 from harness.cli import show
+from harness.contracts import PublishedSplit
 
 if TYPE_CHECKING:
     from harness.contracts import DatasetCard, Split
@@ -117,8 +118,9 @@ def tasks(
     show.line("Licences, citations and how to obtain the data: list tasks --long")
 
 
-def _sizes(card: DatasetCard, split: Split) -> dict[str, str]:
-    """Each part as an official one with its images in the largest release, or as a share of the persons."""
+def _sizes(card: DatasetCard, split: Split | PublishedSplit) -> dict[str, str]:
+    """Each part as an official one with its images in the largest release, or as a share of the persons, or
+    under the published protocol of what its code deals out."""
     release = max(card.variants, key=lambda variant: variant.images, default=None)
     parts = {**release.parts, "": release.images} if release else {}
 
@@ -127,6 +129,12 @@ def _sizes(card: DatasetCard, split: Split) -> dict[str, str]:
             return f"{rule:.0%} of the persons".replace("%", " %")
         return f"{rule or 'all'} {parts[rule]:,}" if rule in parts else rule or "all"
 
+    if isinstance(split, PublishedSplit):
+        unit = "rows" if "parts-drawn-by-csv-row" in split.rules else "images"
+        held_out = split.held_out if split.test else split.held_out / 2
+        share = f"{held_out * 100:g} % of the" if held_out < 1 else f"{held_out:,.0f}"
+        test = told(split.test) if split.test else f"{share} {unit}"
+        return {"train": told(split.train), "validation": f"{share} {unit}", "test": test}
     return {part: told(getattr(split, part)) for part in ("train", "validation", "test")}
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DataKind, DatasetCard, Variant
-from harness.data import splits
+from harness.contracts import DataKind, DatasetCard, PublishedSplit, Variant
+from harness.data import published, splits
 from harness.data import table as tables
 from harness.data.locate import Located
 from harness.data.looks import INVERTED_BELOW, Look, likeness, look
@@ -140,14 +140,17 @@ def _prevalence(frame: pd.DataFrame, variant: Variant) -> Iterator[Finding]:
 def _labels(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
     for task in card.tasks:
         try:
-            chosen, labels, _ = tables.for_task(frame, task)
+            kept = tables.for_task(frame, task)
             for split in task.splits.values():
-                splits.make(chosen, split)
+                if isinstance(split, PublishedSplit):
+                    published.make(frame, kept, task.labels, split)
+                else:
+                    splits.make(kept.frame, split)
         except HarnessError as error:
             yield Finding(f"{task.kinds[0]} task", True, 1, (), str(error), "Do as it says, then ask again")
             continue
         for column, label in enumerate(task.labels):
-            unknown = chosen[labels[:, column] == UNKNOWN]
+            unknown = kept.frame[kept.labels[:, column] == UNKNOWN]
             if len(unknown):
                 yield Finding(
                     "unknown labels",

@@ -45,10 +45,10 @@ def make(table: pd.DataFrame, split: Split, kept: np.ndarray | None = None) -> P
     persons, names = pd.factorize(table["person_id"].astype(str), sort=True)  # codes rise with the ids
     part = np.full(len(table), "train" if split.train == "" else "", dtype=object)
     if split.train:
-        part[_official(table, split.train)] = "train"
+        part[official(table, split.train)] = "train"
     for name, rule in (("validation", split.validation), ("test", split.test)):
         if isinstance(rule, str):
-            part[_official(table, rule)] = name
+            part[official(table, rule)] = name
     left = np.random.default_rng(split.seed).permutation(np.unique(persons[part == "train"]))
     for name, rule in (("test", split.test), ("validation", split.validation)):
         if isinstance(rule, int | float):
@@ -69,7 +69,7 @@ def share(fraction: float, persons: int) -> int:
     return math.ceil(Decimal(str(fraction)) * persons)
 
 
-def _official(table: pd.DataFrame, name: str) -> np.ndarray:
+def official(table: pd.DataFrame, name: str) -> np.ndarray:
     """[N] bool, the rows of an official part."""
     rows = (table["split"] == name).to_numpy()
     if not rows.any():

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DatasetCard, ProtocolName, Task
-from harness.data import balanced, fractions, locate, splits, table
+from harness.contracts import DatasetCard, ProtocolName, PublishedSplit, Task
+from harness.data import balanced, fractions, locate, published, splits, table
 from harness.data.locate import Located
+from harness.data.published import Published
 from harness.data.splits import Parts
 from harness.data.table import Reader
 from harness.files import hash_of
@@ -29,14 +30,18 @@ class TaskPool(NamedTuple):
     labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
     fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
+    rules: tuple[str, ...]  # of harness/data/published.py that are in force; none under the clean protocol
+    published: Published | None  # where the code of others makes the parts, it draws the fractions too
 
     def draw(self, fraction: float | None, seed: int) -> TaskData:
         """The cell that uses this share of the training labels; None where it uses none."""
         train = self.parts.train
         if fraction is None:
-            return TaskData(*self, train[:0])
+            return TaskData(*self[:-1], train[:0])
+        if self.published is not None:
+            return TaskData(*self[:-1], self.published.draw(fraction))
         drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
-        return TaskData(*self, train[drawn])
+        return TaskData(*self[:-1], train[drawn])
 
 
 class TaskData(NamedTuple):
@@ -49,15 +54,23 @@ class TaskData(NamedTuple):
     labels: np.ndarray
     fingerprint: str
     parts: Parts
+    rules: tuple[str, ...]
     used: np.ndarray  # the training positions whose labels the fraction leaves
 
 
 def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
-    """Reads the dataset's table, applies the task's label policy, splits by person."""
+    """Reads the dataset's table, applies the task's label policy, and splits it: by person, or under the
+    published protocol as the authors' code does."""
     whole = table.read(reader, located.root)
     found = table.for_task(whole, task)
-    kept = whole["image_id"].isin(found.frame["image_id"]).to_numpy()
-    parts = splits.make(whole, task.splits[protocol], kept)
+    split, theirs = task.splits[protocol], None
+    if isinstance(split, PublishedSplit):
+        theirs = published.make(whole, found, task.labels, split)
+        parts, rules = theirs.parts, theirs.rules
+    else:
+        kept = whole["image_id"].isin(found.frame["image_id"]).to_numpy()
+        parts = splits.make(whole, split, kept)
+        rules = (published.CLEAN_PARTS,) if protocol == "published" else ()
     if task.balanced is not None:
         found, parts = balanced.choose(found, parts.test, task, task.balanced)
     frame, labels, fingerprint = found
@@ -71,4 +84,6 @@ def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protoc
         labels,
         fingerprint,
         parts,
+        rules,
+        theirs,
     )

@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from harness.contracts import Kind, Task
+from harness.contracts import Kind, ProtocolName, Task
 from harness.cost import Cost
 from harness.data.cache import Images
+from harness.data.published import HEADS
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
@@ -104,7 +105,7 @@ class Head(Protocol):
 
 
 class Evaluator(Protocol):
-    """A file of this folder that is named after a kind."""
+    """A file of this folder that is named after a kind, or `published_KIND` for a head of others' code."""
 
     def check(self, task: Task, data: TaskData) -> None:
         """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something."""
@@ -113,6 +114,9 @@ class Evaluator(Protocol):
     def fit(self, bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Head: ...
 
 
-def evaluator(kind: Kind) -> Evaluator:
+def evaluator(kind: Kind, protocol: ProtocolName) -> Evaluator:
     """Imported when it is asked for: a probe needs no detection library."""
-    return cast(Evaluator, import_module(f"harness.evaluate.{kind.replace('-', '_')}"))
+    name = kind.replace("-", "_")
+    if protocol == "published" and kind in HEADS:
+        name = f"published_{name}"
+    return cast(Evaluator, import_module(f"harness.evaluate.{name}"))

@@ -13,8 +13,8 @@ Hessian is nearly diagonal and w has at most N coordinates; there, L-BFGS (Noced
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from harness.device import one_thread
 from harness.errors import DataError, TrainingDiverged
 from harness.metrics.auroc import macro_auroc, require_both_classes
 
@@ -35,7 +36,7 @@ STEPS = 5000  # some 200 are needed where classes separate and C is 100, 900 wit
 MEMORY = 10  # pairs that L-BFGS remembers; more cost as much as they save
 HALVINGS = 40  # of a step
 ROUNDING = 1e-12  # relative, of the objective
-SMALL = 2**22  # numbers in the training features; fitted by one thread, see `_threads`
+SMALL = 2**22  # numbers in the training features; fitted by one thread
 
 
 Metric = Callable[[np.ndarray, np.ndarray, Sequence[str]], float]
@@ -107,7 +108,7 @@ def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tu
     is strictly convex, so a vanishing gradient is the one optimum. Raises TrainingDiverged when `TOLERANCE`
     is not reached.
     """
-    with _threads(features):
+    with one_thread() if features.numel() <= SMALL else nullcontext():
         return _solve(features, truth, strengths)
 
 
@@ -121,18 +122,6 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
     shape = (-1, len(strengths), truth.shape[1])
     weights = (axes @ solution[:-1]).reshape(shape).movedim(1, 0).contiguous()
     return weights, solution[-1].reshape(shape[1:]), gradient
-
-
-@contextmanager
-def _threads(features: Tensor) -> Iterator[None]:
-    """One thread for a small problem. It is made of thousands of tiny steps, at each of which threads wait
-    for each other: that saves little where the cores are idle, and costs a hundredfold where they are not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if features.numel() <= SMALL else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

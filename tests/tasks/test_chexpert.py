@@ -58,7 +58,9 @@ def test_reads_train_and_valid_whatever_the_release_is_called(tmp_path: Path, re
     root = write(tmp_path / "data", release)
     table = chexpert.read(root)
     assert tuple(table.columns[: len(TABLE_COLUMNS)]) == TABLE_COLUMNS
-    assert list(table.columns[len(TABLE_COLUMNS) :]) == [f"label:{name}" for name in HEADER.split(",")[5:]]
+    labels = [f"label:{name}" for name in HEADER.split(",")[5:]]
+    assert set(table.columns[len(TABLE_COLUMNS) :]) == {"rows", *labels}
+    assert list(table["rows"]) == [(0,), (1,), (2,), (3,), (0,)]
     assert table.attrs["persons_known"]
     assert list(table["image_id"]) == [
         "train/patient00001/study1/view1_frontal.jpg",

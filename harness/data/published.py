@@ -1,0 +1,195 @@
+"""The parts and training labels that released code of others draws, with the faults that papers' numbers
+rest on.
+
+Apart because nothing here may leak into the clean protocol, and nothing of it is left unsaid: each departure
+is a rule of `RULES`, a card names those of a dataset, and a record lists what was in force. They are its very
+draws: they come from numpy's `RandomState`, which never changes and is behind pandas' and scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.contracts import Kind, ProtocolName, PublishedSplit
+from harness.data import splits
+from harness.data.splits import Parts
+from harness.data.table import Labelled
+from harness.errors import DataError, UsageError
+
+BY_IMAGE = "parts-drawn-by-image"
+BY_ROW = "parts-drawn-by-csv-row"
+SET_ASIDE = "single-label-images-set-aside"
+BY_POSITION = "valid-drawn-by-position-removed-by-label"
+BALANCED = "training-negatives-drawn-down"
+FRACTION_SAMPLED = "fraction-sampled-by-image"
+FRACTION_CHOSEN = "fraction-chosen-by-image"
+SCALED = "numbers-scaled-to-the-table"
+KIND_OF_OURS = "kind-not-in-the-source"
+WHOLE_MASKS = "whole-masks-in-every-part"
+CLEAN_PARTS = "parts-of-the-clean-protocol"
+CLEAN_HEAD = "head-of-the-clean-protocol"
+MINIBATCH_HEAD = "head-trained-by-minibatches"
+LAST_BATCH_DROPPED = "last-batch-dropped"
+NO_AUGMENTATION = "features-without-augmentation"
+
+RULES: Mapping[str, str] = {
+    # how the parts are made
+    BY_IMAGE: "Images are dealt to the parts one by one: pictures of one person land on both sides.",
+    BY_ROW: "Rows of the label file are dealt to the parts: a picture with several rows, and pictures of one "
+    "person, land on both sides.",
+    SET_ASIDE: "First, pictures that show one label alone are kept for a benchmark of retrieval; other "
+    "pictures of their persons stay.",
+    BY_POSITION: "Validation rows are drawn by their position and removed from train by their label, which "
+    "is another one behind every picture that was set aside: nearly all of validation stays in train.",
+    # which labels of train are used
+    BALANCED: "Train keeps every picture with the finding and draws as many without (seed 42); validation "
+    "and test keep theirs.",
+    FRACTION_SAMPLED: "pandas draws the fraction among pictures, `sample(frac, random_state=42)`: whatever "
+    "the cell's seed, the person or the class.",
+    FRACTION_CHOSEN: "numpy's `choice` at seed 42 draws the fraction among pictures, rounded down. Its first "
+    "draw is taken; the released script may have drawn once before, to count its steps.",
+    # what the head does
+    MINIBATCH_HEAD: "The linear head is trained as MGCA's: AdamW, rate 5e-4, decay 1e-6, batches of 48, at "
+    "most 50 epochs; the epoch with the lowest validation loss is kept, 10 without a lower one end it.",
+    LAST_BATCH_DROPPED: "An incomplete last batch is dropped, in every epoch's training and in the "
+    "validation loss, unless it is the only one.",
+    # where this protocol is not the authors' either
+    SCALED: "The dataset has not the official size: numbers of pictures follow its size.",
+    KIND_OF_OURS: "The authors' code has no task of this kind on this dataset: only the parts are theirs.",
+    WHOLE_MASKS: "A picture has all of its outlines in every part; the authors' code gives a part those of "
+    "its own rows.",
+    CLEAN_PARTS: "No released code is followed for parts and fraction: they are the clean protocol's.",
+    CLEAN_HEAD: "No released code is followed for the head: it is the clean protocol's.",
+    NO_AUGMENTATION: "The head sees the features of the centre view; the authors' code encodes a random crop "
+    "anew in every epoch.",
+}
+"""Name -> what it means. Most are faults; the last group says what the authors' code does otherwise."""
+
+HEADS: Mapping[Kind, tuple[str, ...]] = {"linear": (MINIBATCH_HEAD, LAST_BATCH_DROPPED, NO_AUGMENTATION)}
+"""Rules of the heads in `harness/evaluate/published_KIND.py`; other kinds have the clean protocol's head."""
+
+FRACTION_SEED = 42
+
+
+def head_rules(kind: Kind, protocol: ProtocolName) -> tuple[str, ...]:
+    return HEADS.get(kind, (CLEAN_HEAD,)) if protocol == "published" else ()
+
+
+class Published(NamedTuple):
+    """Parts, and how fractions of them are drawn. Positions are those in a task's frame."""
+
+    parts: Parts  # an image can be in two of them
+    train: np.ndarray  # in the order that the authors' table has, which their draws depend on
+    positive: np.ndarray  # [len(train)] bool
+    rules: tuple[str, ...]  # in force
+
+    def draw(self, fraction: float) -> np.ndarray:
+        """Rising positions of the training images whose labels a fraction leaves."""
+        train, rng = self.train, np.random.RandomState(FRACTION_SEED)
+        if BALANCED in self.rules:
+            negatives = train[~self.positive]
+            kept = rng.choice(negatives, min(self.positive.sum(), len(negatives)), replace=False)
+            train = np.concatenate([train[self.positive], negatives[np.isin(negatives, kept)]])
+        if fraction < 1:
+            exact = fraction * len(train)
+            number = round(exact) if FRACTION_SAMPLED in self.rules else int(exact)
+            train = rng.choice(train, number, replace=False)
+        return np.sort(train)
+
+
+def make(table: pd.DataFrame, kept: Labelled, labels: Sequence[str], split: PublishedSplit) -> Published:
+    """Parts of the dataset's whole `table`, of which a task of `labels` kept some rows, such as the frontal
+    ones. Every draw is the authors': no cell's seed enters.
+
+    Raises DataError when a part is empty or the table lacks what a rule needs, UsageError for an unknown
+    rule.
+    """
+    unknown = [rule for rule in split.rules if rule not in RULES]
+    if unknown:
+        raise UsageError(f"there is no published rule {unknown[0]!r}. Use one of: {', '.join(RULES)}")
+    place = pd.Index(kept.frame["image_id"]).get_indexer(table["image_id"])
+    drawn = (place[rows] for rows in _parts(table, labels, split))
+    train, validation, test = (pd.unique(rows[rows >= 0]) for rows in drawn)
+    for name, rows in zip(Parts._fields, (train, validation, test), strict=True):
+        if not len(rows):
+            raise DataError(
+                f"the {name} part is empty: the rules of {split.source} leave nothing for it among "
+                f"{len(kept.frame)} images. Use more images, or the clean protocol"
+            )
+    official = split.size in (None, len(_units(table, split)))
+    return Published(
+        Parts(np.sort(train), np.sort(validation), np.sort(test)),
+        train,
+        (kept.labels[train] == 1).any(axis=1),
+        split.rules if official else (*split.rules, SCALED),
+    )
+
+
+# --- the parts -----------------------------------------------------------------------------------------
+
+
+def _parts(
+    table: pd.DataFrame, labels: Sequence[str], split: PublishedSplit
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions in `table` of train, validation and test, in the order that the authors' code has them in;
+    under BY_ROW an image stands there for each of its rows."""
+    units = _units(table, split)
+    if BY_POSITION in split.rules:
+        # a row's label is its place in the whole file, its position that among the rows that are left
+        aside = _set_aside(table.iloc[units], labels, _scaled(split.set_aside, units, split), split.seed)
+        left = np.setdiff1d(np.arange(len(units)), aside)
+        drawn = _rng(split).choice(len(left), _scaled(split.held_out, units, split), replace=False)
+        train, held_out = np.setdiff1d(left, drawn), left[drawn]
+    else:  # scikit-learn's train_test_split
+        shuffled = _rng(split).permutation(len(units))
+        held_out, train = np.split(shuffled, [_scaled(split.held_out, units, split)])
+    if split.test:
+        return units[train], units[held_out], np.flatnonzero(splits.official(table, split.test))
+    again = held_out[_rng(split).permutation(len(held_out))]
+    validation, test = np.split(again, [(len(again) + 1) // 2])
+    return units[train], units[validation], units[test]
+
+
+def _units(table: pd.DataFrame, split: PublishedSplit) -> np.ndarray:
+    """Positions in `table` of what is dealt out, in the order of the official file: images, or under BY_ROW
+    rows. Where a reader gives no `rows`, the authors' code groups the file by id, which sorts it."""
+    part = np.flatnonzero(splits.official(table, split.train)) if split.train else np.arange(len(table))
+    by_row = BY_ROW in split.rules
+    if "rows" not in table:
+        if by_row:
+            raise DataError(
+                f"{split.source} deals out the rows of a label file, and this release of the dataset has "
+                "none. Use a release with one, or the clean protocol"
+            )
+        return part
+    rows = table["rows"].iloc[part].set_axis(part)
+    rows = rows.explode() if by_row else rows.map(min)
+    return rows.astype(np.int64).sort_values().index.to_numpy()
+
+
+def _set_aside(units: pd.DataFrame, labels: Sequence[str], number: int, seed: int) -> np.ndarray:
+    """Positions in `units` of `number` frontal images for each of `labels` that have it and, uncertain or
+    not, no other label of the dataset; all where there are fewer."""
+    said = units.filter(like="label:").fillna(0)
+    alone = units["frontal"] & (said != 0).sum(axis=1).eq(1)
+    found = []
+    for label in labels:
+        candidates = np.flatnonzero(alone & said[f"label:{label}"].eq(1))
+        rng = np.random.RandomState(seed)  # anew for each: pandas' sample(number, random_state=seed)
+        found.append(rng.choice(candidates, min(number, len(candidates)), replace=False))
+    return np.concatenate(found)
+
+
+def _scaled(number: float, units: np.ndarray, split: PublishedSplit) -> int:
+    """How many of `units` a share is, rounded up as by scikit-learn, or a number given for `split.size`."""
+    if number < 1:
+        return splits.share(number, len(units))
+    return max(1, round(number * len(units) / (split.size or len(units))))
+
+
+def _rng(split: PublishedSplit) -> np.random.RandomState:
+    return np.random.RandomState(split.seed)
