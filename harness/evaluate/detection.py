@@ -47,7 +47,7 @@ EPOCHS, LEAST_STEPS = 10, 400
 """An epoch is twice as many pictures as have a box: each of them beside one without. MGCA's 50 epochs at most
 are, with 1 % of the labels, some 500 steps."""
 CHECKS = 20  # how often the validation pictures are scored
-PATIENCE = 5  # checks in a row without a better one that end the training
+PATIENCE = 10  # checks in a row without a better one that end the training (MGCA)
 LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
 
 
