@@ -7,7 +7,7 @@ persons, which are hard or easy for all of them alike: their difference is known
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.stats import chi2, rankdata, studentized_range
@@ -15,6 +15,8 @@ from scipy.stats import chi2, rankdata, studentized_range
 from harness.errors import UsageError
 from harness.metrics.score import Score
 from harness.stats import LEVEL, Interval, replicates_of
+
+T = TypeVar("T")
 
 
 class Difference(NamedTuple):
@@ -86,15 +88,15 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def tie_groups(ordered: Sequence[str], p: Mapping[frozenset[str], float], alpha: float) -> dict[str, int]:
+def tie_groups(ordered: Sequence[T], p: Mapping[frozenset[T], float], alpha: float) -> dict[T, int]:
     """Group 1, 2, ... of each name, from best to worst: a group is its best member and all that follow it
     directly without differing from it. `p` holds the adjusted p-value of each pair."""
-    groups: dict[str, int] = {}
-    best = number = None
+    groups: dict[T, int] = {}
+    best: T | None = None
     for name in ordered:
         if best is None or p[frozenset((best, name))] < alpha:
-            best, number = name, (number or 0) + 1
-        groups[name] = number or 1
+            best = name
+        groups[name] = groups.get(best, len(set(groups.values())) + 1)
     return groups
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from harness import plan, records, registry
-from harness.contracts import NEEDS_TEXT, DataKind, DatasetCard, Kind
+from harness.contracts import NEEDS_TEXT, DataKind, DatasetCard, Kind, ProtocolName
 from harness.errors import BadRecord, ImpossiblePairing, UnknownName, UsageError
 from harness.files import write_json
 from harness.plan import CellPlan, MethodPlan
@@ -51,21 +51,22 @@ def cells(
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
     means its dataset's default kind. Raises UnknownName for a name or pattern that fits nothing."""
+    for protocol in protocols:
+        if protocol not in get_args(ProtocolName):
+            raise UnknownName("protocol", protocol, get_args(ProtocolName))
     found: list[CellPlan] = []
     impossible: dict[str, str] = {}
     for task in _tasks(tasks):
-        kind = registry.task_of(task).kind
-        for method in methods or _usable_methods():
-            for protocol in protocols:
+        kind, offered = registry.task_of(task).kind, registry.task_of(task).task.splits
+        for protocol in protocols:
+            if protocol not in offered:
+                impossible[f"{task} {protocol}"] = f"there is no {protocol} protocol for it"
+                continue
+            for method in methods or _usable_methods():
                 try:
                     first = plan.cell(method, task, profile=profile, protocol=protocol, fraction=1.0, seed=0)
                 except ImpossiblePairing as error:
                     impossible[f"{method} x {task}"] = str(error)
-                    continue
-                except UnknownName as error:
-                    if protocol in registry.task_of(task).task.splits or len(protocols) == 1:
-                        raise
-                    impossible[f"{task} {protocol}"] = str(error)  # of several protocols some tasks have one
                     continue
                 shares = (1.0,) if kind in NEEDS_TEXT else fractions  # those use no labels
                 found += [

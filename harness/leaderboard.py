@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import csv
 import difflib
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tabulate import tabulate
 
-from harness import records, stats
+from harness import comparison, records, stats
 from harness.contracts import DataKind
 from harness.errors import BadRecord
 from harness.metrics import score
+from harness.metrics.score import Score
 from harness.records import Record
 
 REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
@@ -29,9 +32,10 @@ HEAD = """# Leaderboard
 Three tracks that never meet in one table: **phantom** (synthetic pictures, anyone can rerun them), **real**
 (official datasets), and **published** (numbers printed by others, with their source).
 
-Ours are macro AUROC in percent: mean over seeds [95 % interval]. The interval resamples seeds and test
-persons together, so it covers the draw of the labels, the checkpoint where a row has one per seed, and
-who happened to be in the test set. `n` counts test images / persons.
+Ours are each task's own metric, named over its table, in percent: mean over seeds [95 % interval]. The
+interval resamples seeds and test persons together, so it covers the draw of the labels, the checkpoint where
+a row has one per seed, and who happened to be in the test set. `n` counts test images / persons. Rows of one
+`group` do not differ from its best at all labels: paired bootstrap over persons and seeds, p-values by Holm.
 """
 
 TRACKS: dict[DataKind, str] = {
@@ -111,27 +115,39 @@ def _row(record: Record) -> Row:
 
 
 def _track_table(table: Table, rows: Cells) -> str:
-    fractions = sorted({fraction for cells in rows.values() for fraction in cells})
+    shares = sorted({fraction for cells in rows.values() for fraction in cells})
+    every = [record for cells in rows.values() for items in cells.values() for _, record in items]
+    test, task = every[0].parts["test"], every[0].task
+    runs = {row: {share: _runs(cells[share]) for share in cells} for row, cells in rows.items()}
+    values = {
+        row: {share: _mean(found, task.metric) for share, found in of_row.items()}
+        for row, of_row in runs.items()
+    }
+    ordered = sorted(rows, key=lambda row: (-values[row][max(values[row])].value, row))
+    groups = _groups({row: runs[row][shares[-1]] for row in ordered if shares[-1] in runs[row]}, task.metric)
     lines = []
-    for row, cells in rows.items():
-        values = {fraction: _measure(cells[fraction]) for fraction in fractions if fraction in cells}
-        every = [record for items in cells.values() for _, record in items]
-        test = every[0].parts["test"]
-        line: list[str] = [row.method, row.family, row.corpus]
-        line += [_cell(values.get(fraction), len(cells[fraction])) for fraction in fractions]
-        line += [f"{test.images} / {test.persons}"]
-        lines.append((-values[max(values)].value, line))
-    header = ["method", "checkpoint", "pre-trained on"]
-    header += [f"{fraction * 100:g} %" for fraction in fractions] + ["n"]
-    body = tabulate([line for _, line in sorted(lines)], header, tablefmt="github", disable_numparse=True)
+    for row in ordered:
+        line = [*row, *(_cell(values[row].get(share), len(rows[row][share])) for share in shares)]
+        lines.append([*line, str(groups.get(row, "–")), f"{test.images} / {test.persons}"])
+    labels = [f"{share * 100:g} %" for share in shares] if every[0].parts["used"].images else ["no labels"]
+    header = ["method", "checkpoint", "pre-trained on", *labels, "group", "n"]
+    body = tabulate(lines, header, tablefmt="github", disable_numparse=True)
+    metric = task.metric.replace("_", " ").replace("auroc", "AUROC")
     return (
-        f"### {table.task} · {table.protocol} · version {table.version}\n\n{body}\n\n"
+        f"### {table.task} · {metric} · {table.protocol} · version {table.version}\n\n{body}\n\n"
         f"Data `{table.data[:12]}`, split `{table.split[:12]}`.\n"
     )
 
 
-def _measure(cells: Sequence[tuple[Path, Record]]) -> stats.Interval:
-    """Mean over the seeds of one cell of the table, with an interval over seeds and persons."""
+class _Runs(NamedTuple):
+    """One cell of a table: a score for each seed, all on the same test persons."""
+
+    seeds: tuple[int, ...]
+    scores: list[Score]
+    persons: np.ndarray
+
+
+def _runs(cells: Sequence[tuple[Path, Record]]) -> _Runs:
     cells = sorted(cells, key=lambda item: item[1].cell.seed)
     first, task = records.predictions(cells[0][0]), cells[0][1].task
     scores = []
@@ -143,7 +159,31 @@ def _measure(cells: Sequence[tuple[Path, Record]]) -> stats.Interval:
                 "about no one test set. Run the seeds again on the same data"
             )
         scores.append(score.of(task.kind, found.arrays, task.labels))
-    return stats.two_level_interval(scores, first.persons, task.metric, replicates=REPLICATES, seed=0)
+    return _Runs(tuple(record.cell.seed for _, record in cells), scores, first.persons)
+
+
+def _mean(runs: _Runs, metric: str) -> stats.Interval:
+    """Over the seeds, with an interval over seeds and persons."""
+    return stats.two_level_interval(runs.scores, runs.persons, metric, replicates=REPLICATES, seed=0)
+
+
+def _groups(ordered: Mapping[Row, _Runs], metric: str) -> dict[Row, int]:
+    """Tie groups of the rows that have the same seeds as the best, from best to worst."""
+    alike = {row: runs for row, runs in ordered.items() if runs.seeds == next(iter(ordered.values())).seeds}
+    pairs = list(itertools.combinations(alike, 2))
+    p = [
+        comparison.paired_difference(
+            alike[first].scores,
+            alike[second].scores,
+            alike[first].persons,
+            metric,
+            replicates=REPLICATES,
+            seed=0,
+        ).p
+        for first, second in pairs
+    ]
+    adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))
+    return comparison.tie_groups(list(alike), adjusted, 1 - stats.LEVEL)
 
 
 def _cell(value: stats.Interval | None, seeds: int) -> str:
