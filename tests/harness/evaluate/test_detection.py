@@ -79,7 +79,7 @@ def data(geometry: Geometry = "pad", upsample: int | None = None) -> tuple[Bench
     labels = np.array([[len(own) > 0] for own in boxes], np.int8)
     parts = Parts(np.arange(30), np.arange(30, 45), np.arange(45, COUNT))
     located = Located(Path("rectangles"), "real")
-    return bench, TaskData(located, "", True, frame, labels, "f", parts, parts.train)
+    return bench, TaskData(located, "", True, frame, labels, "f", parts, (), parts.train)
 
 
 def parts_of(bench: Bench, found: TaskData) -> tuple[Examples, Examples, Examples]:
