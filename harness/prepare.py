@@ -9,15 +9,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from harness.contracts import DatasetCard, Geometry
-from harness.data import cache, table
-from harness.errors import HarnessError, ImpossiblePairing, UnreadableImage
+from harness.contracts import NEEDS_TEXT, DatasetCard, Geometry
+from harness.data import cache, task_data
+from harness.data.locate import Located
+from harness.errors import EmptyClass, HarnessError, ImpossiblePairing, UnreadableImage
 from harness.files import hash_lines
 from harness.plan import MethodPlan
 from harness.pretrain import corpus
@@ -44,12 +46,14 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def jobs(name: str, card: DatasetCard, frame: pd.DataFrame, plans: Sequence[MethodPlan]) -> list[Job]:
+def jobs(
+    name: str, card: DatasetCard, located: Located, frame: pd.DataFrame, plans: Sequence[MethodPlan]
+) -> list[Job]:
     """The distinct caches that `plans` need: for each of the dataset's tasks, and to pre-train on it."""
     found: dict[tuple[str, int, Geometry], Job] = {}
     for plan in plans:
         square = plan.profile.preprocessing
-        for rows in _rows(name, card, frame, plan):
+        for rows in _rows(name, card, located, frame, plan):
             ids = rows["image_id"].tolist()
             key = hash_lines(ids), square.stored, square.geometry
             if key not in found:
@@ -63,9 +67,13 @@ def jobs(name: str, card: DatasetCard, frame: pd.DataFrame, plans: Sequence[Meth
     return list(found.values())
 
 
-def _rows(name: str, card: DatasetCard, frame: pd.DataFrame, plan: MethodPlan) -> Iterator[pd.DataFrame]:
+def _rows(
+    name: str, card: DatasetCard, located: Located, frame: pd.DataFrame, plan: MethodPlan
+) -> Iterator[pd.DataFrame]:
     for task in card.tasks:
-        yield table.for_task(frame, task).frame
+        if plan.card.has_text or set(task.kinds) - NEEDS_TEXT:
+            with suppress(EmptyClass):  # a task that these data are too small for reads nothing
+                yield task_data.of_table(frame, located, card, task, "clean").frame
     if card.corpus and plan.profile.recipe:
         yield frame[corpus.paired(frame, plan.profile.recipe.text_units, name)[0]]
 

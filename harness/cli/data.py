@@ -116,7 +116,7 @@ def prepare(
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
-    jobs = prepare.jobs(name, card, table.read(reader, located.root), plans)
+    jobs = prepare.jobs(name, card, located, table.read(reader, located.root), plans)
     estimates = [prepare.estimate(job, current) for job in jobs]
     show.table(
         f"{name}, {profile} profile",

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import DataKind, DatasetCard, PublishedSplit, Variant
-from harness.data import published, splits
+from harness.data import splits
 from harness.data import table as tables
 from harness.data.locate import Located
 from harness.data.looks import INVERTED_BELOW, Look, likeness, look
@@ -138,20 +138,21 @@ def _prevalence(frame: pd.DataFrame, variant: Variant) -> Iterator[Finding]:
 
 
 def _labels(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
-    for task in card.tasks:
+    """Whether each task has its labels and parts; a choice among another task's images is left out."""
+    told: set[str] = set()
+    for task in (task for task in card.tasks if task.balanced is None):
         try:
             kept = tables.for_task(frame, task)
-            for split in task.splits.values():
-                if isinstance(split, PublishedSplit):
-                    published.make(frame, kept, task.labels, split)
-                else:
-                    splits.make(kept.frame, split)
+            split = task.splits["clean"]
+            assert not isinstance(split, PublishedSplit)
+            splits.make(frame, split, frame["image_id"].isin(kept.frame["image_id"]).to_numpy())
         except HarnessError as error:
             yield Finding(f"{task.kinds[0]} task", True, 1, (), str(error), "Do as it says, then ask again")
             continue
         for column, label in enumerate(task.labels):
             unknown = kept.frame[kept.labels[:, column] == UNKNOWN]
-            if len(unknown):
+            if len(unknown) and label not in told:
+                told.add(label)
                 yield Finding(
                     "unknown labels",
                     False,

@@ -97,7 +97,8 @@ def phantom(
     cohort = Cohort(name, size.persons, PHANTOM_SEED, (size.height, size.width))
     root = settings.phantoms / f"{name}-{hash_of(cohort.describe())[:8]}"
     if not (root / STAMP).exists():
-        with locked(root.with_suffix(".lock")):  # cells of a sweep may all ask for it first
+        # cells of a sweep may all be the first to ask
+        with locked(settings.home / "locks" / f"{root.name}.lock"):
             if not (root / STAMP).exists():
                 write(writer, root, cohort, settings.workers)
     return Located(root, "phantom")

@@ -61,7 +61,13 @@ class TaskData(NamedTuple):
 def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
     """Reads the dataset's table, applies the task's label policy, and splits it: by person, or under the
     published protocol as the authors' code does."""
-    whole = table.read(reader, located.root)
+    return of_table(table.read(reader, located.root), located, card, task, protocol)
+
+
+def of_table(
+    whole: pd.DataFrame, located: Located, card: DatasetCard, task: Task, protocol: ProtocolName
+) -> TaskPool:
+    """The same from a table that has been read."""
     found = table.for_task(whole, task)
     split, theirs = task.splits[protocol], None
     if isinstance(split, PublishedSplit):

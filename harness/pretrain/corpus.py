@@ -66,11 +66,11 @@ def build(
     assert profile.recipe is not None
     units = profile.recipe.text_units
     chosen, reports = paired(frame, units, name)
+    for unit in units:
+        if (reports[unit][chosen] == "").all():
+            raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
     parts = splits.make(frame, split, chosen.to_numpy())
     frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
-    for unit in units:
-        if (reports[unit] == "").all():
-            raise DataError(f"{name}: no frontal picture has a report with {unit}. {CURE}")
     study = frame["person_id"] + " " + frame["study_id"].where(frame["study_id"] != "", frame["image_id"])
     shape = profile.preprocessing
     ids = frame["image_id"].tolist()

@@ -178,7 +178,7 @@ def test_the_record_says_how_it_came_about(first: tuple[Road, Ended]) -> None:
     assert record.code.arguments["task"] == "chexpert"
     assert record.code.defaults["fraction"] == 1.0
     best = record.head.candidates[int(np.argmax(record.head.validation))]
-    assert record.head.chosen == {"strength": best}
+    assert record.head.chosen["strength"] == best
     assert record.head.settings["features"] == 8
 
 

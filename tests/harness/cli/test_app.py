@@ -90,7 +90,7 @@ USAGE = {
         "unknown checkpoint 'imitate-demo'. Available: none",
     ),
     "file": (["run", "--method", "nowhere.py", "--task", "chexpert"], "there is no file"),
-    "corpus as task": (["run", "--method", "imitate", "--task", "mimic_cxr"], "pretrain --corpus mimic_cxr"),
+    "kind of a corpus": (["run", "--method", "imitate", "--task", "mimic_cxr:linear"], "mimic_cxr:retrieval"),
     "seed": (["run", "--method", "imitate", "--task", "chexpert", "--seed", "-1"], "--seed"),
     "missing option": (["run", "--method", "imitate"], "--task"),
     "corpus": (["pretrain", "--method", "imitate", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),

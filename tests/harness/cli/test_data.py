@@ -84,7 +84,7 @@ def test_a_run_finds_all_that_was_prepared(data_root: Path, decoded: list[Path])
     assert done.exit_code == 0, done.output
     card = registry.dataset_card("chexpert")
     located = Located(data_root / "chexpert", "phantom")
-    data = task_data.load(located, registry.load("tasks", "chexpert"), card, card.tasks[0], "clean", 1.0, 0)
+    data = task_data.load(located, registry.load("tasks", "chexpert"), card, card.tasks[0], "clean")
     decoded.clear()
     current = settings.load()
     for name in ("imitate", "convirt", "random_init"):

@@ -180,7 +180,7 @@ def test_empty_reports(name: str, copy: Callable[[str], Path], monkeypatch: pyte
 
 
 def test_labels_that_the_policy_leaves_open_are_counted(phantoms: Callable[[str], Path]) -> None:
-    [task] = registry.dataset_card("chexpert").tasks
+    task = registry.dataset_card("chexpert").tasks[0]
     strict = replace(task, uncertain={}, blank=None)
     report = examined("chexpert", phantoms("chexpert"), tasks=(strict,), variants=())
     counts = {finding.says.split(" is ")[0]: finding.count for finding in report.findings}

@@ -39,7 +39,8 @@ def test_box_and_mask_lie_where_the_picture_does(height: int, width: int, geomet
     mask[90:250, 60:180] = True
     wanted = preprocessing(geometry)
     frame = Frame(height, width, wanted)
-    square = cache.stored(Decoded(np.where(mask, 255, 0).astype(np.uint8), 0), wanted.stored, geometry)
+    decoded = Decoded(np.where(mask, 255, 0).astype(np.uint8), (), height, width)
+    square = cache.stored(decoded, wanted.stored, geometry)
     seen = transforms.whole_view(torch.tensor(square)[None], wanted)[0, 0].numpy()
     np.testing.assert_allclose(frame.mask_to_view(mask), seen, atol=0.01)  # 8 bits between
     x0, y0, x1, y1 = frame.boxes_to_view(box)[0]

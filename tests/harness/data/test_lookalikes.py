@@ -57,7 +57,7 @@ def test_nothing_is_near_nothing() -> None:
 
 
 def square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return stored(Decoded(pixels, ()), SIDE, "stretch")
+    return stored(Decoded(pixels, (), *pixels.shape), SIDE, "stretch")
 
 
 def jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -160,7 +160,7 @@ def test_maps_that_do_not_fit_into_memory_give_the_same(
 def test_an_encoder_that_drifts_is_refused(made: tuple[Bench, pd.DataFrame], short: None) -> None:
     pixels, sizes = made[0].images.pixels, made[0].images.sizes
     drifting = bench(pixels, sizes, Pooling(drifts=True), "pad", read_square)
-    with pytest.raises(HarnessError, match="changed the encoder's state"):
+    with pytest.raises(HarnessError, match="changed its state while it encoded"):
         fitted((drifting, made[1]))
 
 
@@ -184,7 +184,7 @@ def test_a_part_without_masks_is_refused_at_the_door(made: tuple[Bench, pd.DataF
     frame = made[1]
     labels = (frame[["mask"]] != "").to_numpy(np.int8)
     parts = Parts(train=np.arange(30), validation=np.arange(30, 40, 2), test=np.arange(40, 60))
-    data = TaskData(Located(Path("there"), "real"), "", True, frame, labels, "f", parts, parts.train)
+    data = TaskData(Located(Path("there"), "real"), "", True, frame, labels, "f", parts, (), parts.train)
     with pytest.raises(EmptyClass, match="'mask' has no positive among the validation images"):
         segmentation.check(TASK, data)
     segmentation.check(TASK, data._replace(parts=parts._replace(validation=np.arange(30, 40))))
