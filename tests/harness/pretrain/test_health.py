@@ -65,6 +65,30 @@ def test_the_picture_has_a_curve_for_every_series(tmp_path: Path, outcome: Outco
                 assert 0 <= left + x <= width and 0 <= top + y <= height
 
 
+def test_what_is_shown_twice_or_never_has_no_curve_of_its_own() -> None:
+    row = {"step": 0.0, "loss": 1.0, "contrastive": 1.0}
+    panels = health._panels([row], [row | {"recall@1": 0.5, "chance@1": 0.1}])
+    assert {title: list(curves) for title, curves in panels.items()} == {
+        "training loss": ["contrastive"],
+        "validation loss": ["contrastive"],
+        "retrieval on validation": ["recall@1", "chance@1"],
+    }
+
+
+def test_chance_is_dashed_in_the_colour_of_what_it_is_compared_with() -> None:
+    where = [0.0, 1.0]
+    curves = {name: (where, where) for name in ("recall@1", "chance@1", "recall@5", "chance@5")}
+    lines = list(ElementTree.fromstring(f"<g>{health._panel('', curves)}</g>").iter("polyline"))
+    first, chance_of_first, fifth, chance_of_fifth = [line.get("stroke") for line in lines]
+    assert first == chance_of_first != fifth == chance_of_fifth
+    assert ["stroke-dasharray" in line.attrib for line in lines] == [False, True, False, True]
+
+
+def test_a_rate_that_falls_to_all_but_zero_is_drawn_down_to_zero() -> None:
+    panel = health._panel("", {"learning_rate": ([0.0, 1.0], [1e-3, 4.28e-8])})
+    assert ">0</text>" in panel and "e-08" not in panel
+
+
 def test_a_long_training_is_thinned(tmp_path: Path) -> None:
     rows = [{"step": float(step), "loss": 1.0} for step in range(100_001)]
     [thinned, *_] = health._panels(rows, [{"step": 0.0, "loss": 1.0}]).values()
