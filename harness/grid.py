@@ -140,7 +140,7 @@ def is_done(results: Path, job: Job) -> bool:
     """Whether a complete record of this version of the task with these weights is there. One that cannot be
     read is put aside, said, and done again."""
     path = records.place_of(results, job.data, job.block)
-    if not path.exists():
+    if not path.is_file():
         return False
     try:
         record = records.read(path)
