@@ -26,6 +26,7 @@ def cells(**changes: object) -> Grid:
     return grid.cells(**{**wanted, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_every_method_task_fraction_and_seed_once() -> None:
     found = cells(tasks=["chexpert", "rsna:*"]).cells
     names = [grid.describe(cell) for cell in found]

@@ -101,6 +101,7 @@ def test_an_abandoned_map_ends_its_workers() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to look for processes in")
 def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
     program = (

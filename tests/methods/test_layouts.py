@@ -22,6 +22,8 @@ from harness.pretrain.checkpoint import Checkpoint
 from tests.methods import published
 from tests.methods.published import BERT, VOCABULARY, WIDTH, Source, prefixed, stages
 
+pytestmark = pytest.mark.slow  # whole networks of every layout
+
 LAYOUTS = [
     (name, layout)
     for name in registry.entries("methods")

@@ -267,6 +267,7 @@ def test_a_single_pair_is_not_trained_on() -> None:
     assert loss.item() == 0 and terms.keys() == {"pairs", "tokens", "prototypes"}
 
 
+@pytest.mark.slow
 def test_paper_sizes() -> None:
     assert DEMO.text is not None
     resnet = mgca.build(replace(mgca.CARD.profiles["paper"], text=DEMO.text), initialise=False).eval()

@@ -141,6 +141,7 @@ def test_a_setting_that_cannot_be_is_named(name: str, value: str, monkeypatch: p
     assert f"{name} is '{value}'" in harness("list", "checkpoints", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:
     done = harness("run", "--method", "imitate", "--task", "chexpert", "--data-root", str(tmp_path), code=1)
     assert done.stderr.startswith("error: no CheXpert")
@@ -148,6 +149,7 @@ def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_leaderboard_of_a_folder_is_written_checked_and_found_stale(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     harness("leaderboard", "--results", str(tmp_path))

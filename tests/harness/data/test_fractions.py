@@ -50,6 +50,7 @@ def test_same_persons_whatever_the_order_of_the_rows() -> None:
     assert set(order[shuffled]) == set(drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
 def test_prevalence_is_closer_to_the_whole_than_a_simple_draw(fraction: float) -> None:
     persons, labels = data()

@@ -112,6 +112,7 @@ def fitted(made: tuple[Bench, pd.DataFrame], seed: int = 0) -> Segmenter:
     return segmentation.fit(made[0], TASK, part(made, range(30)), part(made, range(30, 40)), seed)
 
 
+@pytest.mark.slow
 def test_squares_are_found_in_pictures_that_it_never_saw(
     made: tuple[Bench, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
