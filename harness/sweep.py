@@ -68,13 +68,14 @@ def run(
         summary.before = len(jobs) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        for job in todo:  # what an earlier sweep wrote down is not this one's reason
+            grid.failure_path(settings.results, job.cell).unlink(missing_ok=True)
         if todo:
             _tune(todo, settings, options, arguments)
     finally:
         ray.shutdown()
     for job in todo:
         if grid.is_done(settings.results, job):
-            grid.failure_path(settings.results, job.cell).unlink(missing_ok=True)
             summary.done += 1
         else:
             summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
@@ -102,8 +103,9 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> lis
     """What there is to do, without doing it: task, method, cells done, cells to do, and the seconds that a
     cell of this task took so far (median of the records there are)."""
     spent: dict[str, list[float]] = {}
+    profiles = {method.profile_name for method in wanted.methods}
     for _, record in records.read_all(settings.results):
-        if record.pretraining.profile == wanted.cells[0].method.profile_name:
+        if record.pretraining.profile in profiles:
             seconds = record.cost.seconds
             spent.setdefault(record.cell.task, []).append(seconds.get("head", 0) + seconds.get("test", 0))
     counts: dict[tuple[str, str], list[bool]] = {}

@@ -78,13 +78,17 @@ def test_both_hold_the_same_weights_to_the_bit(both: tuple[Path, Path], way: str
 
 
 def too_many(folder: Path, team: Team) -> None:
-    with pytest.raises(UsageError, match="2 processes cannot share a step of 1 micro-batches"):
+    with pytest.raises(UsageError) as refused:
         training(folder, team=team)
+    (folder / f"refused-{team.rank}.txt").write_text(str(refused.value))
 
 
 @pytest.mark.slow
 def test_a_micro_batch_is_not_cut_unless_the_recipe_allows_it(tmp_path: Path) -> None:
     processes.run(too_many, tmp_path)
+    for rank in range(2):
+        said = (tmp_path / f"refused-{rank}.txt").read_text()
+        assert "2 processes cannot share a step of 1 micro-batches" in said
 
 
 # --- a step of every method ---------------------------------------------------------------------------
