@@ -6,7 +6,7 @@ the validation examples, and there is no way from them to a test image's label.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,7 @@ from harness.data.published import HEADS
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
+from harness.metrics.auroc import require_both_classes
 from harness.records import HeadBlock
 from harness.settings import BankDtype
 
@@ -91,6 +92,16 @@ class Examples:
 def examples(bench: Bench, data: TaskData, rows: np.ndarray) -> Examples:
     frame = data.frame.iloc[rows].reset_index(drop=True)
     return Examples(bench, rows, frame, data.labels[rows])
+
+
+def require_classes_in_each_part(data: TaskData, truth: np.ndarray, labels: Sequence[str]) -> None:
+    """Raises EmptyClass unless each column of `truth` [N, L] has a 1 and a 0 in every part that is used."""
+    for rows, name, cure in (
+        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (data.parts.test, "the test images", "Use a dataset with more persons"),
+    ):
+        require_both_classes(truth[rows], labels, name, cure)
 
 
 class Head(Protocol):

@@ -14,8 +14,8 @@ import torch
 
 from harness.contracts import Task
 from harness.data.task_data import TaskData
-from harness.evaluate.bench import Examples
-from harness.metrics.auroc import macro_auroc, require_both_classes
+from harness.evaluate.bench import Examples, require_classes_in_each_part
+from harness.metrics.auroc import macro_auroc
 from harness.metrics.classification import accuracy, operating_points, require_one_label
 from harness.records import Argument
 
@@ -26,13 +26,13 @@ SELECTION = {"macro_auroc": macro_auroc, "accuracy": accuracy}
 def check(task: Task, data: TaskData) -> None:
     """Raises EmptyClass where a part lacks a class of a label, DataError where an image of an exclusive task
     has not one label."""
-    for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
-        (data.parts.test, "the test images", "Use a dataset with more persons"),
-    ):
-        require_both_classes(data.labels[rows], task.labels, name, cure)
-        if task.exclusive:
+    require_classes_in_each_part(data, data.labels, task.labels)
+    if task.exclusive:
+        for rows, name in (
+            (data.used, "the training images of this draw"),
+            (data.parts.validation, "the validation images"),
+            (data.parts.test, "the test images"),
+        ):
             require_one_label(data.labels[rows], task.labels, name)
 
 

@@ -31,11 +31,10 @@ from harness.data.task_data import TaskData
 from harness.errors import BadTable, TrainingDiverged
 from harness.evaluate import fcos
 from harness.evaluate.bank import frozen
-from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.fcos import Detector
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
-from harness.metrics.auroc import require_both_classes
 from harness.metrics.detection import mean_average_precision, per_image
 from harness.progress import Bar
 from harness.records import HeadBlock
@@ -80,12 +79,7 @@ def check(task: Task, data: TaskData) -> None:
     if "boxes" not in data.frame:
         raise BadTable(f"{data.located.root}: the reader gave no column 'boxes'; see TABLE_COLUMNS")
     boxed = _boxed(data.frame)[:, None].astype(np.int8)
-    for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
-        (data.parts.test, "the test images", "Use a dataset with more persons"),
-    ):
-        require_both_classes(boxed[rows], ["box"], name, cure)
+    require_classes_in_each_part(data, boxed, ["box"])
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Finder:

@@ -32,10 +32,9 @@ from harness.data.task_data import TaskData
 from harness.errors import BadTable, TrainingDiverged, UsageError
 from harness.evaluate import pyramid, unet
 from harness.evaluate.bank import frozen
-from harness.evaluate.bench import Bench, Examples
+from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
-from harness.metrics.auroc import require_both_classes
 from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
@@ -95,12 +94,7 @@ def check(task: Task, data: TaskData) -> None:
     if "mask" not in data.frame:
         raise BadTable(f"{data.located.root}: the reader gave no column 'mask'; see TABLE_COLUMNS")
     masked = _masked(data.frame)[:, None].astype(np.int8)
-    for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
-        (data.parts.test, "the test images", "Use a dataset with more persons"),
-    ):
-        require_both_classes(masked[rows], ["mask"], name, cure)
+    require_classes_in_each_part(data, masked, ["mask"])
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Segmenter:
