@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from harness.contracts import Task
 from harness.data.task_data import TaskData
@@ -51,8 +50,8 @@ class Decision:
         return {f"threshold:{label}": value for label, value in (self.thresholds or {}).items()}
 
     def arrays(self, test: Examples, scores: np.ndarray) -> dict[str, np.ndarray]:
-        """What is stored of the log-odds `scores` [N, L]: `truth` [N, L] int8, `scores` and `probabilities`
-        [N, L] float32, `decisions` int8: [N, L] 1 or 0, of an exclusive task [N] the label's position."""
+        """What is stored of the log-odds `scores` [N, L]: `truth` [N, L] int8, `scores` [N, L] float32, and
+        `decisions` int8: [N, L] 1 or 0, of an exclusive task [N] the label's position."""
         scores = scores.astype(np.float32)
         if self.thresholds is None:
             decisions = scores.argmax(axis=1)
@@ -61,7 +60,6 @@ class Decision:
         return {
             "truth": test.labels.astype(np.int8),
             "scores": scores,
-            "probabilities": torch.from_numpy(scores).sigmoid().numpy(),
             "decisions": decisions.astype(np.int8),
         }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from scipy.special import expit
 
 from harness.contracts import Kind
 from harness.metrics.classification import Classification
@@ -32,13 +33,18 @@ class Score(Protocol):
         ...
 
 
+def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    """Scores of these kinds are log-odds: probabilities need not be stored beside them."""
+    return Classification({**arrays, "probabilities": expit(arrays["scores"].astype(np.float64))}, labels)
+
+
 def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
     return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
 
 
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
-    "linear": Classification,
-    "finetune": Classification,
+    "linear": _classification,
+    "finetune": _classification,
     "segmentation": _segmentation,
     "detection": Detections,
     "zero-shot": ZeroShot,

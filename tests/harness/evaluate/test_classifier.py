@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, roc_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, roc_curve
 
 from harness.contracts import Task
 from harness.data.task_data import TaskData
@@ -40,9 +40,15 @@ def test_thresholds_are_those_of_validation_and_decide_on_test(tmp_path: Path) -
     arrays = head.predict(test)
     assert np.array_equal(arrays["truth"], test.labels)
     assert np.array_equal(arrays["decisions"], arrays["scores"] >= list(thresholds.values()))
-    assert arrays["probabilities"] == pytest.approx(
-        1 / (1 + np.exp(-arrays["scores"].astype(float))), abs=1e-6
-    )
+    measured = score.of("linear", arrays, LABELS)
+    values = dict(zip(measured.names, measured(np.ones((len(test), 1)))[:, 0], strict=True))
+    for column, label in enumerate(
+        LABELS
+    ):  # its scores are log-odds: what is measured are their probabilities
+        probabilities = 1 / (1 + np.exp(-arrays["scores"][:, column].astype(float)))
+        assert values[f"brier:{label}"] == pytest.approx(
+            brier_score_loss(test.labels[:, column], probabilities)
+        )
 
 
 def test_an_exclusive_task_selects_and_decides_by_the_largest_log_odds(tmp_path: Path) -> None:
