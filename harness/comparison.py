@@ -13,8 +13,7 @@ import numpy as np
 from scipy.stats import chi2, rankdata, studentized_range
 
 from harness.errors import UsageError
-from harness.metrics.score import Score
-from harness.stats import LEVEL, Interval, replicates_of
+from harness.stats import LEVEL, Interval, Resampled
 
 T = TypeVar("T")
 
@@ -35,47 +34,28 @@ class Ranking(NamedTuple):
     wins: np.ndarray  # [K, K] share of the blocks in which the row beats the column; a tie counts half
 
 
-def paired_difference(
-    first: Sequence[Score],
-    second: Sequence[Score],
-    persons: np.ndarray,
-    metric: str,
-    *,
-    replicates: int,
-    seed: int,
-    level: float = LEVEL,
-) -> Difference:
-    """The difference of two methods' means over seeds, with the interval and test of a paired bootstrap.
+def paired_difference(first: Resampled, second: Resampled, *, seed: int, level: float = LEVEL) -> Difference:
+    """The difference of two methods' means over runs, with the interval and test of a paired bootstrap.
 
-    Scores of both are on the same N test images in the same order, one per seed and the same seeds, because
-    a seed draws the same training labels for every method; `persons` [N]. A replicate draws persons, and
-    S - 1 of the S seeds, once for both (see `stats.two_level_interval`). The p-value is the share of
-    replicates on the far side of zero, twice the smaller one, with one replicate added to each side
-    (Davison & Hinkley 1997, section 4.2): no finite number of replicates shows that p is zero. Raises
-    UsageError for other numbers of seeds.
+    Both are of the same test images and of runs with the same draws of labels, because a seed draws the same
+    training labels for every method. A replicate draws persons, and runs, once for both (see
+    `stats.two_level_interval`). The p-value is the share of replicates on the far side of zero, twice the
+    smaller one, with one replicate added to each side (Davison & Hinkley 1997, section 4.2): no finite number
+    of replicates shows that p is zero. Raises UsageError for other draws of labels.
     """
-    if len(first) != len(second):
+    seeds = [[run.labels for run in each.runs] for each in (first, second)]
+    if seeds[0] != seeds[1]:
         raise UsageError(
-            f"a paired test needs the same seeds of both methods, not {len(first)} and {len(second)}. "
+            f"a paired test needs the same seeds of both methods, not {seeds[0]} and {seeds[1]}. "
             "Run the seeds that are missing"
         )
-    rng = np.random.default_rng(seed)
-    draws = replicates_of([*first, *second], persons, replicates, rng)
-    rows = np.stack(
-        [draw[score.names.index(metric)] for draw, score in zip(draws, [*first, *second], strict=True)]
-    )
-    seeds = len(first)
-    differences = rows[:seeds] - rows[seeds:]  # [S, R]
-    drawn = rng.integers(seeds, size=(max(seeds - 1, 1), replicates))
-    means = np.take_along_axis(differences, drawn, axis=0).mean(axis=0)
+    between = Resampled(first.runs, first.values - second.values, first.draws - second.draws)
+    means = between.means(seed)
     means = means[~np.isnan(means)]
-    equal = np.ones((len(persons), 1))
-    value = np.mean([score(equal)[score.names.index(metric), 0] for score in first])
-    value -= np.mean([score(equal)[score.names.index(metric), 0] for score in second])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     sides = [(means <= 0).sum() + 1, (means >= 0).sum() + 1]
     p = min(2 * min(sides) / (len(means) + 1), 1.0)
-    return Difference(Interval(float(value), float(low), float(high)), float(p))
+    return Difference(Interval(float(between.values.mean()), float(low), float(high)), float(p))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

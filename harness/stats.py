@@ -7,7 +7,7 @@ and counting them as independent makes every interval too narrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,13 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Run(NamedTuple):
+    """What differs between the runs of one cell of a leaderboard."""
+
+    checkpoint: int  # seed of the pre-training
+    labels: int  # seed of the draw of the labels
 
 
 class Bootstrap(NamedTuple):
@@ -54,32 +61,100 @@ def person_bootstrap(
     )
 
 
-def two_level_interval(
-    scores: Sequence[Score],
+class Resampled(NamedTuple):
+    """One metric of S runs that scored the same test images: as it is, and with its persons resampled.
+
+    Two of these with the same persons, replicates and seed resample the same persons: they are paired.
+    """
+
+    runs: tuple[Run, ...]  # [S]
+    values: np.ndarray  # [S]
+    draws: np.ndarray  # [S, R], NaN where undefined
+
+    def means(self, seed: int) -> np.ndarray:
+        """[R] of the mean over the runs, with runs resampled too."""
+        chosen = _chosen_runs(self.runs, self.draws.shape[1], np.random.default_rng(seed))
+        mean: np.ndarray = np.take_along_axis(self.draws, chosen, axis=0).mean(axis=0)
+        return mean
+
+
+def resampled(
+    runs: Sequence[Run],
+    scores: Iterable[Score],
     persons: np.ndarray,
     metric: str,
     *,
     replicates: int,
     seed: int,
-    level: float = LEVEL,
-) -> Interval:
-    """The mean over runs of one metric, with an interval over runs and test persons together.
-
-    `scores` holds one cell per seed, all of the same N test images in the same order, `persons` [N]. A
-    replicate draws persons once for all runs, which keeps the pairing, and S - 1 of the S runs with
-    replacement: drawing S would understate the variance of so small a sample by the factor (S - 1) / S
-    (Rao & Wu, JASA 1988). A single run is kept as it is, so that its interval covers persons only. The
-    spread of few seeds is itself poorly known, and no resampling of them reaches beyond the best and the
-    worst: with three seeds that differ more than the persons do, the interval covers less than its level.
-    """
-    rng = np.random.default_rng(seed)
-    row = [score.names.index(metric) for score in scores]
-    draws = replicates_of(scores, persons, replicates, rng)
-    of_runs = np.stack([draw[k] for draw, k in zip(draws, row, strict=True)])  # [S, R]
-    drawn = rng.integers(len(scores), size=(max(len(scores) - 1, 1), replicates))
+) -> Resampled:
+    """`scores` holds one cell per run, all of the same N test images in the same order, `persons` [N]. They
+    are used one by one, so that they may be made as they are asked for."""
+    values, draws = [], []
     equal = np.ones((len(persons), 1))
-    value = float(np.mean([score(equal)[k, 0] for score, k in zip(scores, row, strict=True)]))
-    return _interval(metric, value, np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0), level)
+    for score in scores:
+        row = score.names.index(metric)
+        values.append(score(equal)[row, 0])
+        draws.append(replicates_of([score], persons, replicates, np.random.default_rng(seed))[0][row])
+    return Resampled(tuple(runs), np.array(values), np.stack(draws))
+
+
+def two_level_interval(metric: str, found: Resampled, *, seed: int, level: float = LEVEL) -> Interval:
+    """The mean over runs, with an interval over runs and test persons together.
+
+    A replicate draws persons once for all runs, which keeps the pairing, and S - 1 of the S runs with
+    replacement: drawing S would understate the variance of so small a sample by the factor (S - 1) / S
+    (Rao & Wu, JASA 1988). Where every checkpoint was used with every draw of labels, both are drawn, each
+    in that way. A single run is kept as it is, so that its interval covers persons only. The spread of few
+    seeds is itself poorly known, and no resampling of them reaches beyond the best and the worst: with three
+    seeds that differ more than the persons do, the interval covers less than its level.
+    """
+    return _interval(metric, float(found.values.mean()), found.means(seed), level)
+
+
+class Spread(NamedTuple):
+    """Standard deviations between runs, by what differs between them."""
+
+    training: float  # the seed of the pre-training
+    labels: float  # the draw of the labels
+    rest: float  # what both do together
+
+
+def spread(runs: Sequence[Run], values: np.ndarray) -> Spread | None:
+    """From `values` [S] of C checkpoints, each with the same D draws of labels; None where they are not
+    crossed, because then nobody can tell the two apart.
+
+    The analysis of variance of two random factors without replication (Searle, Casella & McCulloch, Variance
+    Components, 1992, chapter 4); a component whose estimate is negative is 0.
+    """
+    table = _crossed(runs)
+    if table is None:
+        return None
+    x = values[table]  # [C, D]
+    checkpoints, labels = x.shape
+    of_checkpoint, of_labels = x.mean(axis=1), x.mean(axis=0)
+    rest = x - of_checkpoint[:, None] - of_labels + x.mean()
+    error = (rest**2).sum() / ((checkpoints - 1) * (labels - 1))
+    components = [of_checkpoint.var(ddof=1) - error / labels, of_labels.var(ddof=1) - error / checkpoints]
+    return Spread(*np.sqrt(np.maximum([*components, error], 0)).tolist())
+
+
+def _crossed(runs: Sequence[Run]) -> np.ndarray | None:
+    """[C, D] places of the runs, where every checkpoint has every draw of labels, two of each at least."""
+    place = {run: number for number, run in enumerate(runs)}
+    checkpoints, labels = (sorted(set(seeds)) for seeds in zip(*runs, strict=True))
+    full = len(place) == len(runs) == len(checkpoints) * len(labels)
+    if not full or min(len(checkpoints), len(labels)) < 2:
+        return None
+    return np.array([[place[Run(checkpoint, draw)] for draw in labels] for checkpoint in checkpoints])
+
+
+def _chosen_runs(runs: Sequence[Run], replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """[K, R] places of the runs that a replicate is the mean of."""
+    table = _crossed(runs)
+    if table is None:
+        return rng.integers(len(runs), size=(max(len(runs) - 1, 1), replicates))
+    rows, columns = (rng.integers(size, size=(size - 1, replicates)) for size in table.shape)
+    return table[rows[:, None], columns[None]].reshape(-1, replicates)
 
 
 def replicates_of(

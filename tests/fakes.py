@@ -207,8 +207,15 @@ def record(
     fingerprint: str = "f" * 64,
     version: int = 1,
     imported_from: str | None = None,
+    task: str = "chexpert:linear",
+    protocol: str = "clean",
+    profile: str = "demo",
+    dirty: bool = False,
+    checkpoint: int | None = None,
 ) -> Record:
-    """A record that keeps the schema; its numbers mean nothing."""
+    """A record that keeps the schema; its numbers mean nothing. `checkpoint`: its seed, default that of the
+    labels."""
+    trained = seed if checkpoint is None else checkpoint
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
     part = {"images": 20, "persons": 10, "positives": dict.fromkeys(LABELS, 10)}
     raw: dict[str, Any] = {
@@ -216,14 +223,14 @@ def record(
         "written": datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
         "cell": {
             "method": method,
-            "checkpoint": f"{family}-s{seed}",
-            "task": "chexpert:linear",
-            "protocol": "clean",
+            "checkpoint": f"{family}-s{trained}",
+            "task": task,
+            "protocol": protocol,
             "fraction": fraction,
             "seed": seed,
         },
         "task": {
-            "kind": "linear",
+            "kind": task.split(":")[1],
             "version": version,
             "metric": "macro_auroc",
             "labels": LABELS,
@@ -245,9 +252,9 @@ def record(
             "persons_known": True,
         },
         "pretraining": {
-            "profile": "demo",
+            "profile": profile,
             "family": family,
-            "seed": seed,
+            "seed": trained,
             "imported_from": imported_from,
             "corpus": "mimic_cxr",
             "data_kind": "phantom",
@@ -272,7 +279,7 @@ def record(
         },
         "code": {
             "commit": "",
-            "dirty": False,
+            "dirty": dirty,
             "version": "0.1.0",
             "python": "3.11.0",
             "platform": "Linux x86_64",

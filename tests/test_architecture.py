@@ -51,12 +51,13 @@ ARROWS: Mapping[str, str] = {
     "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
     "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
     # records to pages
-    "leaderboard": "records stats comparison metrics.* contracts errors",
+    "leaderboard": "leaderboard.page",
+    "leaderboard.*": "leaderboard.* records stats comparison metrics.* contracts errors",
     "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep grid run prepare plan leaderboard report.* pretrain.* data.* phantom.* "
+    "cli.*": "cli.show sweep grid run prepare plan leaderboard.* report.* pretrain.* data.* phantom.* "
     f"registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare, norm
 
-from harness import comparison
+from harness import comparison, stats
 from harness.errors import UsageError
 from harness.metrics.classification import Classification
 
@@ -23,11 +25,17 @@ class Mean:
         return (self.values @ weights / weights.sum(axis=0))[None]
 
 
-def difference(first: np.ndarray, second: np.ndarray, **options: int) -> comparison.Difference:
-    options = {"replicates": 2000, "seed": 0, **options}
-    return comparison.paired_difference(
-        [Mean(first)], [Mean(second)], np.arange(len(first)), "mean", **options
-    )
+def difference(first: np.ndarray, second: np.ndarray, replicates: int = 2000) -> comparison.Difference:
+    persons = np.arange(len(first))
+    one, other = (resampled([Mean(values)], persons, "mean", replicates) for values in (first, second))
+    return comparison.paired_difference(one, other, seed=0)
+
+
+def resampled(
+    scores: list[Any], persons: np.ndarray, metric: str, replicates: int, seed: int = 0
+) -> stats.Resampled:
+    runs = [stats.Run(0, number) for number in range(len(scores))]
+    return stats.resampled(runs, scores, persons, metric, replicates=replicates, seed=seed)
 
 
 def test_a_paired_difference_is_that_of_a_paired_z_test() -> None:
@@ -60,17 +68,16 @@ def test_the_test_is_wrong_as_often_as_it_says() -> None:
         base = truth + rng.normal(0, 1, (100, 2))[person]
         tables = [base + rng.normal(0, 0.7, base.shape) for _ in range(2)]
         scores = [Classification({"truth": truth, "scores": table}, ["a", "b"]) for table in tables]
-        found = comparison.paired_difference(
-            scores[:1], scores[1:], person, "macro_auroc", replicates=400, seed=seed
-        )
+        one, other = (resampled([score], person, "macro_auroc", 400, seed) for score in scores)
+        found = comparison.paired_difference(one, other, seed=seed)
         wrong += found.p < 0.05
     assert 0.02 <= wrong / 300 <= 0.09
 
 
 def test_seeds_must_pair() -> None:
-    scores = [Mean(np.arange(3.0))]
-    with pytest.raises(UsageError, match="2 and 1"):
-        comparison.paired_difference(scores * 2, scores, np.arange(3), "mean", replicates=9, seed=0)
+    one, two = (resampled([Mean(np.arange(3.0))] * runs, np.arange(3), "mean", 9) for runs in (1, 2))
+    with pytest.raises(UsageError, match=r"\[0, 1\] and \[0\]"):
+        comparison.paired_difference(two, one, seed=0)
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_nothing_for_the_largest() -> None:

@@ -165,20 +165,26 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 # --- several runs ----------------------------------------------------------------------------------
 
 
+def two_level(
+    scores: list[Classification], persons: np.ndarray, *, replicates: int, seed: int = 0
+) -> stats.Interval:
+    runs = [stats.Run(number, number) for number in range(len(scores))]
+    found = stats.resampled(runs, scores, persons, MACRO, replicates=replicates, seed=seed)
+    return stats.two_level_interval(MACRO, found, seed=seed)
+
+
 def test_one_run_is_the_person_bootstrap() -> None:
     data = clustered(5)
-    alone = stats.two_level_interval([aurocs(*data[:2])], data[2], MACRO, replicates=300, seed=7)
+    alone = two_level([aurocs(*data[:2])], data[2], replicates=300, seed=7)
     assert alone == bootstrap(*data, replicates=300, seed=7).metrics[MACRO]
-    three = stats.two_level_interval([aurocs(*data[:2])] * 3, data[2], MACRO, replicates=300, seed=7)
+    three = two_level([aurocs(*data[:2])] * 3, data[2], replicates=300, seed=7)
     assert three == pytest.approx(alone, abs=1e-12)
 
 
 def test_value_is_the_mean_over_runs() -> None:
     truth, scores, persons = clustered(6)
     other = scores + np.random.default_rng(0).normal(0, 1, scores.shape)
-    found = stats.two_level_interval(
-        [aurocs(truth, scores), aurocs(truth, other)], persons, MACRO, replicates=50, seed=0
-    )
+    found = two_level([aurocs(truth, scores), aurocs(truth, other)], persons, replicates=50)
     labels = ("a", "b")
     assert found.value == pytest.approx(
         (macro_auroc(truth, scores, labels) + macro_auroc(truth, other, labels)) / 2, abs=1e-12
@@ -191,10 +197,38 @@ def test_variance_between_runs_is_unbiased() -> None:
     truth, _, persons = clustered(7)
     right = 24
     runs = [aurocs(truth, truth if run < right else -truth) for run in range(32)]
-    found = stats.two_level_interval(runs, persons, MACRO, replicates=4000, seed=0)
+    found = two_level(runs, persons, replicates=4000)
     share = right / 32
     assert found.value == pytest.approx(share)
     assert found.low == pytest.approx(binom.ppf(0.025, 31, share) / 31)
     assert found.high == pytest.approx(binom.ppf(0.975, 31, share) / 31)
     values = np.repeat([1.0, 0.0], [right, 32 - right])
     assert binom.var(31, share) / 31**2 == pytest.approx(values.var(ddof=1) / 32)
+
+
+def crossed(values: np.ndarray, replicates: int = 1) -> stats.Resampled:
+    """Runs of C checkpoints, each with the same D draws of labels, that no person moves: `values` [C, D]."""
+    runs = tuple(stats.Run(checkpoint, labels) for checkpoint, labels in np.ndindex(values.shape))
+    return stats.Resampled(runs, values.ravel(), np.repeat(values.reshape(-1, 1), replicates, axis=1))
+
+
+def test_what_training_and_what_labels_do_is_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    checkpoints, labels = rng.normal(0, 0.04, (500, 1)), rng.normal(0, 0.02, (1, 500))
+    found = crossed(0.7 + checkpoints + labels + rng.normal(0, 0.01, (500, 500)))
+    assert stats.spread(found.runs, found.values) == pytest.approx((0.04, 0.02, 0.01), rel=0.1)
+    one = crossed(np.array([[0.6, 0.6], [0.8, 0.8]]))  # the labels do nothing: by hand, 0.02 is the variance
+    assert stats.spread(one.runs, one.values) == pytest.approx((np.sqrt(0.02), 0, 0))
+
+
+def test_where_both_change_at_once_nobody_can_tell() -> None:
+    diagonal = [stats.Run(seed, seed) for seed in range(4)]
+    assert stats.spread(diagonal, np.arange(4.0)) is None
+    assert stats.spread([stats.Run(0, seed) for seed in range(4)], np.arange(4.0)) is None
+
+
+def test_crossed_runs_are_resampled_on_both_sides() -> None:
+    """25 runs of 5 checkpoints that labels hardly move know the mean no better than 5 runs do."""
+    values = np.random.default_rng(1).normal(0.7, 0.05, (5, 1)) + np.zeros((1, 5))
+    found = crossed(values, replicates=20_000)
+    assert found.means(0).var() == pytest.approx(values.var(ddof=0, axis=0)[0] / 4, rel=0.05)

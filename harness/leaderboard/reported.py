@@ -1,0 +1,140 @@
+"""Numbers printed by others, and what ours say of them.
+
+Apart because they are not ours: each has its source and its setting, and is compared with a number of ours
+only where both are about the same thing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from harness import stats
+from harness.leaderboard.standings import Standing
+from harness.leaderboard.tables import HOLE, text_of
+
+HEAD = """## Published numbers
+
+As printed by others, one source per cell; protocols differ (see each setting), and no number here was
+computed by this project. No sourced table of IMITATE's own results was available, so it has no row.
+"""
+
+METRICS = {
+    "AUC": "macro_auroc",
+    "AUROC": "macro_auroc",
+    "ACC": "accuracy",
+    "Dice": "dice",
+    "mDice": "dice",
+    "mAP@[0.4:0.75]": "mean_average_precision:skipping",
+}
+"""What a printed metric is called here. Others are not computed in the way that their source does."""
+
+METHODS = {("mgca", "ViT-B/16"): "mgca_vit"}
+"""A method of ours that goes by another name in print."""
+
+ROUNDING = 0.05  # points: numbers are printed with one decimal
+
+Printed = dict[str, str]  # a row of a file in results/reported
+
+
+def section(folder: Path, real: Sequence[Standing]) -> Iterator[str]:
+    rows = {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+    yield HEAD
+    yield from (_table(kind, found) for kind, found in rows.items())
+    yield _verdicts([row for found in rows.values() for row in found], real)
+
+
+def _read(path: Path) -> list[Printed]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _method(row: Printed) -> str:
+    return f"{row['method']} ({row['variant']})" if row["variant"] else row["method"]
+
+
+def _value(row: Printed) -> str:
+    return f"{row['value']} ± {row['std']}" if row["std"] else row["value"]
+
+
+def _table(kind: str, rows: Sequence[Printed]) -> str:
+    """One line per (task, metric, method, source); its fractions side by side, its disagreements below."""
+    fractions = list(dict.fromkeys(row["fraction"] for row in rows))
+    lines: dict[tuple[str, ...], Printed] = defaultdict(dict)
+    sources: dict[str, int] = {}
+    notes = []
+    for row in rows:
+        source = sources.setdefault(f"{row['source']}. Setting: {row['setting']}", len(sources) + 1)
+        lines[row["task"], row["metric"], _method(row), f"[{source}]"][row["fraction"]] = _value(row)
+        if row["note"]:
+            place = f"{row['task']}, {_method(row)}, {row['fraction']}"
+            notes.append(f"- {place}: {row['value']} here; {row['note']}")
+    header = ["task", "metric", "method", "source", *(fraction or "value" for fraction in fractions)]
+    body = [[*key, *(cells.get(fraction, HOLE) for fraction in fractions)] for key, cells in lines.items()]
+    cited = "\n".join(f"{number}. {source}" for source, number in sources.items())
+    disagreements = "\nSources that disagree:\n\n" + "\n".join(notes) + "\n" if notes else ""
+    return f"### {kind}\n\n{text_of(body, header)}\n{cited}\n{disagreements}"
+
+
+# --- beside ours -------------------------------------------------------------------------------------
+
+
+def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
+    lines, without = [], Counter[str]()
+    for row in rows:
+        ours = _interval(row, real)
+        if isinstance(ours, str):
+            without[ours] += 1
+            continue
+        value, low, high = (number * 100 for number in ours)
+        inside = low - ROUNDING <= float(row["value"]) <= high + ROUNDING
+        lines.append(
+            [
+                row["task"],
+                _method(row),
+                row["fraction"],
+                row["metric"],
+                _value(row),
+                f"{value:.1f} [{low:.1f}, {high:.1f}]",
+                "inside" if inside else "outside",
+            ]
+        )
+    header = ["task", "method", "fraction", "metric", "printed", "ours, published protocol", "verdict"]
+    table = f"{text_of(lines, header)}\n" if lines else ""
+    reasons = "".join(f"- {count}: {reason}\n" for reason, count in without.most_common())
+    return (
+        "### Beside ours\n\nWhether a printed number lies inside our interval of the same method, task, "
+        f"fraction and metric, on real data under the published protocol.\n\n{table}"
+        + (f"Not comparable:\n\n{reasons}" if without else "")
+    )
+
+
+def _interval(row: Printed, real: Sequence[Standing]) -> stats.Interval | str:
+    """Ours, or why there is none to compare with."""
+    if row["metric"] not in METRICS:
+        return "the metric is computed in another way, or not at all, here"
+    if not row["value"].replace(".", "").isdigit():
+        return "no value is printed, only a bound"
+    method = METHODS.get((row["method"], row["variant"]), row["method"])
+    share = float(row["fraction"].rstrip("%") or 100) / 100
+    cells = [
+        (standing, cell)
+        for standing in real
+        for rows, found in standing.cells.items()
+        for fraction, cell in found.items()
+        if (standing.table.task, rows.method, fraction) == (row["task"], method, share)
+    ]
+    if not cells:
+        return "no record on the real data; phantoms are never compared with them"
+    cells = [(standing, cell) for standing, cell in cells if standing.table.protocol == "published"]
+    if not cells:
+        return "only a record of the clean protocol, which asks another question"
+    cells = [each for each in cells if each[1].records[0].pretraining.profile == "paper"]
+    if not cells:
+        return "only a record of a demo-sized encoder"
+    metric, cell = METRICS[row["metric"]], cells[0][1]
+    if metric not in cell.records[0].metrics:
+        return "the metric is computed in another way, or not at all, here"
+    return stats.two_level_interval(metric, cell.resampled(metric), seed=0)

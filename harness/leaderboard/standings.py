@@ -1,0 +1,206 @@
+"""The numbers of the leaderboard: which records belong together, their means, intervals and tie groups.
+
+Apart from the text, because here it is decided what may be compared with what.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from harness import comparison, records, stats
+from harness.contracts import DataKind
+from harness.errors import BadRecord
+from harness.metrics import score
+from harness.metrics.score import Score
+from harness.records import Record, TaskBlock
+from harness.stats import Interval, Resampled, Run
+
+REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
+
+
+class Table(NamedTuple):
+    """What must agree for numbers to stand in one table."""
+
+    task: str
+    protocol: str
+    data: str  # fingerprint of images and labels
+    split: str
+
+
+class Row(NamedTuple):
+    family: str  # the checkpoint without its seed
+    method: str
+
+
+class Block(NamedTuple):
+    """A column of a table: what methods are ranked on."""
+
+    table: Table
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one row at one fraction: all of the same test images."""
+
+    paths: tuple[Path, ...]
+    records: tuple[Record, ...]  # by seed of the labels, then of the checkpoint
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(Run(record.pretraining.seed, record.cell.seed) for record in self.records)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether some of it was made by code that no commit holds."""
+        return any(record.code.dirty for record in self.records)
+
+    @cached_property
+    def main(self) -> Resampled:
+        return self.resampled(self.records[0].task.metric)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Of the task's own metric, over the runs and the test persons."""
+        return stats.two_level_interval(self.records[0].task.metric, self.main, seed=0)
+
+    def resampled(self, metric: str) -> Resampled:
+        """Raises BadRecord where runs were scored on other test images."""
+        persons = records.predictions(self.paths[0]).persons
+        return stats.resampled(self.runs, self._scores(), persons, metric, replicates=REPLICATES, seed=0)
+
+    def _scores(self) -> Iterator[Score]:
+        first = records.predictions(self.paths[0])
+        for path, record in zip(self.paths, self.records, strict=True):
+            found = records.predictions(path)
+            if not records.same_test(first, found):
+                raise BadRecord(
+                    f"{path} has other test images, persons or truths than {self.paths[0]}, so that their "
+                    "mean is about no one test set. Run the seeds again on the same data"
+                )
+            yield score.of(record.task.kind, found.arrays, record.task.labels)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One table."""
+
+    table: Table
+    cells: Mapping[Row, Mapping[float, Cell]]
+
+    @property
+    def every(self) -> list[Record]:
+        return [record for row in self.cells.values() for cell in row.values() for record in cell.records]
+
+    @property
+    def task(self) -> TaskBlock:
+        return self.every[0].task
+
+    @property
+    def fractions(self) -> list[float]:
+        return sorted({fraction for row in self.cells.values() for fraction in row})
+
+    @cached_property
+    def order(self) -> list[Row]:
+        """From the best to the worst, each at its largest fraction."""
+        return sorted(
+            self.cells,
+            key=lambda row: (-self.cells[row][max(self.cells[row])].interval.value, row),
+        )
+
+    @cached_property
+    def groups(self) -> dict[Row, int]:
+        """Tie groups at the largest fraction, of the rows that have the same draws of labels as the best."""
+        last = self.fractions[-1]
+        there = {row: self.cells[row][last].main for row in self.order if last in self.cells[row]}
+        draws = {row: [run.labels for run in found.runs] for row, found in there.items()}
+        alike = [row for row in there if draws[row] == draws[next(iter(there))]]
+        pairs = list(itertools.combinations(alike, 2))
+        p = [comparison.paired_difference(there[one], there[other], seed=0).p for one, other in pairs]
+        adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))
+        return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
+
+    @property
+    def missing(self) -> Iterator[tuple[Row, float, list[int]]]:
+        """Seeds that a row lacks at a fraction at which another row has them."""
+        for fraction in self.fractions:
+            seeds = {row: self._seeds(row, fraction) for row in self.cells}
+            for row, found in seeds.items():
+                if lacking := set().union(*seeds.values()) - found:
+                    yield row, fraction, sorted(lacking)
+
+    def _seeds(self, row: Row, fraction: float) -> set[int]:
+        cell = self.cells[row].get(fraction)
+        return {run.labels for run in cell.runs} if cell else set()
+
+
+class Ranks(NamedTuple):
+    rows: list[Row]
+    blocks: list[Block]  # in which all rows stand
+    left_out: int  # blocks in which some row does not
+    ranking: comparison.Ranking
+
+
+def read(results: Path) -> dict[DataKind, list[Standing]]:
+    """All tables by track. Raises BadRecord on the first record that breaks the schema, and where records of
+    one task are of several versions."""
+    found: dict[DataKind, dict[Table, dict[Row, dict[float, list[tuple[Path, Record]]]]]] = {
+        "phantom": {},
+        "real": {},
+    }
+    versions: dict[str, tuple[int, Path]] = {}
+    for path, record in records.read_all(results):
+        task, version = record.cell.task, record.task.version
+        known = versions.setdefault(task, (version, path))
+        if known[0] != version:
+            raise BadRecord(
+                f"{path} is of version {version} of {task}, and {known[1]} of version {known[0]}: they "
+                "answer different questions. Sweep the task again, or delete the records of the older version"
+            )
+        table = Table(task, record.cell.protocol, record.data.fingerprint, record.data.split)
+        row = Row(record.pretraining.family, record.cell.method)
+        rows = found[record.data.kind].setdefault(table, {})
+        rows.setdefault(row, defaultdict(list))[record.cell.fraction].append((path, record))
+    return {
+        kind: [
+            Standing(
+                table,
+                {
+                    row: {fraction: _cell(items) for fraction, items in cells.items()}
+                    for row, cells in rows.items()
+                },
+            )
+            for table, rows in sorted(tables.items())
+        ]
+        for kind, tables in found.items()
+    }
+
+
+def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
+    ordered = sorted(items, key=lambda item: (item[1].cell.seed, item[1].pretraining.seed))
+    paths, found = zip(*ordered, strict=True)
+    return Cell(paths, found)
+
+
+def ranks(standings: Sequence[Standing]) -> Ranks | None:
+    """Of all rows over the blocks in which each of them stands; None where fewer than two rows or blocks
+    are left."""
+    values: dict[Block, dict[Row, float]] = {}
+    for standing in standings:
+        for row, cells in standing.cells.items():
+            for fraction, cell in cells.items():
+                values.setdefault(Block(standing.table, fraction), {})[row] = cell.interval.value
+    rows = sorted({row for found in values.values() for row in found})
+    blocks = [block for block, found in values.items() if len(found) == len(rows)]
+    if len(blocks) < 2 or len(rows) < 2:
+        return None
+    table = np.array([[values[block][row] for row in rows] for block in blocks])
+    return Ranks(rows, blocks, len(values) - len(blocks), comparison.ranking(table))

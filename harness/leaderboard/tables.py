@@ -1,0 +1,249 @@
+"""The tables of one track as text: per kind the methods side by side, over all kinds ranks, costs and holes.
+
+Apart because it only words what `standings.py` computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import get_args
+
+from tabulate import tabulate
+
+from harness import stats
+from harness.contracts import Kind
+from harness.leaderboard import standings
+from harness.leaderboard.standings import Cell, Ranks, Row, Standing, Table
+from harness.records import Record
+
+HOLE = "–"
+DIRTY = " *"
+
+
+def track(found: Sequence[Standing]) -> Iterator[str]:
+    """Sections of one track, each a Markdown text that ends with a newline."""
+    if not found:
+        yield "No records yet.\n"
+        return
+    for kind in get_args(Kind):
+        if of_kind := [standing for standing in found if standing.task.kind == kind]:
+            yield f"### {kind}\n"
+            yield from _overview(_clean(of_kind))
+            yield from map(_standing, of_kind)
+    yield from _all_kinds(_clean(found))
+    yield from _protocols(found)
+    yield _checkpoints(found)
+    yield from _missing(found)
+
+
+def _clean(found: Sequence[Standing]) -> list[Standing]:
+    return [standing for standing in found if standing.table.protocol == "clean"]
+
+
+def text_of(lines: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+    return f"{tabulate(list(lines), header, tablefmt='github', disable_numparse=True)}\n"
+
+
+# --- one kind ----------------------------------------------------------------------------------------
+
+
+def _overview(found: Sequence[Standing]) -> Iterator[str]:
+    """Methods x tasks, means only."""
+    if len(found) < 2:
+        return
+    ranks = standings.ranks(found)
+    rows = sorted({row for standing in found for row in standing.cells})
+    place = dict(zip(ranks.rows, ranks.ranking.mean, strict=True)) if ranks else {}
+    lines = []
+    for row in sorted(rows, key=lambda row: (place.get(row, 0.0), row)):
+        means = [" / ".join(_means(standing, row)) for standing in found]
+        lines.append([row.family, *means, *([f"{place[row]:.2f}"] if ranks else [])])
+    header = ["checkpoint", *(_name(standing.table) for standing in found), *(["mean rank"] if ranks else [])]
+    yield text_of(lines, header)
+    shares = " / ".join(_share(fraction) for fraction in found[0].fractions)
+    labels = f"Means at {shares} of the labels. " if found[0].every[0].parts["used"].images else "Means. "
+    yield labels + (_explained(ranks) if ranks else "") + "\n"
+
+
+def _means(standing: Standing, row: Row) -> Iterator[str]:
+    for fraction in standing.fractions:
+        cell = standing.cells.get(row, {}).get(fraction)
+        yield f"{cell.interval.value * 100:.1f}" if cell else HOLE
+
+
+def _name(table: Table) -> str:
+    """The task within its kind: `rsna`, or `chexpert 5x200`."""
+    dataset, kind = table.task.split(":")
+    variant = [kind.removeprefix(f"{known}-") for known in get_args(Kind) if kind.startswith(f"{known}-")]
+    return " ".join([dataset, *variant])
+
+
+def _standing(standing: Standing) -> str:
+    table, task, first = standing.table, standing.task, standing.every[0]
+    lines = []
+    for row in standing.order:
+        cells = [_cell(standing.cells[row].get(fraction)) for fraction in standing.fractions]
+        lines.append([row.method, row.family, *cells, str(standing.groups.get(row, HOLE))])
+    labelled = first.parts["used"].images > 0
+    shares = [_share(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
+    test = first.parts["test"]
+    rules = f" Rules in force: {', '.join(task.rules)}." if task.rules else ""
+    return (
+        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}\n\n"
+        f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
+        f"{test.images} test images of {test.persons} persons. Version {task.version}, "
+        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}\n"
+        f"{''.join(_spread(standing))}"
+    )
+
+
+def _spread(standing: Standing) -> Iterator[str]:
+    for row in standing.order:
+        for fraction, cell in sorted(standing.cells[row].items()):
+            if found := stats.spread(cell.runs, cell.main.values):
+                training, labels, rest = (f"{value * 100:.1f}" for value in found)
+                yield (
+                    f"\n{row.family} at {_share(fraction)}: standard deviation {training} between "
+                    f"checkpoints, {labels} between draws of labels, {rest} beyond both.\n"
+                )
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return HOLE
+    value, low, high = (number * 100 for number in cell.interval)
+    runs = len(cell.runs)
+    text = f"{value:.1f} [{low:.1f}, {high:.1f}] ({runs} run{'s' if runs > 1 else ''})"
+    return text + (DIRTY if cell.dirty else "")
+
+
+def _share(fraction: float) -> str:
+    return f"{fraction * 100:g} %"
+
+
+def _metric(name: str) -> str:
+    return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+# --- all kinds ---------------------------------------------------------------------------------------
+
+
+def _all_kinds(found: Sequence[Standing]) -> Iterator[str]:
+    ranks = standings.ranks(found)
+    if ranks is None:
+        return
+    order = sorted(range(len(ranks.rows)), key=lambda k: (ranks.ranking.mean[k], ranks.rows[k]))
+    lines = [
+        [
+            ranks.rows[k].family,
+            f"{ranks.ranking.mean[k]:.2f}",
+            *(HOLE if j == k else f"{ranks.ranking.wins[k, j] * 100:.0f} %" for j in order),
+        ]
+        for k in order
+    ]
+    header = ["checkpoint", "mean rank", *(f"beats {ranks.rows[k].method}" for k in order)]
+    yield f"### All kinds\n\n{text_of(lines, header)}\n{_explained(ranks)}\n"
+
+
+def _explained(ranks: Ranks) -> str:
+    found = ranks.ranking
+    without = f" ({ranks.left_out} others lack one)" if ranks.left_out else ""
+    return (
+        f"Ranks over {len(ranks.blocks)} columns (a task at a fraction) in which all {len(ranks.rows)} "
+        f"stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks more than "
+        f"{found.critical:.2f} apart differ (Nemenyi)."
+    )
+
+
+def _protocols(found: Sequence[Standing]) -> Iterator[str]:
+    """Clean beside published, where both are there: what the faults of a protocol are worth."""
+    clean = {standing.table.task: standing for standing in _clean(found)}
+    lines = []
+    for standing in found:
+        other = clean.get(standing.table.task)
+        if standing.table.protocol == "clean" or other is None:
+            continue
+        for row in (row for row in other.order if row in standing.cells):
+            pairs = [
+                (other.cells[row].get(fraction), standing.cells[row].get(fraction))
+                for fraction in other.fractions
+            ]
+            lines.append([standing.table.task, row.family, *(_change(*pair) for pair in pairs)])
+    if not lines:
+        return
+    width = max(map(len, lines)) - 2
+    header = ["task", "checkpoint", *(["1 %", "10 %", "100 %"] if width == 3 else ["all labels"] * width)]
+    yield (
+        "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
+        "change: points above the clean number.\n\n" + text_of(lines, header)
+    )
+
+
+def _change(clean: Cell | None, published: Cell | None) -> str:
+    if clean is None or published is None:
+        return HOLE
+    one, other = clean.interval.value * 100, published.interval.value * 100
+    return f"{one:.1f} → {other:.1f} ({other - one:+.1f})"
+
+
+# --- what it cost, and what is not there -----------------------------------------------------------------
+
+
+def _checkpoints(found: Sequence[Standing]) -> str:
+    by_row: dict[Row, list[Record]] = {}
+    for standing in found:
+        for row, cells in standing.cells.items():
+            by_row.setdefault(row, []).extend(record for cell in cells.values() for record in cell.records)
+    kinds = [kind for kind in get_args(Kind) if any(standing.task.kind == kind for standing in found)]
+    lines = [
+        [
+            row.family,
+            _origin(items[0]),
+            _median(item.pretraining.seconds for item in items),
+            _median(item.cost.images_per_second for item in items),
+            *(_median(_seconds(item) for item in items if item.task.kind == kind) for kind in kinds),
+            f"{max(item.cost.peak_memory_mib for item in items):.0f}",
+        ]
+        for row, items in sorted(by_row.items())
+    ]
+    header = [
+        "checkpoint",
+        "pre-trained on",
+        "pre-training s",
+        "images/s",
+        *(f"{kind} s" for kind in kinds),
+        "peak MiB",
+    ]
+    devices = sorted({item.cost.device for items in by_row.values() for item in items})
+    return (
+        "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
+        "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
+        f"answers). Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
+    )
+
+
+def _origin(record: Record) -> str:
+    origin = record.pretraining
+    corpus = f"{origin.corpus} ({origin.data_kind})" if origin.corpus else "nothing"
+    return f"{corpus}, imported" if origin.imported_from else corpus
+
+
+def _seconds(record: Record) -> float:
+    return sum(record.cost.seconds.get(step, 0.0) for step in ("head", "test"))
+
+
+def _median(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):.3g}" if known else HOLE
+
+
+def _missing(found: Sequence[Standing]) -> Iterator[str]:
+    lines = [
+        f"- {standing.table.task} {standing.table.protocol}, {row.family} at {_share(fraction)}: seeds "
+        + ", ".join(map(str, seeds))
+        for standing in found
+        for row, fraction, seeds in standing.missing
+    ]
+    if lines:
+        yield "### Not run\n\nOf what others in the same table have:\n\n" + "\n".join(lines) + "\n"

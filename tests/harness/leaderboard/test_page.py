@@ -1,0 +1,176 @@
+"""The page is a pure function of the records, and numbers that do not belong together never share a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import friedmanchisquare
+from sklearn.metrics import roc_auc_score
+
+from harness import leaderboard, records
+from harness.errors import BadRecord
+from harness.files import write_json
+from tests import fakes
+from tests.harness.leaderboard.pages import section_of, tables_of
+
+TABLE = "chexpert:linear · macro AUROC · clean"
+COSTS = "Checkpoints and what they cost"
+
+
+def test_a_cell_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    expected = []
+    for seed in (0, 1, 2):
+        found = records.predictions(fakes.write(tmp_path, seed=seed)).arrays
+        expected.append(
+            np.mean([roc_auc_score(found["truth"][:, label], found["scores"][:, label]) for label in (0, 1)])
+        )
+    [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
+    assert row[:2] == ["imitate", "imitate-demo-1a2b3c4d"]
+    assert row[2].startswith(f"{np.mean(expected) * 100:.1f} [")
+    assert row[2].endswith("(3 runs)")
+    assert row[3:] == ["1"]
+
+
+def test_weights_of_others_are_marked(tmp_path: Path) -> None:
+    fakes.write(tmp_path, imported_from="theirs.ckpt")
+    [row] = tables_of(leaderboard.build(tmp_path))[COSTS]
+    assert row[:2] == ["imitate-demo-1a2b3c4d", "mimic_cxr (phantom), imported"]
+
+
+def test_the_best_stand_on_top_and_holes_are_shown(tmp_path: Path) -> None:
+    fakes.write(tmp_path, skill=0.0, method="floor", family="floor-x", fraction=1.0)
+    fakes.write(tmp_path, skill=9.0, method="best", family="best-x", fraction=1.0)
+    fakes.write(tmp_path, skill=9.0, method="best", family="best-x", fraction=0.01)
+    rows = tables_of(leaderboard.build(tmp_path))[TABLE]
+    assert [row[0] for row in rows] == ["best", "floor"]
+    assert rows[0][2].startswith("100.0 [100.0, 100.0]")
+    assert rows[1][2] == "–"
+
+
+def test_phantom_and_real_never_meet(tmp_path: Path) -> None:
+    fakes.write(tmp_path, method="drawn", kind="phantom")
+    fakes.write(tmp_path, method="measured", kind="real")
+    page = leaderboard.build(tmp_path)
+    phantom, real = page.index("## Phantom track"), page.index("## Real track")
+    assert phantom < page.index("| drawn") < real < page.index("| measured")
+
+
+def test_other_data_is_another_table(tmp_path: Path) -> None:
+    fakes.write(tmp_path)
+    fakes.write(tmp_path, family="other", fingerprint="e" * 64)
+    assert leaderboard.build(tmp_path).count("\n#### chexpert:linear") == 2
+
+
+def test_versions_of_a_task_are_never_mixed(tmp_path: Path) -> None:
+    fakes.write(tmp_path)
+    fakes.write(tmp_path, family="other", version=2)
+    with pytest.raises(BadRecord, match=r"is of version 2 of chexpert:linear, and .* of version 1"):
+        leaderboard.build(tmp_path)
+
+
+def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
+    fakes.write(tmp_path, seed=0)
+    fakes.write(tmp_path, seed=1, dirty=True)
+    fakes.write(tmp_path, seed=0, fraction=1.0)
+    [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
+    assert row[2].endswith("(2 runs) *") and row[3].endswith("(1 run)")
+
+
+def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) -> None:
+    cells = [{"seed": seed, "fraction": fraction} for seed in (0, 1) for fraction in (0.01, 1.0)]
+    for name, order in (("a", cells), ("b", cells[::-1])):
+        for cell in order:
+            fakes.write(tmp_path / name, **cell)
+    assert leaderboard.build(tmp_path / "a") == leaderboard.build(tmp_path / "b")
+
+
+def test_a_broken_record_stops_the_page(tmp_path: Path) -> None:
+    fakes.write(tmp_path)
+    broken = fakes.write(tmp_path, seed=1)
+    broken.write_text(broken.read_text().replace('"schema_version": 2', '"schema_version": 9'))
+    with pytest.raises(BadRecord, match="schema_version"):
+        leaderboard.build(tmp_path)
+
+
+def test_a_stale_page_is_shown_as_a_diff(tmp_path: Path) -> None:
+    page, path = leaderboard.build(tmp_path), tmp_path / "leaderboard.md"
+    assert "+# Leaderboard" in leaderboard.difference(path, page)
+    path.write_text(page, encoding="utf-8")
+    assert leaderboard.difference(path, page) == ""
+    fakes.write(tmp_path)
+    difference = leaderboard.difference(path, leaderboard.build(tmp_path))
+    assert "-No records yet." in difference
+    assert "+| imitate" in difference
+
+
+def test_holes_are_named(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fakes.write(tmp_path, method="whole", family="whole-x", seed=seed)
+    fakes.write(tmp_path, method="half", family="half-x", seed=1)
+    assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
+
+
+def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_json(
+            tmp_path / "failures" / f"{seed}.json",
+            {"cell": f"imitate rsna:linear clean 1pct s{seed}", "error": "EmptyClass", "message": "no sign"},
+        )
+    found = section_of(leaderboard.build(tmp_path), "Failed")
+    assert (
+        "EmptyClass: no sign: imitate rsna:linear clean 1pct s0, imitate rsna:linear clean 1pct s1" in found
+    )
+
+
+def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
+    fakes.write(tmp_path, skill=1.0)
+    fakes.write(tmp_path, skill=9.0, protocol="published")
+    page = leaderboard.build(tmp_path)
+    clean = float(tables_of(page)[TABLE][0][2].split()[0])
+    [row] = tables_of(page)["Clean beside published"]
+    assert row[:2] == ["chexpert:linear", "imitate-demo-1a2b3c4d"]
+    assert row[2] == f"{clean:.1f} → 100.0 ({100 - clean:+.1f})"
+
+
+def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
+    skills = {"best": 9.0, "middle": 1.5, "floor": 0.0}
+    for task in ("chexpert:linear", "rsna:linear"):
+        for name, skill in skills.items():
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task)
+    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", fraction=1.0)  # the others are not there
+    page = leaderboard.build(tmp_path)
+    table = tables_of(page)
+    assert [row[:2] for row in table["All kinds"]] == [
+        ["best-x", "1.00"],
+        ["middle-x", "2.00"],
+        ["floor-x", "3.00"],
+    ]
+    assert [row[2:] for row in table["All kinds"]] == [
+        ["–", "100 %", "100 %"],
+        ["0 %", "–", "100 %"],
+        ["0 %", "0 %", "–"],
+    ]
+    p = friedmanchisquare([1, 1], [2, 2], [3, 3]).pvalue
+    assert "Ranks over 2 columns (a task at a fraction) in which all 3 stand (1 others lack one)" in page
+    assert f"That all are alike: p = {p:.2g}" in page
+    best = table["linear"][0]
+    assert best == ["best-x", "100.0 / –", "100.0", "1.00"]
+
+
+def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:
+    for checkpoint in (0, 1):
+        for seed in (0, 1):
+            fakes.write(tmp_path, skill=float(checkpoint), seed=seed, checkpoint=checkpoint)
+    assert "imitate-demo-1a2b3c4d at 1 %: standard deviation" in leaderboard.build(tmp_path)
+
+
+def test_the_page_says_what_it_was_made_from(tmp_path: Path) -> None:
+    """A changed digit in any file of results makes the stored page stale."""
+    path = fakes.write(tmp_path)
+    page = leaderboard.build(tmp_path)
+    assert "Made from 2 files, sha256 `" in page
+    path.write_text(path.read_text().replace('"seconds": 60.0', '"seconds": 61.0'))
+    before, after = page.splitlines(), leaderboard.build(tmp_path).splitlines()
+    assert before[-1] != after[-1] and before[-1].startswith("Made from")

@@ -1,0 +1,77 @@
+"""Printed numbers keep their digits and their sources, and meet ours only where both are about one thing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from harness import leaderboard
+from tests import fakes
+from tests.harness.leaderboard.pages import section_of, tables_of
+
+
+def test_published_numbers_keep_their_source_and_their_doubts(tmp_path: Path) -> None:
+    (tmp_path / "reported").mkdir()
+    (tmp_path / "reported" / "linear.csv").write_text(
+        "method,variant,task,fraction,metric,value,std,setting,source,note\n"
+        "gloria,,chexpert:linear,1%,AUC,86.6,,frozen,Paper A Table 4,Paper B prints 87.1\n"
+        "gloria,,chexpert:linear,100%,AUC,88.1,0.2,frozen,Paper A Table 4,\n"
+        "mgca,ViT-B/16,chexpert:linear,1%,AUC,88.8,,probe,Paper B,\n"
+    )
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["linear"] == [
+        ["chexpert:linear", "AUC", "gloria", "[1]", "86.6", "88.1 ± 0.2"],
+        ["chexpert:linear", "AUC", "mgca (ViT-B/16)", "[2]", "88.8", "–"],
+    ]
+    assert "1. Paper A Table 4. Setting: frozen\n2. Paper B. Setting: probe\n" in page
+    assert "- chexpert:linear, gloria, 1%: 86.6 here; Paper B prints 87.1" in page
+
+
+def test_committed_numbers_all_reach_the_page(tmp_path: Path) -> None:
+    source = Path(__file__).resolve().parents[3] / "results" / "reported"
+    shutil.copytree(source, tmp_path / "reported")
+    page = leaderboard.build(tmp_path)
+    for path in source.glob("*.csv"):
+        values = sum(len(row) - 4 - row.count("–") for row in tables_of(page)[path.stem])
+        assert values == len(path.read_text(encoding="utf-8").splitlines()) - 1, path.name
+
+
+def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[list[str]], str]:
+    """The verdicts on lines of a file of printed numbers, and the text around them."""
+    (results / "reported").mkdir(parents=True)
+    header = "method,variant,task,fraction,metric,value,std,setting,source,note"
+    (results / "reported" / "linear.csv").write_text("\n".join([header, *printed]), encoding="utf-8")
+    fakes.write(results, **record)  # type: ignore[arg-type]
+    page = leaderboard.build(results)
+    return tables_of(page)["Beside ours"], section_of(page, "Beside ours")
+
+
+GLORIA = "gloria,,chexpert:linear,1%,AUC,{},,frozen,Paper A,"
+OURS = {"method": "gloria", "family": "gloria-x", "kind": "real", "protocol": "published", "profile": "paper"}
+
+
+def test_a_printed_number_lies_inside_our_interval_or_not(tmp_path: Path) -> None:
+    table, _ = beside_ours(tmp_path, GLORIA.format("75.0"), GLORIA.format("12.0"), **OURS)
+    low, high = map(float, table[0][5].split("[")[1].rstrip("]").split(","))
+    assert 12.0 < low < 75.0 < high
+    assert [row[-1] for row in table] == ["inside", "outside"]
+    assert table[0][:5] == ["chexpert:linear", "gloria", "1%", "AUC", "75.0"]
+
+
+def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
+    for change, reason in (
+        ({"kind": "phantom"}, "no record on the real data"),
+        ({"protocol": "clean"}, "only a record of the clean protocol"),
+        ({"profile": "demo"}, "only a record of a demo-sized encoder"),
+        ({"method": "mgca"}, "no record on the real data"),
+        ({"fraction": 1.0}, "no record on the real data"),
+    ):
+        table, text = beside_ours(tmp_path / str(change), GLORIA.format("75.0"), **{**OURS, **change})
+        assert table == [] and f"- 1: {reason}" in text, change
+
+
+def test_a_metric_or_value_that_ours_is_not_is_left_alone(tmp_path: Path) -> None:
+    printed = [GLORIA.format("75.0").replace("AUC", "F1"), GLORIA.format("<1")]
+    table, text = beside_ours(tmp_path, *printed, **OURS)
+    assert table == []
+    assert "- 1: the metric is computed in another way" in text and "- 1: no value is printed" in text
