@@ -1,7 +1,7 @@
 # One command per duty; CI runs the same ones (.ci/run).
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test test-fast bench constraints
+.PHONY: check test test-fast bench stress constraints
 
 check: # style and types
 	$(PYTHON) -m ruff check .
@@ -16,6 +16,9 @@ test-fast: # what fits between two edits
 
 bench: # speed, as ratios within one run; alone, because neighbours would distort it
 	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
+
+stress: # twenty sweeps, each killed at a random time
+	$(PYTHON) -m tests.stress
 
 constraints: # raise every pin to the newest release that fits
 	$(PYTHON) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

@@ -5,69 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from harness import grid, records
-from tests import fakes
-from tests.harness.command import harness
+from harness import grid
+from tests.harness import sweeps
+from tests.harness.sweeps import CELLS, Place, found, until, written
 
 pytestmark = pytest.mark.slow
-
-CELLS = 24
-
-
-class Place(NamedTuple):
-    data: Path
-    method: Path
-    home: Path  # with everything that cells share, so that only cells are left to do
-
-    def arguments(self, results: Path, *more: object) -> list[str]:
-        wanted = ["--methods", f"{self.method},random_init", "--tasks", "chexpert,rsna", "--seeds", 2]
-        wanted += ["--fractions", "0.25,0.5,1"]
-        where = ["--data-root", self.data, "--results", results]
-        return [str(word) for word in ("sweep", *wanted, *where, *more)]
-
-    def start(self, results: Path, *more: object) -> subprocess.Popen[str]:
-        """A process group of its own, so that a test can kill all of it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "harness", *self.arguments(results, *more)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-
-def found(results: Path) -> dict[str, tuple[object, ...]]:
-    """Metrics, choices and predictions of every record: what must not depend on how it came about."""
-    return {
-        str(path.relative_to(results)): (
-            *(record.metrics, record.head, record.parts, record.data),
-            path.with_suffix(".npz").read_bytes(),
-        )
-        for path, record in records.read_all(results)
-    }
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    root = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_HOME", str(root / "home"))
-        patch.setenv("HARNESS_WORKERS", "1")
-        patch.delenv("HARNESS_DATA", raising=False)
-        for dataset, persons in (("chexpert", 100), ("mimic_cxr", 60), ("rsna", 60)):
-            where = root / "data" / dataset
-            assert harness("data", "phantom", dataset, "--root", where, "--persons", persons).code == 0
-        yield Place(root / "data", fakes.write_method(root), root / "home")
+        yield sweeps.prepare(tmp_path_factory.mktemp("sweep"), patch.setenv)
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +33,6 @@ def whole(place: Place) -> dict[str, tuple[object, ...]]:
     assert process.returncode == 0, said
     assert f"{CELLS} cells done, 0 were done before, 0 failed" in said
     return found(results)
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """While the sweep runs; it may also have come to its end."""
-    while not condition() and process.poll() is None:
-        time.sleep(0.02)
-
-
-def written(results: Path) -> int:
-    return sum(1 for _ in results.glob("phantom/**/*.json"))
 
 
 def test_a_second_sweep_finds_everything_done(place: Place, whole: dict[str, object]) -> None:
