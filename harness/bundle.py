@@ -5,8 +5,8 @@ those of its predictions? Records are never edited: what may not leave is refuse
 
 A bundle is a zip of records and predictions at their places below results/, with the sha256 of each in its
 manifest. There are no pictures in it, and no ids of pictures or persons: predictions are arrays of numbers,
-their ids hashed. Those hashes have no secret in them, and ids are few enough to try: whoever holds a dataset's
-ids can match them, which is what they are for. To anybody else they say which pictures are of one person.
+their ids hashed. Those hashes hold no secret, and ids are few enough to try them all: whoever has a dataset
+can match them, which is what they are for. To anybody else they say which pictures are of one person.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read(bundle: Path, results: Path) -> Imported:
             cells = list(records.read_all(folder))
             for path, record in cells:
                 check(path, record)
-        except BadRecord as error:
+        except (BadRecord, MemoryError) as error:
             found = str(error).replace(f"{folder}/", "")
             raise BadRecord(
                 f"{bundle} is not sound, and nothing was imported. What its maker can cure: {found}"
@@ -116,10 +116,8 @@ def _unpack(bundle: Path, folder: Path) -> None:
             names = sorted(archive.namelist())
             if names != sorted([MANIFEST, *manifest.files]):
                 raise BadRecord(f"{MANIFEST} lists other files than the bundle has")
-            places = {name.rpartition(".")[0] for name in manifest.files}
-            if {f"{place}{suffix}" for place in places for suffix in (".json", ".npz")} != set(
-                manifest.files
-            ):
+            cells = {name.rpartition(".")[0] for name in manifest.files}
+            if {f"{cell}.{kind}" for cell in cells for kind in ("json", "npz")} != set(manifest.files):
                 raise BadRecord("a record without predictions, or predictions without a record")
             for name, expected in manifest.files.items():
                 if not PLACE.fullmatch(name):
@@ -150,15 +148,12 @@ def _known(path: Path, record: Record, results: Path, bundle: Path) -> bool:
     if all(other.exists() and file_hash(one) == file_hash(other) for one, other in pairs):
         return True
     mine, metric = records.read(there), record.task.metric
-    here, theirs = (
-        f"{item.metrics[metric].value:.6f}" if metric in item.metrics else "no value"
-        for item in (mine, record)
-    )
+    value = mine.metrics[metric].value if metric in mine.metrics else None
     names = ", ".join(field.name for field in differences.fields(mine, record)) or "their predictions"
     raise BadRecord(
-        f"{there} is there already and is another: {metric} is {here} here and {theirs} in {bundle}. They "
-        f"differ in {names}. Nothing was imported: import into a folder of its own with --results, and see why with "
-        "python -m harness compare"
+        f"{there} is there already and is another: {metric} is {value} here and "
+        f"{record.metrics[metric].value} in {bundle}. They differ in {names}. Nothing was imported: "
+        "import into a folder of its own with --results, and see why with python -m harness compare"
     )
 
 
@@ -173,8 +168,8 @@ def check(path: Path, record: Record) -> None:
     for place, text in texts:
         if ADDRESS.search(text):
             raise BadRecord(
-                f"{path}: {place} holds {text!r}, which looks like a place on somebody's machine. Records are "
-                "never edited: run the cell again, which writes no such thing"
+                f"{path}: {place} holds {text!r}, which looks like a place on somebody's machine. Records "
+                "are never edited: run the cell again, which writes no such thing"
             )
     if not (
         found.images.dtype == found.persons.dtype == np.uint64
@@ -187,21 +182,21 @@ def check(path: Path, record: Record) -> None:
     test = record.parts["test"]
     if counted != (test.images, test.persons):
         raise BadRecord(
-            f"{path}: its test part has {test.images} images of {test.persons} persons, but its predictions are "
-            f"of {counted[0]} and {counted[1]}. Run the cell again"
+            f"{path}: its test part has {test.images} images of {test.persons} persons, but its predictions "
+            f"are of {counted[0]} and {counted[1]}. Run the cell again"
         )
     try:
         scored = score.of(record.task.kind, found.arrays, record.task.labels)
         values = dict(zip(scored.names, scored(np.ones((len(found.images), 1)))[:, 0].tolist(), strict=True))
-    except (HarnessError, LookupError, ValueError, TypeError) as error:
+    except (HarnessError, LookupError, ValueError, TypeError, MemoryError) as error:
         raise BadRecord(f"{path}: its predictions cannot be scored: {error}. Run the cell again") from error
     for name in sorted(set(values) | set(record.metrics)):
         told = record.metrics[name].value if name in record.metrics else None
         computed = values.get(name)
         if told is None or computed is None or not abs(told - computed) <= TOLERANCE:
             raise BadRecord(
-                f"{path}: metrics.{name} is {told} in the record, but {computed} by its predictions. Run the cell "
-                "again"
+                f"{path}: metrics.{name} is {told} in the record, but {computed} by its predictions. Run the "
+                "cell again"
             )
 
 

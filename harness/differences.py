@@ -101,7 +101,7 @@ class Folders(NamedTuple):
 
 
 def cells(source: str) -> list[Cell]:
-    """A record's file, all records of a folder, or of whatever fits a pattern such as `results/*/*/imitate-*`.
+    """A record's file, all records of a folder, or of all that fits a pattern, `results/*/*/imitate-*` say.
 
     Of a results folder its two tracks are read, and not what failed or was put aside. Raises UsageError when
     there is nothing, BadRecord for a record that breaks the schema.
@@ -111,8 +111,8 @@ def cells(source: str) -> list[Cell]:
     files = sorted({file for place in places for file in _files(place)})
     if not files:
         raise UsageError(
-            f"{source}: there is no record. Give a record's .json file, a folder that holds some, or a pattern "
-            "in quotes"
+            f"{source}: there is no record. Give the .json file of one, a folder that holds some, or a "
+            "pattern in quotes"
         )
     return [Cell(path, records.read(path)) for path in files]
 

@@ -58,8 +58,8 @@ ARROWS: Mapping[str, str] = {
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep grid run prepare plan leaderboard differences bundle report.* pretrain.* data.* phantom.* "
-    f"registry records {TOOLS}",
+    "cli.*": "cli.show sweep grid run prepare plan leaderboard differences bundle report.* pretrain.* data.* "
+    f"phantom.* registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

@@ -31,9 +31,9 @@ def compare(
 ) -> None:
     """Name every field in which two records differ, and test their difference person by person.
 
-    Of more than two records, cells of A and B are matched by task, protocol, fraction and seed, whatever their
-    method, as long as each side has one of each; else by method and checkpoint too. Their differences are then
-    tested over the seeds, with p-values by Holm.
+    Of more than two records, cells of A and B are matched by task, protocol, fraction and seed, whatever
+    their method, as long as each side has one of each; else by method and checkpoint too. Their differences
+    are then tested over the seeds, with p-values by Holm.
     """
     from harness import differences
 
@@ -101,9 +101,7 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         ]
         _table(HEADINGS[group], ["field", "cells", "A, for example", "B"], rows)
     if outcomes := [item.cells for item in found.fields if item.example.group == "outcomes"]:
-        show.line(
-            f"\nWhat followed: {len(outcomes)} fields differ, in up to {max(outcomes)} cells; --json names them."
-        )
+        show.line(f"\nWhat followed: {len(outcomes)} fields, in up to {max(outcomes)} cells. See --json")
     columns = ["data", "task", "labels", "seeds", "checkpoint of A", "of B", "metric", *NUMBERS, "p by Holm"]
     _table("Paired over seeds and test persons", columns, [_row(row) for row in found.rows])
     for row in found.rows:
@@ -164,5 +162,5 @@ def _short(value: Any) -> str:
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if rows:
-        show.line("")
-        show.table(title, columns, rows)
+        show.line(f"\n{title}")  # in the table's own title it would be folded to the width of narrow columns
+        show.table("", columns, rows)
