@@ -149,7 +149,8 @@ def _known(path: Path, record: Record, results: Path, bundle: Path) -> bool:
         return True
     mine, metric = records.read(there), record.task.metric
     value = mine.metrics[metric].value if metric in mine.metrics else None
-    names = ", ".join(field.name for field in differences.fields(mine, record)) or "their predictions"
+    differing = [item.name for item in differences.fields(mine, record) if item.group != "circumstances"]
+    names = ", ".join(differing) or "their circumstances or predictions alone"
     raise BadRecord(
         f"{there} is there already and is another: {metric} is {value} here and "
         f"{record.metrics[metric].value} in {bundle}. They differ in {names}. Nothing was imported: "

@@ -300,4 +300,4 @@ def test_predictions_alone_may_disagree(tmp_path: Path, files: Files, record: st
     name = record.replace(".json", ".npz")
     mine = {record: files[record], name: arrays(files[name])}  # the same numbers, not compressed
     told = refused(pack(tmp_path / "in.zip", files), lay(tmp_path / "results", mine))
-    assert "They differ in their predictions." in told
+    assert "They differ in their circumstances or predictions alone." in told
