@@ -37,17 +37,16 @@ class Ranking(NamedTuple):
 def paired_difference(first: Resampled, second: Resampled, *, seed: int, level: float = LEVEL) -> Difference:
     """The difference of two methods' means over runs, with the interval and test of a paired bootstrap.
 
-    Both are of the same test images and of runs with the same draws of labels, because a seed draws the same
-    training labels for every method. A replicate draws persons, and runs, once for both (see
+    Both are of the same test images, and of as many runs, with the same seeds: a seed draws the same training
+    labels for every method. A replicate draws persons, and runs, once for both (see
     `stats.two_level_interval`). The p-value is the share of replicates on the far side of zero, twice the
     smaller one, with one replicate added to each side (Davison & Hinkley 1997, section 4.2): no finite number
-    of replicates shows that p is zero. Raises UsageError for other draws of labels.
+    of replicates shows that p is zero. Raises UsageError for other numbers of runs.
     """
-    seeds = [[run.labels for run in each.runs] for each in (first, second)]
-    if seeds[0] != seeds[1]:
+    if len(first.runs) != len(second.runs):
         raise UsageError(
-            f"a paired test needs the same seeds of both methods, not {seeds[0]} and {seeds[1]}. "
-            "Run the seeds that are missing"
+            f"a paired test needs the same seeds of both methods, not {len(first.runs)} and "
+            f"{len(second.runs)} of them. Run the seeds that are missing"
         )
     between = Resampled(first.runs, first.values - second.values, first.draws - second.draws)
     means = between.means(seed)

@@ -228,7 +228,8 @@ def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
 
 
 def predictions(path: Path) -> Predictions:
-    """The predictions beside a record. Raises BadRecord when they are missing or do not fit together."""
+    """The predictions beside a record. Raises BadRecord when they are missing, are not
+    numbers, or do not fit together."""
     file = path.with_suffix(".npz")
     try:
         # opened here, because numpy leaves a broken archive open
@@ -237,6 +238,9 @@ def predictions(path: Path) -> Predictions:
             images, persons = found.pop("images"), found.pop("persons")
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error
+    for name, array in [("images", images), ("persons", persons), *found.items()]:
+        if not (isinstance(array, np.ndarray) and array.ndim and array.dtype.kind in "biuf"):
+            raise BadRecord(f"{file}: {name} is no array of numbers. Run the cell of {path.name} again")
     lengths = {len(array) for name, array in found.items() if not name.startswith(_ragged(found))}
     if lengths | {len(persons)} != {len(images)}:
         raise BadRecord(f"{file}: its arrays have different lengths. Run the cell of {path.name} again")

@@ -50,15 +50,16 @@ ARROWS: Mapping[str, str] = {
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
     "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
     "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
-    # records to pages
+    # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* records stats comparison metrics.* contracts errors",
-    "report.*": "report.* leaderboard records stats metrics.* contracts errors files",
+    "differences": "records comparison stats metrics.* contracts errors progress",
+    "bundle": "differences provenance records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep grid run prepare plan leaderboard.* report.* pretrain.* data.* phantom.* "
-    f"registry records {TOOLS}",
+    "cli.*": "cli.show sweep grid run prepare plan leaderboard differences bundle pretrain.* data.* "
+    f"phantom.* registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

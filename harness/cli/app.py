@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from harness.cli import audit, checkpoints, data, leaderboard, listing, pretrain, run, sweep
+from harness.cli import audit, checkpoints, compare, data, leaderboard, listing, pretrain, results, run, sweep
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -28,7 +28,9 @@ app.command("sweep")(sweep.sweep)
 app.command("pretrain")(pretrain.pretrain)
 app.command("audit")(audit.audit)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("compare")(compare.compare)
 app.add_typer(listing.app, name="list")
+app.add_typer(results.app, name="results")
 app.add_typer(data.app, name="data")
 app.add_typer(checkpoints.app, name="checkpoints")
 

@@ -40,14 +40,31 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def words(text: str) -> list[str]:
+    """Of an option with commas between."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def arguments(context: typer.Context) -> Arguments:
-    """The options of this command: those that were typed, and the defaults of the others."""
+    """The options of this command: those that were typed, and the defaults of the others.
+
+    A record may be shown to anybody, so that of folders and machines it holds no more than that they were
+    given, and of a plug-in's file its name.
+    """
     from harness.account import Arguments
 
-    values = {name: str(v) if isinstance(v, Path) else v for name, v in context.params.items()}
+    values = {name: _told(name, value) for name, value in context.params.items()}
     sources = {name: context.get_parameter_source(name) for name in values}
     typed = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     return Arguments(
         {name: value for name, value in values.items() if name in typed},
         {name: value for name, value in values.items() if name not in typed},
     )
+
+
+def _told(name: str, value: Any) -> Any:
+    if isinstance(value, Path) or (name == "address" and value):
+        return "given"
+    if isinstance(value, str):
+        return ",".join(word.rpartition("/")[2] for word in value.split(","))
+    return value

@@ -34,14 +34,14 @@ def sweep(
 
     current = settings.load(data_root, results)
     wanted = grid.cells(
-        methods=_words(methods),
-        tasks=_words(tasks),
-        protocols=_words(protocols),
+        methods=show.words(methods),
+        tasks=show.words(tasks),
+        protocols=show.words(protocols),
         fractions=_shares(fractions),
         seeds=seeds,
         profile=profile,
     )
-    named = grid.checkpoints(current.checkpoints, wanted, _words(checkpoints))
+    named = grid.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
     for pair, reason in wanted.impossible.items():
         show.say(f"left out: {pair}: {reason}")
     from harness import sweep as sweeping
@@ -65,14 +65,10 @@ def sweep(
     show.say("Next: python -m harness leaderboard")
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _shares(text: str) -> list[float]:
     from harness.errors import UsageError
 
     try:
-        return [float(word) for word in _words(text)]
+        return [float(word) for word in show.words(text)]
     except ValueError as error:
         raise UsageError(f"--fractions {text!r}: {error}. Give shares such as 0.01,0.1,1") from error

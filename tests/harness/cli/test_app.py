@@ -49,7 +49,8 @@ def test_nothing_heavy_is_imported_before_there_is_work(arguments: Sequence[str]
 
 def test_help_names_every_verb_and_the_first_step() -> None:
     shown = harness("--help").stdout
-    for word in ("run", "pretrain", "checkpoints", "leaderboard", "list", "data", "--method imitate"):
+    verbs = ("run", "pretrain", "checkpoints", "leaderboard", "compare", "results", "list", "data")
+    for word in (*verbs, "--method imitate"):
         assert word in shown
 
 

@@ -1,0 +1,43 @@
+"""`results export` and `results import`: records and predictions in one file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import settings
+from harness.cli import show
+
+app = typer.Typer(help="Hand records on; what there is: list results.", no_args_is_help=True)
+
+Bundle = Annotated[Path, typer.Argument(help="A .zip of records and their predictions.")]
+
+
+@app.command()
+def export(
+    file: Bundle,
+    results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/")] = None,
+    tasks: Annotated[str, typer.Option(help="Patterns such as 'rsna:*'. Default: all.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
+) -> None:
+    """Write a bundle: no pictures, no ids, no paths, and every number checked."""
+    from harness import bundle
+
+    wanted = [show.words(text) for text in (tasks, methods)]
+    done = bundle.write(settings.load(results=results).results, file, *wanted)
+    show.line(f"{file}: {len(done.files) // 2} cells")
+
+
+@app.command("import")
+def import_(
+    file: Bundle,
+    results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
+) -> None:
+    """Take over the cells of a bundle once all of them are found sound; none is ever replaced."""
+    from harness import bundle
+
+    done = bundle.read(file, settings.load(results=results).results)
+    show.line(f"{file}: {len(done.new)} cells imported, {done.known} were there already")
+    show.say("Next: python -m harness leaderboard")

@@ -1,0 +1,263 @@
+"""Why two records differ: every field in which they do, and whether their numbers differ by more than chance.
+
+Apart because "why is my number different from yours?" is asked of any two records, or of two folders of them,
+long after they were run and far from the data.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from harness import comparison, records, stats
+from harness.comparison import Difference
+from harness.contracts import DataKind
+from harness.errors import UsageError
+from harness.metrics import score
+from harness.progress import Bar
+from harness.records import Predictions, Record
+from harness.stats import Run
+
+Group = Literal["inputs", "outcomes", "circumstances"]
+
+REPLICATES = 2000  # the smallest p is 2 / 2001: it stays below 0.05 when Holm multiplies it by fifty rows
+ABSENT = "(absent)"  # of a field that one of two records does not have
+
+OUTCOMES = ("metrics.", "head.chosen.", "head.validation", "interval.undefined")
+CIRCUMSTANCES = (
+    "written",
+    "pretraining.seconds",
+    "pretraining.images_per_second",
+    "code.arguments.",  # what they asked for stands in the fields that shape the number
+    "code.defaults.",
+    "cost.seconds.",
+    "cost.peak_memory_mib",
+    "cost.images_per_second",
+    "cost.cached.",
+)
+"""Beginnings of the names of fields that follow from others, and of those that change no number. All other
+fields are inputs: one of them is why two numbers differ, `cost.device` among them."""
+
+
+class Cell(NamedTuple):
+    path: Path
+    record: Record
+
+
+class Field(NamedTuple):
+    """One in which two records differ."""
+
+    name: str  # "data.fingerprint"
+    first: Any
+    second: Any
+
+    @property
+    def group(self) -> Group:
+        if self.name.startswith(OUTCOMES):
+            return "outcomes"
+        return "circumstances" if self.name.startswith(CIRCUMSTANCES) else "inputs"
+
+
+class Paired(NamedTuple):
+    """The same test images scored twice."""
+
+    metric: str
+    first: float  # mean over seeds
+    second: float
+    difference: Difference
+
+
+class Row(NamedTuple):
+    """The seeds of one (task, protocol, fraction) that both sides have."""
+
+    data: DataKind
+    task: str
+    protocol: str
+    fraction: float
+    first: str  # the checkpoint without its seed
+    second: str
+    seeds: tuple[int, ...]
+    paired: Paired | str  # or why there is no test
+    adjusted: float | None  # p by Holm over all rows
+
+
+class Shared(NamedTuple):
+    """A field that differs in some of the matched cells."""
+
+    cells: int
+    example: Field
+
+
+class Folders(NamedTuple):
+    by_checkpoint: bool  # how cells were matched
+    matched: int
+    only_first: list[Path]
+    only_second: list[Path]
+    fields: list[Shared]
+    rows: list[Row]
+
+
+def cells(source: str) -> list[Cell]:
+    """A record's file, all records of a folder, or of all that fits a pattern, `results/*/*/imitate-*` say.
+
+    Of a results folder its two tracks are read, and not what failed or was put aside. Raises UsageError when
+    there is nothing, BadRecord for a record that breaks the schema.
+    """
+    anchor = Path(source).anchor
+    places = [Path(source)] if Path(source).exists() else sorted(Path(anchor).glob(source[len(anchor) :]))
+    files = sorted({file for place in places for file in _files(place)})
+    if not files:
+        raise UsageError(
+            f"{source}: there is no record. Give the .json file of one, a folder that holds some, or a "
+            "pattern in quotes"
+        )
+    return [Cell(path, records.read(path)) for path in files]
+
+
+def _files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield from [place] if place.suffix == ".json" else []
+        return
+    tracks = [place / kind for kind in get_args(DataKind) if (place / kind).is_dir()]
+    for folder in tracks or [place]:
+        yield from folder.rglob("*.json")
+
+
+def require_one_track(first: Iterable[Cell], second: Iterable[Cell]) -> None:
+    """Raises UsageError where phantom would be compared with real."""
+    kinds = [{cell.record.data.kind for cell in side} for side in (first, second)]
+    if not kinds[0] & kinds[1]:
+        raise UsageError(
+            f"A was measured on {kinds[0].pop()} data and B on {kinds[1].pop()}: phantoms say nothing about "
+            "patients, so the two are never compared. Give two of one track"
+        )
+
+
+def fields(first: Record, second: Record) -> list[Field]:
+    """All that differ, in the order of the schema. A metric with its interval counts as one."""
+    flat = [dict(_flat(record.model_dump(mode="json"))) for record in (first, second)]
+    found = [Field(name, *(side.get(name, ABSENT) for side in flat)) for name in {**flat[0], **flat[1]}]
+    return [field for field in found if field.first != field.second]
+
+
+def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and set(value) != set(records.Measured.model_fields):
+        for name, item in value.items():
+            yield from _flat(item, f"{place}.{name}" if place else name)
+    else:
+        yield place, value
+
+
+def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
+    """The test of the task's own metric, one cell per seed on each side; or why there can be none."""
+    every = [*first, *second]
+    for path, _ in every:
+        if not path.with_suffix(".npz").exists():
+            return f"{path} has no predictions beside it"
+    for name in ("kind", "metric", "labels"):
+        asked = list(dict.fromkeys(getattr(cell.record.task, name) for cell in every))
+        if len(asked) > 1:
+            return f"they answer different questions: task.{name} is {asked[0]} and {asked[1]}"
+    found = [records.predictions(path) for path, _ in every]
+    for (path, _), other in zip(every, found, strict=True):
+        if not records.same_test(found[0], other):
+            return f"{every[0].path} and {path} {_unlike(found[0], other)}"
+    task = every[0].record.task
+    scores = [score.of(task.kind, item.arrays, task.labels) for item in found]
+    runs = [Run(cell.record.pretraining.seed, cell.record.cell.seed) for cell in every]
+    sides = [
+        stats.resampled(
+            runs[side], scores[side], found[0].persons, task.metric, replicates=REPLICATES, seed=0
+        )
+        for side in (slice(len(first)), slice(len(first), None))
+    ]
+    difference = comparison.paired_difference(*sides, seed=0)
+    return Paired(task.metric, _mean(first, task.metric), _mean(second, task.metric), difference)
+
+
+def _mean(side: Sequence[Cell], metric: str) -> float:
+    return float(np.mean([cell.record.metrics[metric].value for cell in side]))
+
+
+def _unlike(first: Predictions, second: Predictions) -> str:
+    """How two cells' test parts differ."""
+    if not np.array_equal(first.images, second.images):
+        common = len(np.intersect1d(first.images, second.images))
+        return f"scored other test images: {len(first.images)} and {len(second.images)}, {common} in common"
+    if not np.array_equal(first.persons, second.persons):
+        persons = int((first.persons != second.persons).sum())
+        return f"scored the same test images, but {persons} of them as other persons'"
+    return "scored the same test images against other truths"
+
+
+def folders(first: Sequence[Cell], second: Sequence[Cell]) -> Folders:
+    """Cells of both sides matched, and tested over their seeds.
+
+    Where each side has one cell for each (data, task, protocol, fraction, seed), those match, whatever their
+    method and checkpoint: this is how two methods are compared. Else method and checkpoint must match too:
+    this is how two results folders are. Raises UsageError for a side that has a cell twice.
+    """
+    by_checkpoint = any(len({_key(cell, False) for cell in side}) < len(side) for side in (first, second))
+    sides = [{_key(cell, by_checkpoint): cell for cell in side} for side in (first, second)]
+    for name, side, found in zip("AB", (first, second), sides, strict=True):
+        if len(found) < len(side):
+            raise UsageError(
+                f"{name} holds two records of one cell. Give one results folder, or a part of it"
+            )
+    pairs = [(cell, sides[1][key]) for key, cell in sides[0].items() if key in sides[1]]
+    differing: dict[str, list[Field]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[Cell, Cell]]] = defaultdict(list)
+    for one, other in pairs:
+        for field in fields(one.record, other.record):
+            differing[field.name].append(field)
+        families = (cell.record.pretraining.family for cell in (one, other))
+        groups[(*_key(one, False)[:-1], *families)].append((one, other))
+    only = [
+        [cell.path for key, cell in side.items() if key not in other] for side, other in (sides, sides[::-1])
+    ]
+    return Folders(
+        by_checkpoint=by_checkpoint,
+        matched=len(pairs),
+        only_first=only[0],
+        only_second=only[1],
+        fields=[Shared(len(found), found[0]) for found in differing.values()],
+        rows=_rows(groups),
+    )
+
+
+def _key(cell: Cell, by_checkpoint: bool) -> tuple[Any, ...]:
+    block = cell.record.cell
+    owner = (block.method, block.checkpoint) if by_checkpoint else ()
+    return (*owner, cell.record.data.kind, block.task, block.protocol, block.fraction, block.seed)
+
+
+def _rows(groups: dict[tuple[Any, ...], list[tuple[Cell, Cell]]]) -> list[Row]:
+    rows = []
+    with Bar("comparing", len(groups), "rows") as bar:
+        for _, pairs in sorted(groups.items()):
+            pairs.sort(key=lambda pair: pair[0].record.cell.seed)
+            one, other = zip(*pairs, strict=True)
+            rows.append(_row(one, other))
+            bar.advance()
+    p = [row.paired.difference.p for row in rows if isinstance(row.paired, Paired)]
+    adjusted = iter(comparison.holm(p).tolist())
+    return [row._replace(adjusted=next(adjusted)) if isinstance(row.paired, Paired) else row for row in rows]
+
+
+def _row(first: Sequence[Cell], second: Sequence[Cell]) -> Row:
+    record = first[0].record
+    return Row(
+        data=record.data.kind,
+        task=record.cell.task,
+        protocol=record.cell.protocol,
+        fraction=record.cell.fraction,
+        first=record.pretraining.family,
+        second=second[0].record.pretraining.family,
+        seeds=tuple(cell.record.cell.seed for cell in first),
+        paired=paired(first, second),
+        adjusted=None,
+    )

@@ -1,0 +1,116 @@
+"""`compare`, `results export` and `results import` as a user meets them; what a record keeps of a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+from harness.cli import show
+from tests import fakes
+from tests.harness.command import harness
+
+ROOT = Path(__file__).resolve().parents[3] / "results"
+
+
+def test_two_records_are_compared_on_the_terminal(tmp_path: Path) -> None:
+    first, second = (fakes.write(tmp_path / name, skill) for name, skill in (("a", 9.0), ("b", 0.0)))
+    raw = json.loads(second.read_text())
+    raw["data"]["fingerprint"], raw["metrics"]["macro_auroc"]["value"] = "e" * 64, 0.75000001
+    raw["cost"]["seconds"]["head"] = 2.5
+    second.write_text(json.dumps(raw))
+    done = harness("compare", first, second)
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["data.fingerprint", "f" * 12, "e" * 12] in lines
+    assert ["cost.seconds.head", "1", "2.5"] in lines
+    assert any("0.75000001" in line for line in done.out.splitlines())  # not rounded until both look alike
+    order = [
+        done.out.index(word) for word in ("shapes the number", "What followed", "changes no number", "Paired")
+    ]
+    assert order == sorted(order)
+    shown = json.loads(harness("compare", first, second, "--json").out)
+    assert shown["differ"]["inputs"] == [{"field": "data.fingerprint", "A": "f" * 64, "B": "e" * 64}]
+    assert shown["test"]["A_less_B"]["value"] > 0.2
+    assert shown["test"]["p"] <= 0.01
+
+
+def test_folders_are_compared_on_the_terminal(tmp_path: Path) -> None:
+    for name, skill in (("a", 9.0), ("b", 0.0)):
+        for seed in (0, 1):
+            fakes.write(tmp_path / name, skill, seed=seed, method=name, family=f"{name}-x")
+    extra = fakes.write(tmp_path / "b", fraction=1.0, method="b", family="b-x")
+    done = harness("compare", tmp_path / "a", tmp_path / "b")
+    assert done.code == 0, done.err
+    assert "2 cells of A and B match by task, protocol, fraction, seed." in done.out
+    assert f"Only in B:\n{extra}" in done.out
+    shown = json.loads(harness("compare", tmp_path / "a", tmp_path / "b", "--json").out)
+    assert [item["field"] for item in shown["differ"]["inputs"]] == [
+        "cell.method",
+        "cell.checkpoint",
+        "pretraining.family",
+    ]
+    [row] = shown["rows"]
+    assert row["seeds"] == [0, 1]
+    assert f"{row['paired']['p']:.3f}  {row['adjusted']:.3f}" in done.out
+    extra.with_suffix(".npz").unlink()
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    assert (
+        "No paired test of chexpert:linear at 100 %" in harness("compare", tmp_path / "b", tmp_path / "c").out
+    )
+
+
+def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
+    paths = [fakes.write(tmp_path, kind=kind) for kind in ("phantom", "real")]
+    done = harness("compare", *paths)
+    assert (done.code, done.out) == (2, "")
+    assert "A was measured on phantom data and B on real" in done.err
+
+
+def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
+    results, bundle = tmp_path / "results", tmp_path / "mine.zip"
+    [path, *_] = sorted((ROOT / "phantom").glob("*/*/clean-1pct-s0.json"))
+    for file in (path, path.with_suffix(".npz")):
+        (results / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, results / file.relative_to(ROOT))
+    done = harness("results", "export", bundle, "--results", results, "--tasks", "*:linear, rsna:*")
+    assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
+    for counts in ("1 cells imported, 0 were", "0 cells imported, 1 were"):
+        done = harness("results", "import", bundle, "--results", tmp_path / "theirs")
+        assert (done.code, done.out) == (0, f"{bundle}: {counts} there already\n"), done.err
+    missing = harness("results", "import", tmp_path / "none.zip")
+    assert missing.code == 1
+    assert "none.zip: No such file" in missing.err
+
+
+def test_a_record_keeps_no_place_of_the_machine() -> None:
+    kept: list[Any] = []
+    app = typer.Typer()
+
+    @app.command()
+    def verb(
+        context: typer.Context,
+        method: str = "imitate",
+        methods: str = "",
+        address: str | None = None,
+        other_address: str | None = None,
+        data_root: Path | None = None,
+        results: Path = Path("/home/jane/results"),
+        fraction: float = 1.0,
+    ) -> None:
+        kept.append(show.arguments(context))
+
+    given = ["--method", "/home/jane/mine.py", "--methods", "imitate,~/b/c.py", "--address", "10.0.0.7:1"]
+    done = CliRunner().invoke(app, [*given, "--data-root", "/data/xrays"])
+    assert done.exit_code == 0, done.exception
+    assert kept[0].given == {
+        "method": "mine.py",
+        "methods": "imitate,c.py",
+        "address": "given",
+        "data_root": "given",
+    }
+    assert kept[0].defaults == {"other_address": None, "results": "given", "fraction": 1.0}
