@@ -77,7 +77,8 @@ class TextBackbone:
 class Recipe:
     """How a method is pre-trained. Every field is stored in the checkpoint's card.
 
-    How many processes share the work is not part of it: a step is the same step for any number of them.
+    How many processes share the work is not part of it: a step is the same step for any number of them,
+    dropout aside.
     """
 
     # length and size
