@@ -57,6 +57,7 @@ class Table(NamedTuple):
     task: str
     version: int
     protocol: str
+    tuned: int  # configurations of each head that were compared
     data: str  # fingerprint of images and labels
     split: str
 
@@ -103,7 +104,7 @@ def difference(path: Path, text: str) -> str:
 
 def _table(record: Record) -> Table:
     cell, data = record.cell, record.data
-    return Table(cell.task, record.task.version, cell.protocol, data.fingerprint, data.split)
+    return Table(cell.task, record.task.version, cell.protocol, cell.tuned, data.fingerprint, data.split)
 
 
 def _row(record: Record) -> Row:
@@ -133,8 +134,9 @@ def _track_table(table: Table, rows: Cells) -> str:
     header = ["method", "checkpoint", "pre-trained on", *labels, "group", "n"]
     body = tabulate(lines, header, tablefmt="github", disable_numparse=True)
     metric = task.metric.replace("_", " ").replace("auroc", "AUROC")
+    tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     return (
-        f"### {table.task} · {metric} · {table.protocol} · version {table.version}\n\n{body}\n\n"
+        f"### {table.task} · {metric} · {table.protocol} · version {table.version}{tuned}\n\n{body}\n\n"
         f"Data `{table.data[:12]}`, split `{table.split[:12]}`.\n"
     )
 

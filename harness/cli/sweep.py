@@ -21,6 +21,9 @@ def sweep(
     checkpoints: Annotated[
         str, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
     ] = "",
+    tune: Annotated[
+        int | None, typer.Option(help="Settings of each trained head to compare on validation.", min=2)
+    ] = None,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
@@ -40,10 +43,16 @@ def sweep(
         fractions=_shares(fractions),
         seeds=seeds,
         profile=profile,
+        tuned=tune or 0,
     )
     named = grid.checkpoints(current.checkpoints, wanted, _words(checkpoints))
     for pair, reason in wanted.impossible.items():
         show.say(f"left out: {pair}: {reason}")
+    if tune and (frozen := sorted({cell.kind for cell in wanted.cells if cell.kind in grid.FROZEN})):
+        show.say(
+            f"not tuned: {', '.join(frozen)}. The strength of a linear head is always chosen on validation, "
+            "from the same grid for every method, and prompts and retrieval fit nothing"
+        )
     from harness import sweep as sweeping
 
     if dry_run:
