@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FAILURES, QUARANTINE = "failures", "quarantine"
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
-"""Kinds that read an encoder's features and never its maps or gradients: nothing of them is tuned."""
+"""Kinds that read an encoder's features and never its maps or gradients."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def cells(
     tuned: int = 0,
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
-    means its dataset's default kind. `tuned` is of trained heads only. Raises UnknownName for a name or
+    means its dataset's default kind. `tuned` is of heads that can be. Raises UnknownName for a name or
     pattern that fits nothing."""
     for protocol in protocols:
         if protocol not in get_args(ProtocolName):
@@ -70,12 +70,18 @@ def cells(
                 except ImpossiblePairing as error:
                     impossible[f"{method} x {task}"] = str(error)
                     continue
-                first = replace(first, tuned=0 if kind in FROZEN else tuned)
+                if can_be_tuned(kind, protocol):
+                    first = replace(first, tuned=tuned)
                 shares = (1.0,) if kind in NEEDS_TEXT else fractions  # those use no labels
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
                 ]
     return Grid(tuple(found), impossible)
+
+
+def can_be_tuned(kind: Kind, protocol: str) -> bool:
+    """Trained heads, unless they repeat what others published."""
+    return kind not in FROZEN and protocol == "clean"
 
 
 def _usable_methods() -> list[str]:

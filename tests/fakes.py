@@ -207,6 +207,7 @@ def record(
     fingerprint: str = "f" * 64,
     version: int = 1,
     imported_from: str | None = None,
+    tuned: int = 0,
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing."""
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
@@ -221,6 +222,7 @@ def record(
             "protocol": "clean",
             "fraction": fraction,
             "seed": seed,
+            "tuned": tuned,
         },
         "task": {
             "kind": "linear",

@@ -48,10 +48,10 @@ def sweep(
     named = grid.checkpoints(current.checkpoints, wanted, _words(checkpoints))
     for pair, reason in wanted.impossible.items():
         show.say(f"left out: {pair}: {reason}")
-    if tune and (frozen := sorted({cell.kind for cell in wanted.cells if cell.kind in grid.FROZEN})):
+    if tune and not all(cell.tuned for cell in wanted.cells):
         show.say(
-            f"not tuned: {', '.join(frozen)}. The strength of a linear head is always chosen on validation, "
-            "from the same grid for every method, and prompts and retrieval fit nothing"
+            "--tune is for heads that are trained under the clean protocol. All others stay as they are: the "
+            "strength of a linear head is always chosen on validation, from one grid for every method"
         )
     from harness import sweep as sweeping
 

@@ -32,12 +32,18 @@ from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.fcos import Detector
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
+from harness.evaluate.search import Configuration, Range, Report, Space, unheard
 from harness.evaluate.training import BATCH, Course
 from harness.metrics.detection import mean_average_precision, per_image
 from harness.records import HeadBlock
 
-LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
-WEIGHT_DECAY = 1e-6  # MGCA
+SPACE = Space(
+    "max",
+    {
+        "learning_rate": Range(1e-3, 1e-4, 1e-2),  # at first; it falls as a cosine: its mean is MGCA's 5e-4
+        "weight_decay": Range(1e-6, 1e-6, 0.1),  # MGCA
+    },
+)
 EPOCHS = 10
 PATIENCE = 10  # looks in a row without a better one that end the training (MGCA)
 LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
@@ -75,7 +81,15 @@ def check(task: Task, data: TaskData) -> None:
     require_classes_in_each_part(data, boxed, ["box"])
 
 
-def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Finder:
+def fit(
+    bench: Bench,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    configuration: Configuration = SPACE.default,
+    report: Report = unheard,
+) -> Finder:
     model = bench.encoder.build()
     with frozen(model, bench.device) as encoder:
         own, held_out = _part(encoder, train), _part(encoder, validation)
@@ -88,18 +102,19 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             "detector",
             detector,
             Course(
-                LEARNING_RATE,
-                WEIGHT_DECAY,
+                configuration["learning_rate"],
+                configuration["weight_decay"],
                 BATCH,
                 between=training.between_looks(boxed, EPOCHS),
                 looks=training.LOOKS,
                 patience=PATIENCE,
                 falls=True,
-                lowest=False,
+                lowest=SPACE.best == "min",
             ),
             training.in_halves(boxed, np.random.default_rng(seed)),
             lambda rows: own.loss(detector, rows),
             lambda: mean_average_precision(held_out.found(detector)),
+            report,
         )
     block = trained.block("FCOS", width=detector.width, lowest_score=fcos.LOWEST_SCORE, overlap=fcos.OVERLAP)
     return Finder(model, detector, block)

@@ -32,13 +32,19 @@ from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
+from harness.evaluate.search import Configuration, Range, Report, Space, unheard
 from harness.evaluate.training import BATCH, Course
 from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
 
-LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
-WEIGHT_DECAY = 0.05  # MGCA
+SPACE = Space(
+    "min",
+    {
+        "learning_rate": Range(1e-3, 1e-4, 1e-2),  # at first; it falls as a cosine: its mean is MGCA's 5e-4
+        "weight_decay": Range(0.05, 1e-4, 1.0),  # MGCA
+    },
+)
 EPOCHS = 20
 PATIENCE = 5  # looks in a row without a lower one that end the training
 THRESHOLD = 0.5
@@ -91,7 +97,15 @@ def check(task: Task, data: TaskData) -> None:
     require_classes_in_each_part(data, masked, ["mask"])
 
 
-def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Segmenter:
+def fit(
+    bench: Bench,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    configuration: Configuration = SPACE.default,
+    report: Report = unheard,
+) -> Segmenter:
     model = bench.encoder.build()
     with frozen(model, bench.device) as encoder:
         own, held_out = _part(encoder, train), _part(encoder, validation)
@@ -100,18 +114,19 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             "decoder",
             decoder,
             Course(
-                LEARNING_RATE,
-                WEIGHT_DECAY,
+                configuration["learning_rate"],
+                configuration["weight_decay"],
                 BATCH,
                 between=training.between_looks(own.masked, EPOCHS),
                 looks=training.LOOKS,
                 patience=PATIENCE,
                 falls=True,
-                lowest=True,
+                lowest=SPACE.best == "min",
             ),
             training.in_halves(own.masked, np.random.default_rng(seed)),
             lambda rows: unet.loss(own.sums(decoder, rows)),
             lambda: _loss(decoder, held_out),
+            report,
         )
     return Segmenter(model, decoder, trained.block("U-Net", threshold=THRESHOLD))
 

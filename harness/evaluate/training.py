@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import TrainingDiverged
+from harness.evaluate.search import Report, unheard
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
@@ -71,6 +72,7 @@ def train(
     batches: Iterator[np.ndarray],
     loss: Callable[[np.ndarray], Tensor],
     look: Callable[[], float],
+    report: Report = unheard,
 ) -> Trained:
     """Leaves in `head` the state of its best look; weights that need no gradient are not trained.
 
@@ -101,6 +103,7 @@ def train(
             best = int(first_best(done.values))
             if best == len(done.values) - 1:
                 state = copy.deepcopy(head.state_dict())
+            report(done.steps[-1], total, done.values[best])
     head.load_state_dict(state)
     return done._replace(best=best)
 

@@ -72,6 +72,14 @@ def test_other_data_or_another_version_is_another_table(tmp_path: Path, change: 
     assert leaderboard.build(tmp_path).count("\n### chexpert:linear") == 2
 
 
+def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
+    fakes.write(tmp_path, skill=0.0)
+    fakes.write(tmp_path, skill=9.0, tuned=8)
+    tables = tables_of(leaderboard.build(tmp_path))
+    [plain], [tuned] = tables[TABLE], tables[f"{TABLE} · best of 8 settings on validation"]
+    assert plain[3].endswith("(1 seed)") and tuned[3] == "100.0 [100.0, 100.0] (1 seed)"
+
+
 def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) -> None:
     cells = [{"seed": seed, "fraction": fraction} for seed in (0, 1) for fraction in (0.01, 1.0)]
     for name, order in (("a", cells), ("b", cells[::-1])):

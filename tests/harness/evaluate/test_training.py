@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.errors import TrainingDiverged
 from harness.evaluate import training
+from harness.evaluate.search import Report, unheard
 from harness.evaluate.training import BATCH, Course, Trained
 
 COURSE = Course(0.5, 0.0, 4, between=2, looks=5, patience=2, falls=True, lowest=True)
@@ -27,7 +28,9 @@ class Walker(nn.Module):
         self.seen: list[float] = []  # where it was at each look
 
 
-def walk(seen: list[float], plan: Course = COURSE, loss: float = 1.0) -> tuple[Walker, Trained]:
+def walk(
+    seen: list[float], plan: Course = COURSE, loss: float = 1.0, report: Report = unheard
+) -> tuple[Walker, Trained]:
     """`seen` are the values at the looks."""
     head = Walker()
 
@@ -39,7 +42,7 @@ def walk(seen: list[float], plan: Course = COURSE, loss: float = 1.0) -> tuple[W
         return loss * head.place * head.fixed * rows.mean()
 
     ones: Iterator[np.ndarray] = iter([np.ones(4)] * 100)
-    return head, training.train("walker", head, plan, ones, slope, look)
+    return head, training.train("walker", head, plan, ones, slope, look, report)
 
 
 def test_the_rate_falls_as_a_cosine_to_zero() -> None:
@@ -83,3 +86,9 @@ def test_few_labels_have_the_least_steps_and_many_have_epochs() -> None:
     assert training.between_looks(np.ones(10, bool), 20) * training.LOOKS == training.LEAST_STEPS
     many = np.arange(4_000) < 1_600  # with as many others, 200 batches an epoch
     assert training.between_looks(many, 20) * training.LOOKS == 4_000
+
+
+def test_each_look_is_reported_with_the_best_so_far() -> None:
+    heard: list[tuple[int, int, float]] = []
+    walk([3, 1, 2, 0, 5], report=lambda *look: heard.append(look))
+    assert heard == [(2, 10, 3), (4, 10, 1), (6, 10, 1), (8, 10, 0), (10, 10, 0)]
