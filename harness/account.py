@@ -55,6 +55,7 @@ def record(
             protocol=plan.protocol,
             fraction=plan.fraction,
             seed=plan.seed,
+            tuned=plan.tuned,
         ),
         task=records.TaskBlock(
             kind=plan.kind,

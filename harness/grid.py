@@ -48,9 +48,11 @@ def cells(
     fractions: Sequence[float],
     seeds: int,
     profile: str,
+    tuned: int = 0,
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
-    means its dataset's default kind. Raises UnknownName for a name or pattern that fits nothing."""
+    means its dataset's default kind. `tuned` is of heads that can be. Raises UnknownName for a name or
+    pattern that fits nothing."""
     for protocol in protocols:
         if protocol not in get_args(ProtocolName):
             raise UnknownName("protocol", protocol, get_args(ProtocolName))
@@ -68,11 +70,18 @@ def cells(
                 except ImpossiblePairing as error:
                     impossible[f"{method} x {task}"] = str(error)
                     continue
+                if can_be_tuned(kind, protocol):
+                    first = replace(first, tuned=tuned)
                 shares = (1.0,) if kind in NEEDS_TEXT else fractions  # those use no labels
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
                 ]
     return Grid(tuple(found), impossible)
+
+
+def can_be_tuned(kind: Kind, protocol: str) -> bool:
+    """Trained heads, unless they repeat what others published."""
+    return kind not in FROZEN and protocol == "clean"
 
 
 def _usable_methods() -> list[str]:
@@ -133,6 +142,7 @@ class Job(NamedTuple):
             protocol=cell.protocol,
             fraction=cell.fraction,
             seed=cell.seed,
+            tuned=cell.tuned,
         )
 
 
@@ -173,7 +183,8 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def describe(cell: CellPlan) -> str:
-    return f"{cell.method.name} {cell.task_id} {cell.protocol} {cell.fraction * 100:g}pct s{cell.seed}"
+    tuned = f" tuned{cell.tuned}" if cell.tuned else ""
+    return f"{cell.method.name} {cell.task_id} {cell.protocol} {cell.fraction * 100:g}pct s{cell.seed}{tuned}"
 
 
 def failure_path(results: Path, cell: CellPlan) -> Path:

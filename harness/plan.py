@@ -58,6 +58,7 @@ class CellPlan:
     protocol: ProtocolName
     fraction: float
     seed: int
+    tuned: int = 0  # configurations of a trained head to compare; 0: the default settings
 
     @property
     def labels_used(self) -> float | None:

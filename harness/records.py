@@ -36,6 +36,7 @@ class CellBlock(_Block):
     protocol: ProtocolName
     fraction: float = Field(gt=0, le=1)  # share of the training persons whose labels were used
     seed: int  # of the label draw and of the bootstrap
+    tuned: int = 0  # configurations of a trained head that were compared; 0: it has the default settings
 
 
 class TaskBlock(_Block):
@@ -122,6 +123,30 @@ class InputBlock(_Block):
     upsample: int | None
 
 
+class TrialBlock(_Block):
+    """One configuration of a search, fitted on the training images."""
+
+    settings: dict[str, float]
+    steps: int  # of training until it ended
+    value: float | None  # its best on validation; None: there is none
+    ended: str  # "trained", "stopped" early because others were better, or the error that ended it
+
+
+class SearchBlock(_Block):
+    """How the settings of a trained head were found: on validation only, with the same list of configurations
+    for every method."""
+
+    space: dict[str, tuple[float, float]]  # drawn between these, evenly in the logarithm
+    best: Literal["max", "min"]  # which of the values
+    stopping: str  # when a trial ended early
+    trials: tuple[TrialBlock, ...]  # the first has the default settings
+    chosen: int  # position among the trials
+
+    @property
+    def configuration(self) -> dict[str, float]:
+        return self.trials[self.chosen].settings
+
+
 class HeadBlock(_Block):
     """What was put on the encoder, and how its free parameters were chosen: on validation only."""
 
@@ -130,6 +155,7 @@ class HeadBlock(_Block):
     chosen: dict[str, Argument]  # by what validation said
     candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
     validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
+    search: SearchBlock | None = None  # of the settings; None: they are the default ones
 
 
 class CodeBlock(_Block):
@@ -183,7 +209,8 @@ class Predictions(NamedTuple):
 def place_of(results: Path, data: DataKind, cell: CellBlock) -> Path:
     """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
     task = cell.task.replace(":", "-")
-    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}.json"
+    tuned = f"-tuned{cell.tuned}" if cell.tuned else ""
+    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}{tuned}.json"
     return results / data / task / cell.checkpoint / name
 
 

@@ -15,18 +15,19 @@ from harness.account import Arguments
 from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
-from harness.data.task_data import TaskPool
+from harness.data.task_data import TaskData, TaskPool
 from harness.errors import UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
-from harness.evaluate.bench import Bench
+from harness.evaluate.bench import Bench, Examples, Head
 from harness.evaluate.figures import Draws
+from harness.evaluate.search import Configuration, Report
 from harness.metrics import score
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import Record
+from harness.records import HeadBlock, Record, SearchBlock
 from harness.settings import Settings
 
 REPLICATES = 1000  # resamples of the test persons behind every interval
@@ -109,18 +110,29 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     return Prepared(settings, pool, chosen, bench)
 
 
+def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
+    """Fits one configuration of a trained head; what it is worth on validation is heard by `report`."""
+    data = prepared.pool.draw(plan.labels_used, plan.seed)
+    evaluator = benches.tunable(plan.kind, plan.protocol)
+    train, validation = _seen(prepared.bench, data)
+    evaluator.fit(prepared.bench, plan.task, train, validation, plan.seed, configuration, report)
+
+
 def finish(
-    prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost, figures: Path | None = None
+    prepared: Prepared,
+    plan: CellPlan,
+    arguments: Arguments,
+    cost: Cost,
+    figures: Path | None = None,
+    search: SearchBlock | None = None,
 ) -> Outcome:
-    """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
-    evaluator = benches.evaluator(plan.kind, plan.protocol)
+    """One cell of what was prepared: `plan` differs from that one in fraction and seed at most. Of a tuned
+    one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
     data = prepared.pool.draw(plan.labels_used, plan.seed)
-    evaluator.check(plan.task, data)
+    benches.evaluator(plan.kind, plan.protocol).check(plan.task, data)
     with cost.step("head"):
-        train = benches.examples(bench, data, data.used)
-        validation = benches.examples(bench, data, data.parts.validation)
-        head = evaluator.fit(bench, plan.task, train, validation, plan.seed)
+        head, block = _fitted(bench, plan, data, search)
     with cost.step("test"):
         test = benches.examples(bench, data, data.parts.test)
         arrays = head.predict(test)
@@ -139,7 +151,7 @@ def finish(
         data=data,
         images=bench.images,
         checkpoint=prepared.chosen,
-        head=head.block,
+        head=block,
         measured=measured,
         cost=cost,
         device=device.describe(bench.device),
@@ -148,6 +160,22 @@ def finish(
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
     return Outcome(record, path, drawn)
+
+
+def _fitted(
+    bench: Bench, plan: CellPlan, data: TaskData, search: SearchBlock | None
+) -> tuple[Head, HeadBlock]:
+    common = (bench, plan.task, *_seen(bench, data), plan.seed)
+    if search is None:
+        head = benches.evaluator(plan.kind, plan.protocol).fit(*common)
+        return head, head.block
+    head = benches.tunable(plan.kind, plan.protocol).fit(*common, search.configuration)
+    return head, head.block.model_copy(update={"search": search})
+
+
+def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
+    """All that whoever fits and selects is handed: the training and the validation examples."""
+    return benches.examples(bench, data, data.used), benches.examples(bench, data, data.parts.validation)
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:

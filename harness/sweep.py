@@ -21,7 +21,7 @@ import ray
 import torch
 from ray import tune
 
-from harness import grid, records
+from harness import grid, records, tuning
 from harness import run as road
 from harness.account import Arguments
 from harness.contracts import DataKind
@@ -102,23 +102,23 @@ def _machines(address: str | None) -> _Machines:
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> list[list[str]]:
     """What there is to do, without doing it: task, method, cells done, cells to do, and the seconds that a
     cell of this task took so far (median of the records there are)."""
-    spent: dict[str, list[float]] = {}
+    spent: dict[tuple[str, int], list[float]] = {}
     profiles = {method.profile_name for method in wanted.methods}
     for _, record in records.read_all(settings.results):
         if record.pretraining.profile in profiles:
-            seconds = record.cost.seconds
-            spent.setdefault(record.cell.task, []).append(seconds.get("head", 0) + seconds.get("test", 0))
-    counts: dict[tuple[str, str], list[bool]] = {}
+            seconds = sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test"))
+            spent.setdefault((record.cell.task, record.cell.tuned), []).append(seconds)
+    counts: dict[tuple[str, str, int], list[bool]] = {}
     memo: dict[object, Any] = {}
     for cell in wanted.cells:
         chosen = _once(memo, _owner(cell, named), partial(_existing, cell, settings, named))
         done = chosen is not None and grid.is_done(
             settings.results, Job(cell, chosen, _data_kind(cell, settings))
         )
-        counts.setdefault((cell.task_id, cell.method.name), []).append(done)
+        counts.setdefault((cell.task_id, cell.method.name, cell.tuned), []).append(done)
     rows = []
-    for (task, method), done_of in counts.items():
-        each = f"{median(spent[task]):.1f}" if task in spent else "?"
+    for (task, method, tuned), done_of in counts.items():
+        each = f"{median(spent[task, tuned]):.1f}" if (task, tuned) in spent else "?"
         rows.append([task, method, str(sum(done_of)), str(len(done_of) - sum(done_of)), each])
     return rows
 
@@ -207,29 +207,42 @@ def _tune(
     options: Options,
     arguments: Arguments,
 ) -> None:
-    """One trial for each group of cells that share an encoder's features, and one for each other cell."""
+    """One trial for each group of cells that share an encoder's features, and one for each other cell that is
+    not tuned."""
     machine = _machines(options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
+    heavy = min(HEAVY_CORES, machine.cores)
     with Bar("cells", len(todo), "cells") as bar:
-        for heavy in (False, True):
-            groups = [group for group in grid.grouped(todo) if (group[0].cell.kind not in FROZEN) == heavy]
-            if not groups:
+        for name, cores in (("frozen", 1), ("heavy", heavy), ("tuned", heavy)):
+            jobs = [job for job in todo if _sort(job) == name]
+            if not jobs:
                 continue
-            cores = min(HEAVY_CORES, machine.cores) if heavy else 1
+            run_config = tune.RunConfig(
+                name=name,
+                storage_path=str(storage),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=options.retries),
+                callbacks=[_Shown(bar)],
+            )
+            if name == "tuned":
+                tuning.run(jobs, settings, arguments, cores, machine.gpus, run_config)
+                continue
+            groups = grid.grouped(jobs)
             trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
             tune.Tuner(
                 tune.with_resources(trial, {"cpu": cores, "gpu": machine.gpus}),
                 param_space={"group": tune.grid_search(list(range(len(groups))))},
                 tune_config=tune.TuneConfig(reuse_actors=True),
-                run_config=tune.RunConfig(
-                    name="heavy" if heavy else "frozen",
-                    storage_path=str(storage),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=options.retries),
-                    callbacks=[_Shown(bar)],
-                ),
+                run_config=run_config,
             ).fit()
     shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
+
+
+def _sort(job: Job) -> str:
+    """How it runs: many cells to a trial, one, or one with the trials that search for its settings."""
+    if job.cell.tuned:
+        return "tuned"
+    return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
 class _Shown(tune.Callback):
@@ -237,7 +250,7 @@ class _Shown(tune.Callback):
         self.bar = bar
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        self.bar.advance(1, result["note"])
+        self.bar.advance(result["cells"], result["note"])
 
 
 def _trial(
@@ -262,7 +275,7 @@ def _trial(
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
             grid.write_failure(settings.results, job.cell, error)
-            tune.report({"note": f"{grid.describe(job.cell)}: {type(error).__name__}"})
+            tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {type(error).__name__}"})
             continue
         value = record.metrics[record.task.metric].value * 100
-        tune.report({"note": f"{grid.describe(job.cell)}: {value:.1f}"})
+        tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {value:.1f}"})

@@ -212,6 +212,7 @@ def record(
     profile: str = "demo",
     dirty: bool = False,
     checkpoint: int | None = None,
+    tuned: int = 0,
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing. `checkpoint`: its seed, default that of the
     labels."""
@@ -228,6 +229,7 @@ def record(
             "protocol": protocol,
             "fraction": fraction,
             "seed": seed,
+            "tuned": tuned,
         },
         "task": {
             "kind": task.split(":")[1],

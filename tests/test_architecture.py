@@ -49,7 +49,8 @@ ARROWS: Mapping[str, str] = {
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
     "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
-    "sweep": f"run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
+    "tuning": f"run grid account evaluate.bench evaluate.search records cost {TOOLS}",
+    "sweep": f"tuning run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* records stats comparison metrics.* contracts errors",
@@ -72,9 +73,9 @@ TYPES_ONLY: Mapping[tuple[str, str], str] = {
 """Arrows for the type checker alone, against the table, each with its reason."""
 
 OWNERS: Mapping[str, str] = {
-    "ray.tune": "sweep",  # how cells are scheduled is one file's secret
+    "ray.tune": "sweep tuning",  # how cells and trials are scheduled is their secret
     "ray.train": "pretrain.distributed",  # so is how processes are started
-    "ray": "sweep pretrain.distributed",
+    "ray": "sweep tuning pretrain.distributed",
     "typer": "cli.*",  # the engine is a library: it parses no arguments
 }
 """Packages that only these files may import."""
@@ -255,8 +256,12 @@ PLANTED = {
     "relative": ("harness/cli/run.py", "from . import show", "relatively"),
     "unplaced file": ("harness/helpers.py", "", "has no row"),
     "unpackaged folder": ("harness/data/deep/x.py", "", "without __init__.py"),
-    "ray outside the sweep": ("harness/run.py", "from ray import tune", "only sweep may"),
-    "ray in evaluation": ("harness/evaluate/linear.py", "import ray", "only sweep pretrain.distributed may"),
+    "ray outside the sweep": ("harness/run.py", "from ray import tune", "only sweep tuning may"),
+    "ray in evaluation": (
+        "harness/evaluate/linear.py",
+        "import ray",
+        "only sweep tuning pretrain.distributed may",
+    ),
     "heavy at the start": ("harness/contracts.py", "import pandas as pd", "contracts is not light"),
     "heavy in a try": (
         "harness/files.py",

@@ -220,9 +220,10 @@ def results(
                 cell.protocol,
                 f"{cell.fraction * 100:g} %",
                 str(cell.seed),
+                str(cell.tuned or ""),
                 f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
                 f"{record.written:%Y-%m-%d %H:%M}",
             ]
         )
-    columns = ["data", "task", "checkpoint", "protocol", "labels", "seed", "macro AUROC", "written"]
+    columns = ["data", "task", "checkpoint", "protocol", "labels", "seed", "tuned", "macro AUROC", "written"]
     show.table("Results", columns, lines)

@@ -21,6 +21,9 @@ def sweep(
     checkpoints: Annotated[
         str, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
     ] = "",
+    tune: Annotated[
+        int | None, typer.Option(help="Settings of each trained head to compare on validation.", min=2)
+    ] = None,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
@@ -40,10 +43,16 @@ def sweep(
         fractions=_shares(fractions),
         seeds=seeds,
         profile=profile,
+        tuned=tune or 0,
     )
     named = grid.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
     for pair, reason in wanted.impossible.items():
         show.say(f"left out: {pair}: {reason}")
+    if tune and not all(cell.tuned for cell in wanted.cells):
+        show.say(
+            "--tune is for heads that are trained under the clean protocol. All others stay as they are: the "
+            "strength of a linear head is always chosen on validation, from one grid for every method"
+        )
     from harness import sweep as sweeping
 
     if dry_run:

@@ -24,6 +24,7 @@ from harness.data.published import HEADS
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
+from harness.evaluate.search import Configuration, Report, Space
 from harness.metrics.auroc import require_both_classes
 from harness.records import HeadBlock
 from harness.settings import BankDtype
@@ -125,9 +126,34 @@ class Evaluator(Protocol):
     def fit(self, bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Head: ...
 
 
+class Tunable(Evaluator, Protocol):
+    """An evaluator that trains a network: its settings can be searched for, within what it declares."""
+
+    SPACE: Space
+
+    def fit(
+        self,
+        bench: Bench,
+        task: Task,
+        train: Examples,
+        validation: Examples,
+        seed: int,
+        configuration: Configuration = ...,
+        report: Report = ...,
+    ) -> Head:
+        """`configuration`: default that of the space. `report` is called at each look at `validation`, and
+        may not come back: a fit that is worse than others ends there."""
+        ...
+
+
 def evaluator(kind: Kind, protocol: ProtocolName) -> Evaluator:
     """Imported when it is asked for: a probe needs no detection library."""
     name = kind.replace("-", "_")
     if protocol == "published" and kind in HEADS:
         name = f"published_{name}"
     return cast(Evaluator, import_module(f"harness.evaluate.{name}"))
+
+
+def tunable(kind: Kind, protocol: ProtocolName) -> Tunable:
+    """The evaluator of a kind that is not frozen."""
+    return cast(Tunable, evaluator(kind, protocol))

@@ -13,11 +13,8 @@ The detector kept is that of the best mean average precision on the validation p
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -28,25 +25,27 @@ from torch import Tensor, nn
 from harness.contracts import Method, Preprocessing, Task
 from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
-from harness.errors import BadTable, TrainingDiverged
-from harness.evaluate import fcos
+from harness.errors import BadTable
+from harness.evaluate import fcos, training
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.fcos import Detector
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
+from harness.evaluate.search import Configuration, Range, Report, Space, unheard
+from harness.evaluate.training import BATCH, Course
 from harness.metrics.detection import mean_average_precision, per_image
-from harness.progress import Bar
 from harness.records import HeadBlock
 
-LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
-WEIGHT_DECAY = 1e-6  # MGCA
-BATCH = 16  # MGCA
-EPOCHS, LEAST_STEPS = 10, 400
-"""An epoch is twice as many pictures as have a box: each of them beside one without. MGCA's 50 epochs at most
-are, with 1 % of the labels, some 500 steps."""
-CHECKS = 20  # how often the validation pictures are scored
-PATIENCE = 10  # checks in a row without a better one that end the training (MGCA)
+SPACE = Space(
+    "max",
+    {
+        "learning_rate": Range(1e-3, 1e-4, 1e-2),  # at first; it falls as a cosine: its mean is MGCA's 5e-4
+        "weight_decay": Range(1e-6, 1e-6, 0.1),  # MGCA
+    },
+)
+EPOCHS = 10
+PATIENCE = 10  # looks in a row without a better one that end the training (MGCA)
 LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
 
 
@@ -82,30 +81,42 @@ def check(task: Task, data: TaskData) -> None:
     require_classes_in_each_part(data, boxed, ["box"])
 
 
-def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Finder:
+def fit(
+    bench: Bench,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    configuration: Configuration = SPACE.default,
+    report: Report = unheard,
+) -> Finder:
     model = bench.encoder.build()
     with frozen(model, bench.device) as encoder:
-        parts = _part(encoder, train), _part(encoder, validation)
+        own, held_out = _part(encoder, train), _part(encoder, validation)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            detector = Detector(parts[0].maps.channels)
+            detector = Detector(own.maps.channels)
         detector.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps, values = _train(detector, *parts, np.random.default_rng(seed))
-    block = HeadBlock(
-        name="FCOS",
-        settings={
-            "learning_rate": LEARNING_RATE,
-            "weight_decay": WEIGHT_DECAY,
-            "batch": BATCH,
-            "steps": steps[-1],
-            "width": detector.width,
-            "lowest_score": fcos.LOWEST_SCORE,
-            "overlap": fcos.OVERLAP,
-        },
-        chosen={"steps": steps[int(np.argmax(values))]},
-        candidates=tuple(map(float, steps)),
-        validation=tuple(values),
-    )
+        boxed = _boxed(train.frame)
+        trained = training.train(
+            "detector",
+            detector,
+            Course(
+                configuration["learning_rate"],
+                configuration["weight_decay"],
+                BATCH,
+                between=training.between_looks(boxed, EPOCHS),
+                looks=training.LOOKS,
+                patience=PATIENCE,
+                falls=True,
+                lowest=SPACE.best == "min",
+            ),
+            training.in_halves(boxed, np.random.default_rng(seed)),
+            lambda rows: own.loss(detector, rows),
+            lambda: mean_average_precision(held_out.found(detector)),
+            report,
+        )
+    block = trained.block("FCOS", width=detector.width, lowest_score=fcos.LOWEST_SCORE, overlap=fcos.OVERLAP)
     return Finder(model, detector, block)
 
 
@@ -154,55 +165,6 @@ def _part(encoder: Method, examples: Examples) -> _Part:
 def _zoom(preprocessing: Preprocessing) -> float:
     """Pixels of what the encoder saw, per pixel of its input: some enlarge it first."""
     return (preprocessing.upsample or preprocessing.size) / preprocessing.size
-
-
-def _train(
-    detector: Detector, train: _Part, validation: _Part, rng: np.random.Generator
-) -> tuple[list[int], list[float]]:
-    """The steps after which the validation pictures were scored, and their mean average precision. Leaves the
-    weights of the best. Raises TrainingDiverged when the loss is not finite."""
-    boxed = _boxed(train.examples.frame)
-    between = math.ceil(max(LEAST_STEPS, EPOCHS * 2 * boxed.sum() / BATCH) / CHECKS)
-    batches = _batches(boxed, rng)
-    optimizer = torch.optim.AdamW(detector.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CHECKS * between)
-    values: list[float] = []
-    best: dict[str, Tensor] = {}
-    with Bar("training the detector", CHECKS * between, "steps") as bar:
-        for check in range(CHECKS):
-            detector.train()
-            for _ in range(between):
-                optimizer.zero_grad()
-                loss = train.loss(detector, next(batches))
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-            if not math.isfinite(loss.item()):
-                raise TrainingDiverged(
-                    f"the detector's loss is {loss.item()} after {between * (check + 1)} steps. "
-                    "Check the checkpoint's weights"
-                )
-            values.append(mean_average_precision(validation.found(detector)))
-            bar.advance(between, f"validation mAP {values[-1]:.3f}")
-            leader = int(np.argmax(values))
-            if leader == check:
-                best = copy.deepcopy(detector.state_dict())
-            if check - leader == PATIENCE:
-                break
-    detector.load_state_dict(best)
-    return [between * (check + 1) for check in range(len(values))], values
-
-
-def _batches(boxed: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows [BATCH], half of them `boxed` [N]; each half goes through all of its kind before any again."""
-    halves = [_shuffled(np.flatnonzero(kind), rng) for kind in (boxed, ~boxed)]
-    while True:
-        yield np.array([row for half in halves for row in islice(half, BATCH // 2)])
-
-
-def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from rng.permutation(rows)
 
 
 def _boxed(frame: pd.DataFrame) -> np.ndarray:

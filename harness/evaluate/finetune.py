@@ -23,6 +23,7 @@ from harness.errors import TrainingDiverged
 from harness.evaluate import classifier
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
+from harness.evaluate.search import Configuration, Range, Report, Space, unheard
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
@@ -32,10 +33,16 @@ BATCH = 48  # as the classification heads of MGCA's code; fewer where a fraction
 EPOCHS, FEWEST = 5, 200
 """Passes over the training images, and the steps that they come to at least: a small fraction is seen more
 often, since a handful of steps would leave every encoder where it was."""
-HEAD_RATE, ENCODER_RATE = 1e-3, 1e-4
-"""The encoder moves ten times slower than the layer that starts from nothing (discriminative rates: Howard &
-Ruder, ACL 2018)."""
-WEIGHT_DECAY = 0.01  # AdamW's own (Loshchilov & Hutter, ICLR 2019)
+SPACE = Space(
+    "max",
+    {
+        # the encoder moves ten times slower than the layer that starts from nothing (discriminative rates:
+        # Howard & Ruder, ACL 2018)
+        "head rate": Range(1e-3, 1e-4, 1e-2),
+        "encoder rate": Range(1e-4, 1e-5, 1e-3),
+        "weight decay": Range(0.01, 1e-4, 1.0),  # AdamW's own (Loshchilov & Hutter, ICLR 2019)
+    },
+)
 WARM_UP = 0.1  # share of the steps in which the rates rise, linearly; then they fall as a cosine
 LOOKS = 10  # at the validation part, evenly spread over the steps
 PATIENCE = 3  # looks without a better value that end the training
@@ -90,21 +97,28 @@ class Finetuned:
         return self.decision.arrays(test, log_odds(self.model, test, self.exclusive))
 
 
-def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Finetuned:
+def fit(
+    bench: Bench,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    configuration: Configuration = SPACE.default,
+    report: Report = unheard,
+) -> Finetuned:
     """The encoder and its layer as they were at the look at `validation` that had the best value; of equals,
     the first. Raises TrainingDiverged when the loss is not finite."""
     torch.manual_seed(seed)  # for what an encoder draws by itself, such as dropout
     model = _start(bench, task, train)
     size = min(BATCH, len(train))
     total = max(EPOCHS * (len(train) // size), FEWEST)
-    looks, values = _train(model, task, train, validation, batches(train, size, seed), total)
+    source = batches(train, size, seed)
+    looks, values = _train(model, task, train, validation, source, total, configuration, report)
     decision = classifier.decide(task, validation, log_odds(model, validation, task.exclusive))
     settings: dict[str, Argument] = {
         "batch": size,
         "steps": total,
-        "head rate": HEAD_RATE,
-        "encoder rate": ENCODER_RATE,
-        "weight decay": WEIGHT_DECAY,
+        **configuration,
         "warm-up": WARM_UP,
         "patience": PATIENCE,
         "augmentation": "+".join(AUGMENTATION),
@@ -114,15 +128,22 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
 
 
 def _train(
-    model: Classifier, task: Task, train: Examples, validation: Examples, source: Iterator[Batch], total: int
+    model: Classifier,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    source: Iterator[Batch],
+    total: int,
+    configuration: Configuration,
+    report: Report,
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Leaves the best weights in `model`; steps and value of each look."""
     optimizer = torch.optim.AdamW(
         [
-            {"params": model.encoder.parameters(), "peak": ENCODER_RATE},
-            {"params": model.head.parameters(), "peak": HEAD_RATE},
+            {"params": model.encoder.parameters(), "peak": configuration["encoder rate"]},
+            {"params": model.head.parameters(), "peak": configuration["head rate"]},
         ],
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=configuration["weight decay"],
     )
     looks: list[int] = []
     values: list[float] = []
@@ -149,6 +170,7 @@ def _train(
             scores = log_odds(model, validation, task.exclusive)
             looks.append(step)
             values.append(classifier.SELECTION[task.metric](validation.labels, scores, task.labels))
+            report(step, total, max(values))
             bar.note = f"{task.metric} {values[-1]:.3f} on validation"
             waited = len(values) - 1 - int(np.argmax(values))
             if waited == 0:

@@ -14,11 +14,8 @@ For the same reason a mask begins at a probability of 0.5 and not at one that wa
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -29,24 +26,27 @@ from torch import Tensor, nn
 from harness.contracts import Method, Task
 from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
-from harness.errors import BadTable, TrainingDiverged, UsageError
-from harness.evaluate import pyramid, unet
+from harness.errors import BadTable, UsageError
+from harness.evaluate import pyramid, training, unet
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
+from harness.evaluate.search import Configuration, Range, Report, Space, unheard
+from harness.evaluate.training import BATCH, Course
 from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
 
-LEARNING_RATE = 1e-3  # at first; it falls as a cosine, so that its mean is MGCA's 5e-4
-WEIGHT_DECAY = 0.05  # MGCA
-BATCH = 16  # MGCA for RSNA; 8 for SIIM
-EPOCHS, LEAST_STEPS = 20, 400
-"""An epoch is twice as many pictures as have a mask: each of them beside one without, as in MGCA's SIIM.
-There 50 epochs at most are, with 1 % of the labels, some 250 steps: fewer than a new decoder needs."""
-CHECKS = 20  # how often the validation loss is computed
-PATIENCE = 5  # checks in a row without a lower one that end the training
+SPACE = Space(
+    "min",
+    {
+        "learning_rate": Range(1e-3, 1e-4, 1e-2),  # at first; it falls as a cosine: its mean is MGCA's 5e-4
+        "weight_decay": Range(0.05, 1e-4, 1.0),  # MGCA
+    },
+)
+EPOCHS = 20
+PATIENCE = 5  # looks in a row without a lower one that end the training
 THRESHOLD = 0.5
 
 
@@ -97,30 +97,45 @@ def check(task: Task, data: TaskData) -> None:
     require_classes_in_each_part(data, masked, ["mask"])
 
 
-def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Segmenter:
+def fit(
+    bench: Bench,
+    task: Task,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    configuration: Configuration = SPACE.default,
+    report: Report = unheard,
+) -> Segmenter:
     model = bench.encoder.build()
     with frozen(model, bench.device) as encoder:
-        parts = _part(encoder, train), _part(encoder, validation)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            decoder = unet.Unet(parts[0].maps.channels)
-        decoder.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps, losses = _train(decoder, *parts, np.random.default_rng(seed))
-    best = int(np.argmin(losses))
-    block = HeadBlock(
-        name="U-Net",
-        settings={
-            "learning_rate": LEARNING_RATE,
-            "weight_decay": WEIGHT_DECAY,
-            "batch": BATCH,
-            "steps": steps[-1],
-            "threshold": THRESHOLD,
-        },
-        chosen={"steps": steps[best]},
-        candidates=tuple(map(float, steps)),
-        validation=tuple(losses),
-    )
-    return Segmenter(model, decoder, block)
+        own, held_out = _part(encoder, train), _part(encoder, validation)
+        decoder = new_decoder(own.maps.channels, bench, seed)
+        trained = training.train(
+            "decoder",
+            decoder,
+            Course(
+                configuration["learning_rate"],
+                configuration["weight_decay"],
+                BATCH,
+                between=training.between_looks(own.masked, EPOCHS),
+                looks=training.LOOKS,
+                patience=PATIENCE,
+                falls=True,
+                lowest=SPACE.best == "min",
+            ),
+            training.in_halves(own.masked, np.random.default_rng(seed)),
+            lambda rows: unet.loss(own.sums(decoder, rows)),
+            lambda: _loss(decoder, held_out),
+            report,
+        )
+    return Segmenter(model, decoder, trained.block("U-Net", threshold=THRESHOLD))
+
+
+def new_decoder(channels: Mapping[int, int], bench: Bench, seed: int) -> unet.Unet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        decoder = unet.Unet(channels)
+    return decoder.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 class _Part(NamedTuple):
@@ -145,58 +160,12 @@ def _part(encoder: Method, examples: Examples) -> _Part:
     return _Part(Pyramids(encoder, examples.pixels(), preprocessing, bench.device), truth, masked)
 
 
-def _train(
-    decoder: unet.Unet, train: _Part, validation: _Part, rng: np.random.Generator
-) -> tuple[list[int], list[float]]:
-    """The steps after which the validation loss was computed, and what it was. Leaves the weights of the
-    lowest. Raises TrainingDiverged when it is not finite."""
-    between = math.ceil(max(LEAST_STEPS, EPOCHS * 2 * train.masked.sum() / BATCH) / CHECKS)
-    batches = _batches(train.masked, rng)
-    optimizer = torch.optim.AdamW(decoder.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CHECKS * between)
-    losses: list[float] = []
-    best: dict[str, Tensor] = {}
-    with Bar("training the decoder", CHECKS * between, "steps") as bar:
-        for check in range(CHECKS):
-            decoder.train()
-            for _ in range(between):
-                optimizer.zero_grad()
-                unet.loss(train.sums(decoder, next(batches))).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-            losses.append(_loss(decoder, validation))
-            bar.advance(between, f"validation loss {losses[-1]:.2f}")
-            if not math.isfinite(losses[-1]):
-                raise TrainingDiverged(
-                    f"the decoder's validation loss is {losses[-1]} after {between * len(losses)} steps. "
-                    "Check the checkpoint's weights"
-                )
-            if losses[-1] == min(losses):
-                best = copy.deepcopy(decoder.state_dict())
-            if check - int(np.argmin(losses)) == PATIENCE:
-                break
-    decoder.load_state_dict(best)
-    return [between * (check + 1) for check in range(len(losses))], losses
-
-
 def _loss(decoder: unet.Unet, part: _Part) -> float:
     decoder.eval()
     count = len(part.masked)
     with torch.inference_mode():
         batches = (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
         return unet.loss(torch.stack([part.sums(decoder, rows) for rows in batches]).sum(dim=0)).item()
-
-
-def _batches(masked: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows [BATCH], half of them `masked` [N]; each half goes through all of its kind before any again."""
-    halves = [_shuffled(np.flatnonzero(kind), rng) for kind in (masked, ~masked)]
-    while True:
-        yield np.array([row for half in halves for row in islice(half, BATCH // 2)])
-
-
-def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from rng.permutation(rows)
 
 
 def _decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:

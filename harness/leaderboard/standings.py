@@ -31,6 +31,7 @@ class Table(NamedTuple):
 
     task: str
     protocol: str
+    tuned: int  # configurations of each head that were compared; 0: the default settings
     data: str  # fingerprint of images and labels
     split: str
 
@@ -165,10 +166,11 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
                 f"{path} is of version {version} of {task}, and {known[1]} of version {known[0]}: they "
                 "answer different questions. Sweep the task again, or delete the records of the older version"
             )
-        table = Table(task, record.cell.protocol, record.data.fingerprint, record.data.split)
-        row = Row(record.pretraining.family, record.cell.method)
-        rows = found[record.data.kind].setdefault(table, {})
-        rows.setdefault(row, defaultdict(list))[record.cell.fraction].append((path, record))
+        cell, data = record.cell, record.data
+        table = Table(task, cell.protocol, cell.tuned, data.fingerprint, data.split)
+        row = Row(record.pretraining.family, cell.method)
+        rows = found[data.kind].setdefault(table, {})
+        rows.setdefault(row, defaultdict(list))[cell.fraction].append((path, record))
     return {
         kind: [
             Standing(

@@ -38,7 +38,8 @@ def track(found: Sequence[Standing]) -> Iterator[str]:
 
 
 def _clean(found: Sequence[Standing]) -> list[Standing]:
-    return [standing for standing in found if standing.table.protocol == "clean"]
+    """Those that are ranked: the clean protocol, with every head at its default settings."""
+    return [standing for standing in found if standing.table.protocol == "clean" and not standing.table.tuned]
 
 
 def text_of(lines: Iterable[Sequence[str]], header: Sequence[str]) -> str:
@@ -89,8 +90,9 @@ def _standing(standing: Standing) -> str:
     shares = [_share(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
     test = first.parts["test"]
     rules = f" Rules in force: {', '.join(task.rules)}." if task.rules else ""
+    tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     return (
-        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}\n\n"
+        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images of {test.persons} persons. Version {task.version}, "
         f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}\n"
@@ -162,7 +164,7 @@ def _protocols(found: Sequence[Standing]) -> Iterator[str]:
     lines = []
     for standing in found:
         other = clean.get(standing.table.task)
-        if standing.table.protocol == "clean" or other is None:
+        if standing.table.protocol == "clean" or standing.table.tuned or other is None:
             continue
         for row in (row for row in other.order if row in standing.cells):
             pairs = [
@@ -230,7 +232,7 @@ def _origin(record: Record) -> str:
 
 
 def _seconds(record: Record) -> float:
-    return sum(record.cost.seconds.get(step, 0.0) for step in ("head", "test"))
+    return sum(record.cost.seconds.get(step, 0.0) for step in ("search", "head", "test"))
 
 
 def _median(values: Iterable[float | None]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_name_alone_is_the_default_kind_and_a_pattern_is_all_that_fit() -> Non
         cells(methods=["imitat"])
 
 
+def test_heads_that_are_trained_are_tuned_but_not_those_of_others() -> None:
+    tasks, both = ["rsna:linear", "rsna:finetune", "rsna:detection"], ["clean", "published"]
+    found = cells(methods=["random_init"], tasks=tasks, protocols=both, tuned=8).cells
+    assert {(cell.kind, cell.protocol, cell.tuned) for cell in found} == {
+        *(("linear", protocol, 0) for protocol in both),
+        *((kind, "clean", 8) for kind in ("finetune", "detection")),
+        *((kind, "published", 0) for kind in ("finetune", "detection")),
+    }
+
+
 # --- done -------------------------------------------------------------------------------------------
 
 
@@ -61,7 +72,8 @@ def job(home: Path) -> Job:
 
 def stored(results: Path, job: Job, **changes: object) -> Path:
     """A record as the job would leave it."""
-    made = fakes.record(method="random_init", fraction=0.1, version=job.cell.task.version)
+    tuned, version = job.cell.tuned, job.cell.task.version
+    made = fakes.record(method="random_init", fraction=0.1, version=version, tuned=tuned)
     origin = made.pretraining.model_copy(update={"weights": job.checkpoint.card.weights, **changes})
     cell = made.cell.model_copy(update={"checkpoint": job.checkpoint.name})
     made = made.model_copy(update={"cell": cell, "pretraining": origin})
@@ -78,6 +90,15 @@ def test_a_cell_is_done_when_its_record_is_complete(tmp_path: Path, job: Job) ->
 def test_other_weights_under_the_same_name_are_another_cell(tmp_path: Path, job: Job) -> None:
     stored(tmp_path, job, weights="0" * 64)
     assert not grid.is_done(tmp_path, job)
+
+
+def test_cells_with_and_without_a_search_are_told_apart(tmp_path: Path, job: Job) -> None:
+    kinds = [job._replace(cell=replace(job.cell, tuned=tuned)) for tuned in (0, 4, 8)]
+    for number, one in enumerate(kinds):
+        assert [grid.is_done(tmp_path, other) for other in kinds] == [place < number for place in range(3)]
+        stored(tmp_path, one)
+    assert all(grid.is_done(tmp_path, one) for one in kinds)
+    assert len(set(map(grid.describe, (one.cell for one in kinds)))) == 3
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])

@@ -32,6 +32,12 @@ def test_a_record_and_its_predictions_come_back(tmp_path: Path) -> None:
     assert list(records.read_all(tmp_path)) == [(path, record)]
 
 
+def test_a_record_from_before_searches_is_one_without(tmp_path: Path) -> None:
+    raw = fakes.record().model_dump(mode="json")
+    del raw["cell"]["tuned"], raw["head"]["search"]
+    assert records.Record.model_validate(raw) == fakes.record()
+
+
 BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unknown key": (lambda raw: raw["cell"].update(colour="red"), "cell.colour"),
     "missing key": (lambda raw: raw["data"].pop("split"), "data.split"),

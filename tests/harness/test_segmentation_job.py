@@ -18,7 +18,7 @@ from tests.harness.command import harness
 def test_real_pictures_are_segmented_and_drawn(
     realdata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.evaluate.segmentation.LEAST_STEPS", 40)
+    monkeypatch.setattr("harness.evaluate.training.LEAST_STEPS", 40)
     monkeypatch.setattr("harness.evaluate.segmentation.EPOCHS", 1)
     done = harness(
         *("run", "--method", "random_init", "--task", "rsna:segmentation", "--data-root", realdata),

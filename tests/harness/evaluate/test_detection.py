@@ -21,7 +21,7 @@ from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.task_data import TaskData
 from harness.errors import BadTable, EmptyClass, TrainingDiverged
-from harness.evaluate import detection
+from harness.evaluate import detection, training
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples, examples
 from harness.evaluate.detection import Finder
@@ -89,9 +89,9 @@ def parts_of(bench: Bench, found: TaskData) -> tuple[Examples, Examples, Example
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "LEAST_STEPS", 6)
+    monkeypatch.setattr(training, "LEAST_STEPS", 6)
     monkeypatch.setattr(detection, "EPOCHS", 1)
-    monkeypatch.setattr(detection, "CHECKS", 3)
+    monkeypatch.setattr(training, "LOOKS", 3)
 
 
 def fitted(bench: Bench, found: TaskData, seed: int = 0) -> tuple[Finder, dict[str, np.ndarray]]:
@@ -108,9 +108,9 @@ def fitted(bench: Bench, found: TaskData, seed: int = 0) -> tuple[Finder, dict[s
 def test_rectangles_are_found(
     geometry: Geometry, upsample: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detection, "LEAST_STEPS", 100)
+    monkeypatch.setattr(training, "LEAST_STEPS", 100)
     monkeypatch.setattr(detection, "EPOCHS", 1)
-    monkeypatch.setattr(detection, "CHECKS", 4)
+    monkeypatch.setattr(training, "LOOKS", 4)
     _, arrays = fitted(*data(geometry, upsample))
     measured = score.of("detection", arrays, TASK.labels)
     values = dict(zip(measured.names, measured(np.ones((15, 1)))[:, 0], strict=True))
@@ -212,15 +212,6 @@ def test_the_encoder_stays_as_it_was() -> None:
     assert not any(weight.requires_grad for weight in head.encoder.parameters())
     for name, value in Stairs().state_dict().items():
         assert torch.equal(head.encoder.state_dict()[name], value), name
-
-
-def test_half_of_a_batch_has_a_box_and_each_picture_has_its_turn() -> None:
-    boxed = np.arange(40) < 10
-    batches = detection._batches(boxed, np.random.default_rng(0))
-    seen = [next(batches) for _ in range(10)]
-    assert all(boxed[rows].sum() == detection.BATCH // 2 for rows in seen)
-    times = np.bincount(np.concatenate(seen), minlength=40)
-    assert set(times[boxed]) == {8} and set(times[~boxed]) == {2, 3}
 
 
 @pytest.mark.usefixtures("short")

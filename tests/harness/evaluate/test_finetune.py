@@ -20,11 +20,12 @@ from tests.harness.evaluate.parts import CLASSES, LABELS, TASK
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, and rates for a network of 400 weights."""
+    """Few steps."""
     monkeypatch.setattr(finetune, "FEWEST", 60)
     monkeypatch.setattr(finetune, "EPOCHS", 1)
-    monkeypatch.setattr(finetune, "ENCODER_RATE", 0.02)
-    monkeypatch.setattr(finetune, "HEAD_RATE", 0.05)
+
+
+RATES = {"head rate": 0.05, "encoder rate": 0.02, "weight decay": 0.01}  # for a network of 400 weights
 
 
 def fitted(folder: Path, seed: int = 0, hidden: int = 0) -> tuple[Finetuned, dict[str, np.ndarray]]:
@@ -33,7 +34,7 @@ def fitted(folder: Path, seed: int = 0, hidden: int = 0) -> tuple[Finetuned, dic
     pixels = parts.pictures(labels)
     pixels[240:] = parts.pictures(labels[240:], seed=hidden)
     train, validation, _ = parts.examples(folder, labels, pixels)
-    head = finetune.fit(train.bench, TASK, train, validation, seed)
+    head = finetune.fit(train.bench, TASK, train, validation, seed, RATES)
     return head, head.predict(validation)
 
 
@@ -41,7 +42,7 @@ def test_it_learns_several_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(finetune, "FEWEST", 200)
     labels = parts.several(320)
     train, validation, test = parts.examples(tmp_path, labels, parts.pictures(labels))
-    head = finetune.fit(train.bench, TASK, train, validation, seed=0)
+    head = finetune.fit(train.bench, TASK, train, validation, 0, RATES)
     arrays = head.predict(test)
     assert {name: array.dtype.name for name, array in arrays.items()} == {
         "truth": "int8",
@@ -56,7 +57,7 @@ def test_it_learns_several_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_it_learns_classes(tmp_path: Path) -> None:
     labels = parts.one_of_each(320)
     train, validation, test = parts.examples(tmp_path, labels, parts.pictures(labels))
-    arrays = finetune.fit(train.bench, CLASSES, train, validation, seed=0).predict(test)
+    arrays = finetune.fit(train.bench, CLASSES, train, validation, 0, RATES).predict(test)
     assert (arrays["decisions"] == test.labels.argmax(axis=1)).mean() > 0.85
     assert np.array_equal(arrays["decisions"], arrays["scores"].argmax(axis=1))
     odds = np.exp(arrays["scores"].astype(float))
@@ -82,6 +83,17 @@ def test_it_stops_when_validation_no_longer_improves(tmp_path: Path, monkeypatch
     assert head.block.chosen["steps"] == 12  # the first of equals
 
 
+def test_a_configuration_is_told_and_each_look_is_reported(tmp_path: Path) -> None:
+    labels = parts.several(320)
+    train, validation, _ = parts.examples(tmp_path, labels, parts.pictures(labels))
+    heard: list[tuple[int, int, float]] = []
+    head = finetune.fit(train.bench, TASK, train, validation, 0, RATES, lambda *look: heard.append(look))
+    block = head.block
+    assert {name: block.settings[name] for name in RATES} == RATES
+    best = np.maximum.accumulate(block.validation)
+    assert heard == [(steps, 60, value) for steps, value in zip(block.candidates, best, strict=True)]
+
+
 def test_the_same_seed_is_the_same_and_another_is_not(tmp_path: Path) -> None:
     first, again, other = (fitted(tmp_path, seed)[1]["scores"] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
@@ -96,7 +108,7 @@ def test_no_test_picture_has_an_influence(tmp_path: Path) -> None:
 def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     labels = parts.several(40)
     train, validation, _ = parts.examples(tmp_path, labels, parts.pictures(labels))
-    head = finetune.fit(train.bench, TASK, train, validation, seed=0)
+    head = finetune.fit(train.bench, TASK, train, validation, 0, RATES)
     assert (head.block.settings["batch"], head.block.settings["steps"]) == (20, 60)
 
 
@@ -171,4 +183,4 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     labels = parts.several(320)
     train, validation, _ = parts.examples(tmp_path, labels, parts.pictures(labels), broken)
     with pytest.raises(TrainingDiverged, match="loss of step 1 of fine-tuning is not finite"):
-        finetune.fit(train.bench, TASK, train, validation, seed=0)
+        finetune.fit(train.bench, TASK, train, validation, 0, RATES)

@@ -24,7 +24,7 @@ from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.task_data import TaskData
 from harness.errors import BadTable, EmptyClass, HarnessError, TrainingDiverged, UsageError
-from harness.evaluate import figures, segmentation
+from harness.evaluate import figures, segmentation, training
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.segmentation import Segmenter
@@ -104,21 +104,23 @@ def part(made: tuple[Bench, pd.DataFrame], rows: range) -> Examples:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "LEAST_STEPS", 20)
+    monkeypatch.setattr(training, "LEAST_STEPS", 20)
     monkeypatch.setattr(segmentation, "EPOCHS", 0)
 
 
-def fitted(made: tuple[Bench, pd.DataFrame], seed: int = 0) -> Segmenter:
-    return segmentation.fit(made[0], TASK, part(made, range(30)), part(made, range(30, 40)), seed)
+def fitted(made: tuple[Bench, pd.DataFrame], seed: int = 0, **changed: float) -> Segmenter:
+    configuration = {**segmentation.SPACE.default, **changed}
+    return segmentation.fit(
+        made[0], TASK, part(made, range(30)), part(made, range(30, 40)), seed, configuration
+    )
 
 
 @pytest.mark.slow
 def test_squares_are_found_in_pictures_that_it_never_saw(
     made: tuple[Bench, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation, "LEAST_STEPS", 200)
-    monkeypatch.setattr(segmentation, "LEARNING_RATE", 1e-2)
-    head, test = fitted(made), part(made, range(40, 60))
+    monkeypatch.setattr(training, "LEAST_STEPS", 200)
+    head, test = fitted(made, learning_rate=1e-2), part(made, range(40, 60))
     arrays = head.predict(test)
     assert {name: array.dtype for name, array in arrays.items()} == dict.fromkeys(arrays, np.dtype(np.int64))
     assert arrays["truth_area"].tolist() == [0, 256] * 10  # native pixels

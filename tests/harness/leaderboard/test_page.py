@@ -78,6 +78,14 @@ def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     assert row[2].endswith("(2 runs) *") and row[3].endswith("(1 run)")
 
 
+def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
+    fakes.write(tmp_path, skill=0.0)
+    fakes.write(tmp_path, skill=9.0, tuned=8)
+    tables = tables_of(leaderboard.build(tmp_path))
+    [plain], [tuned] = tables[TABLE], tables[f"{TABLE} · best of 8 settings on validation"]
+    assert plain[2].endswith("(1 run)") and tuned[2] == "100.0 [100.0, 100.0] (1 run)"
+
+
 def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) -> None:
     cells = [{"seed": seed, "fraction": fraction} for seed in (0, 1) for fraction in (0.01, 1.0)]
     for name, order in (("a", cells), ("b", cells[::-1])):

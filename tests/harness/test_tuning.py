@@ -1,0 +1,116 @@
+"""A search is the same list for every method, in an order of its own, and only its best is scored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness import plan, records, tuning
+from harness.evaluate.finetune import SPACE
+from harness.evaluate.search import Range, Space
+from harness.grid import Job
+from harness.pretrain.checkpoint import Checkpoint
+from harness.tuning import InOrder
+from tests import fakes
+from tests.harness.command import harness
+
+
+def jobs(count: int, *methods: str) -> list[Job]:
+    cells = [
+        plan.cell(method, "chexpert:finetune", profile="demo", protocol="clean", fraction=1, seed=0)
+        for method in methods
+    ]
+    return [Job(replace(cell, tuned=count), cast(Checkpoint, None), "phantom") for cell in cells]
+
+
+def test_every_method_is_given_the_same_configurations() -> None:
+    first, second = InOrder(jobs(5, "random_init", "imitate")).searches
+    assert first.configurations == second.configurations == SPACE.configurations(5, seed=0)
+
+
+def test_trials_of_a_cell_come_one_after_the_other_and_the_cell_last() -> None:
+    order = InOrder(jobs(2, "random_init", "imitate"))
+    suggested = [order.suggest("a"), order.suggest("b")]
+    assert [found["cell"] for found in suggested if found] == [0, 1]
+    assert order.suggest("c") is None  # both cells have a trial
+    order.on_trial_complete("b", {"steps": 40, "value": 0.5, "time_total_s": 2.0})
+    again = order.suggest("d")
+    assert again and again["cell"] == 1 and not again["search"].over
+    order.on_trial_complete("d", error=True)
+    whole = order.suggest("e")
+    assert whole and whole["cell"] == 1 and whole["search"].over
+    assert [(trial.value, trial.ended) for trial in whole["search"].trials] == [
+        (0.5, "stopped"),
+        (None, "its process died"),
+    ]
+    assert whole["search"].seconds == 2.0
+    order.on_trial_complete("e", {"cells": 1})
+    assert order.suggest("f") is None  # this one is scored, the other still has a trial
+    order.on_trial_complete("a", {"steps": 200, "value": 0.6, "ended": "trained"})
+    last = order.suggest("g")
+    assert last and last["cell"] == 0 and last["search"].trials[0].ended == "trained"
+
+
+@pytest.mark.parametrize(("best", "sign"), [("max", 1), ("min", -1)])
+def test_what_is_not_in_the_best_third_so_far_is_stopped(best: Any, sign: int) -> None:
+    """Trial after trial, at the looks of a fifth and of three fifths of the steps."""
+    scheduler = tuning.asha(Space(best, {"rate": Range(0.1, 0.01, 1.0)}))
+
+    class Trial:
+        def __init__(self, number: int) -> None:
+            self.trial_id = str(number)
+
+    def stopped_at(number: int, values: Sequence[float]) -> int | None:
+        scheduler.on_trial_add(None, Trial(number))
+        for percent, value in zip(range(10, 101, 10), values, strict=True):
+            look = {"percent": percent, "value": sign * value}
+            if scheduler.on_trial_result(None, Trial(number), look) == "STOP":
+                return percent
+        return None
+
+    assert stopped_at(0, [5] * 10) is None  # the first has nobody beside it
+    assert stopped_at(1, [9, 4, *[9] * 8]) == 20  # its first look does not count
+    assert stopped_at(2, [6] * 5 + [4] * 5) == 60
+    assert stopped_at(3, [0, 7, 0, 0, 0, 8, 0, 0, 0, 0]) is None
+    assert stopped_at(4, [5.9] * 10) == 20  # two thirds of the way through 4, 5, 6, 7 is 6
+
+
+@pytest.mark.slow
+def test_a_tuned_sweep_records_its_search_and_scores_the_best(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a network of 400 weights, on phantoms of few persons."""
+    monkeypatch.setenv("HARNESS_WORKERS", "1")
+    for dataset in ("chexpert", "mimic_cxr"):
+        where = tmp_path / "data" / dataset
+        assert harness("data", "phantom", dataset, "--root", where, "--persons", 100).code == 0
+    wanted = ["--methods", fakes.write_method(tmp_path), "--tasks", "chexpert:finetune,chexpert:linear"]
+    wanted += ["--fractions", 1, "--seeds", 2, "--data-root", tmp_path / "data", "--results", tmp_path]
+    command = [sys.executable, "-m", "harness", "sweep", *map(str, wanted), "--tune", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "--tune is for heads that are trained" in ended.stderr
+    found = {record.cell.seed: record for _, record in records.read_all(tmp_path) if record.cell.tuned}
+    assert found.keys() == {0, 1}
+    for seed, record in found.items():
+        head, search = record.head, record.head.search
+        assert search is not None and record.cell.tuned == 3
+        assert [trial.settings for trial in search.trials] == SPACE.configurations(3, seed)
+        assert search.trials[0].ended == "trained"
+        values = [trial.value for trial in search.trials if trial.value is not None]
+        assert len(values) == 3 and values[search.chosen] == max(values)
+        assert max(head.validation) == values[search.chosen]  # fitted again, it is the same
+        assert {name: head.settings[name] for name in SPACE.ranges} == search.configuration
+        assert record.cost.seconds["search"] > 0
+    [plain] = {record.head.search for _, record in records.read_all(tmp_path) if not record.cell.tuned}
+    assert plain is None
+    for tune, done in ((["--tune", 3], "2"), (["--tune", 2], "0"), ([], "0")):
+        rows = harness("sweep", *wanted, *tune, "--dry-run").out.splitlines()
+        [row] = [line.split() for line in rows if "finetune" in line]
+        assert row[2] == done
