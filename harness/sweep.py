@@ -119,7 +119,8 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> lis
     rows = []
     for (task, method, tuned), done_of in counts.items():
         each = f"{median(spent[task, tuned]):.1f}" if (task, tuned) in spent else "?"
-        rows.append([task, method, str(sum(done_of)), str(len(done_of) - sum(done_of)), each])
+        name = f"{task} tuned{tuned}" if tuned else task
+        rows.append([name, method, str(sum(done_of)), str(len(done_of) - sum(done_of)), each])
     return rows
 
 

@@ -173,7 +173,7 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
 
     def report(done: int, total: int, value: float) -> None:
         last.update(steps=done, percent=100 * done / total, value=value, note=f"{name}: {value:.3f}")
-        tune.report(last)
+        tune.report({**last})
 
     try:
         prepared = road.prepare(job.cell, settings, job.checkpoint, Cost())
