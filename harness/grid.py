@@ -20,7 +20,7 @@ from harness.files import write_json
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock
+from harness.records import CellBlock, Record
 
 logger = logging.getLogger(__name__)
 
@@ -146,14 +146,27 @@ class Job(NamedTuple):
         )
 
 
-def is_done(results: Path, job: Job) -> bool:
-    """Whether a complete record of this version of the task with these weights is there. One that cannot be
-    read is put aside, said, and done again."""
+def complete(results: Path, job: Job) -> Record | None:
+    """The record of a cell that is done: of this version of the task, with these weights, and whole."""
     path = records.place_of(results, job.data, job.block)
     if not path.is_file():
-        return False
+        return None
     try:
         record = records.read(path)
+        records.predictions(path)
+    except BadRecord:
+        return None
+    same_task = record.task.version == job.cell.task.version
+    return record if same_task and record.pretraining.weights == job.checkpoint.card.weights else None
+
+
+def put_aside(results: Path, job: Job) -> None:
+    """Moves a record that cannot be read out of the way of the one that takes its place, and says so."""
+    path = records.place_of(results, job.data, job.block)
+    if not path.is_file():
+        return
+    try:
+        records.read(path)
         records.predictions(path)
     except BadRecord as error:
         aside = results / QUARANTINE / "-".join(path.relative_to(results).parts)
@@ -162,11 +175,6 @@ def is_done(results: Path, job: Job) -> bool:
             if file.exists():
                 file.replace(aside.with_suffix(file.suffix))
         logger.warning("%s. It was put aside as %s, and the cell runs again", error, aside)
-        return False
-    cell = job.cell
-    return (
-        record.task.version == cell.task.version and record.pretraining.weights == job.checkpoint.card.weights
-    )
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:

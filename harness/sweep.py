@@ -64,7 +64,9 @@ def run(
     summary = Summary()
     try:
         jobs = _jobs(wanted, settings, named, summary, options.address)
-        todo = [job for job in jobs if not grid.is_done(settings.results, job)]
+        todo = [job for job in jobs if not grid.complete(settings.results, job)]
+        for job in todo:
+            grid.put_aside(settings.results, job)
         summary.before = len(jobs) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
@@ -75,7 +77,7 @@ def run(
     finally:
         ray.shutdown()
     for job in todo:
-        if grid.is_done(settings.results, job):
+        if grid.complete(settings.results, job):
             summary.done += 1
         else:
             summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
@@ -99,29 +101,60 @@ def _machines(address: str | None) -> _Machines:
     )
 
 
-def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> list[list[str]]:
-    """What there is to do, without doing it: task, method, cells done, cells to do, and the seconds that a
-    cell of this task took so far (median of the records there are)."""
-    spent: dict[tuple[str, int], list[float]] = {}
-    profiles = {method.profile_name for method in wanted.methods}
-    for _, record in records.read_all(settings.results):
-        if record.pretraining.profile in profiles:
-            seconds = sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test"))
-            spent.setdefault((record.cell.task, record.cell.tuned), []).append(seconds)
-    counts: dict[tuple[str, str, int], list[bool]] = {}
+class Matrix(NamedTuple):
+    """What there is to do, without doing it."""
+
+    rows: list[Row]
+    missing: dict[str, str]  # data set -> why it cannot be read
+
+
+class Row(NamedTuple):
+    """A task and a method."""
+
+    task: str
+    method: str
+    done: int
+    left: int
+    seconds: float | None  # of a cell of this task so far; None: there is none yet
+    size: float | None  # MiB of its record and predictions
+
+
+def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
+    """Seconds and sizes are medians over the cells of the task that are done."""
+    spent: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
+    counts: dict[tuple[str, str], list[bool]] = {}
+    missing: dict[str, str] = {}
     memo: dict[object, Any] = {}
     for cell in wanted.cells:
+        task = f"{cell.task_id} tuned{cell.tuned}" if cell.tuned else cell.task_id
+        try:
+            kind = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
+        except HarnessError as error:
+            missing[cell.dataset] = str(error)
+            continue
         chosen = _once(memo, _owner(cell, named), partial(_existing, cell, settings, named))
-        done = chosen is not None and grid.is_done(
-            settings.results, Job(cell, chosen, _data_kind(cell, settings))
+        job = Job(cell, chosen, kind) if chosen else None
+        record = grid.complete(settings.results, job) if job else None
+        counts.setdefault((task, cell.method.name), []).append(record is not None)
+        if record:
+            seconds = sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test"))
+            path = records.path_of(settings.results, record)
+            size = sum(file.stat().st_size for file in (path, path.with_suffix(".npz")))
+            spent.setdefault(task, []).append(seconds)
+            sizes.setdefault(task, []).append(size / 2**20)
+    rows = [
+        Row(
+            task,
+            method,
+            sum(done),
+            len(done) - sum(done),
+            median(spent[task]) if task in spent else None,
+            median(sizes[task]) if task in sizes else None,
         )
-        counts.setdefault((cell.task_id, cell.method.name, cell.tuned), []).append(done)
-    rows = []
-    for (task, method, tuned), done_of in counts.items():
-        each = f"{median(spent[task, tuned]):.1f}" if (task, tuned) in spent else "?"
-        name = f"{task} tuned{tuned}" if tuned else task
-        rows.append([name, method, str(sum(done_of)), str(len(done_of) - sum(done_of)), each])
-    return rows
+        for (task, method), done in counts.items()
+    ]
+    return Matrix(rows, missing)
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -267,7 +300,7 @@ def _trial(
     logging.getLogger("harness").setLevel(logging.WARNING)
     prepared = None
     for job in groups[config["group"]]:
-        if grid.is_done(settings.results, job):  # this trial was begun before, by a process that died
+        if grid.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
         try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness import settings
 from harness.cli import show
+
+if TYPE_CHECKING:
+    from harness.sweep import Matrix
 
 
 def sweep(
@@ -56,8 +59,7 @@ def sweep(
     from harness import sweep as sweeping
 
     if dry_run:
-        rows = sweeping.matrix(wanted, current, named)
-        show.table("Cells", ["task", "method", "done", "to do", "seconds each"], rows)
+        _show(sweeping.matrix(wanted, current, named))
         return
     done = sweeping.run(
         wanted, current, named, sweeping.Options(address, limit, retries), show.arguments(context)
@@ -81,3 +83,26 @@ def _shares(text: str) -> list[float]:
         return [float(word) for word in show.words(text)]
     except ValueError as error:
         raise UsageError(f"--fractions {text!r}: {error}. Give shares such as 0.01,0.1,1") from error
+
+
+def _show(matrix: Matrix) -> None:
+    for dataset, reason in matrix.missing.items():
+        show.say(f"cannot run: {dataset}: {reason}")
+    columns = ["task", "method", "done", "to do", "seconds each", "MiB each"]
+    lines = [
+        [row.task, row.method, str(row.done), str(row.left), _number(row.seconds), _number(row.size)]
+        for row in matrix.rows
+    ]
+    show.table("Cells", columns, lines)
+    unknown = sum(row.left for row in matrix.rows if row.seconds is None)
+    hours = sum(row.left * (row.seconds or 0) for row in matrix.rows) / 3600
+    size = sum(row.left * (row.size or 0) for row in matrix.rows)
+    left = sum(row.left for row in matrix.rows)
+    show.line(
+        f"{left} cells to do. As their like took so far: {hours:.1f} hours of "
+        f"one worker and {size:.0f} MiB, without the {unknown} of which none was run yet."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2g}"

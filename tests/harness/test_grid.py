@@ -81,31 +81,37 @@ def stored(results: Path, job: Job, **changes: object) -> Path:
 
 
 def test_a_cell_is_done_when_its_record_is_complete(tmp_path: Path, job: Job) -> None:
-    assert not grid.is_done(tmp_path, job)
+    assert not grid.complete(tmp_path, job)
     path = stored(tmp_path, job)
     assert path == records.place_of(tmp_path, "phantom", job.block)
-    assert grid.is_done(tmp_path, job)
+    assert grid.complete(tmp_path, job)
 
 
 def test_other_weights_under_the_same_name_are_another_cell(tmp_path: Path, job: Job) -> None:
     stored(tmp_path, job, weights="0" * 64)
-    assert not grid.is_done(tmp_path, job)
+    assert not grid.complete(tmp_path, job)
 
 
 def test_cells_with_and_without_a_search_are_told_apart(tmp_path: Path, job: Job) -> None:
     kinds = [job._replace(cell=replace(job.cell, tuned=tuned)) for tuned in (0, 4, 8)]
     for number, one in enumerate(kinds):
-        assert [grid.is_done(tmp_path, other) for other in kinds] == [place < number for place in range(3)]
+        assert [grid.complete(tmp_path, other) is not None for other in kinds] == [
+            place < number for place in range(3)
+        ]
         stored(tmp_path, one)
-    assert all(grid.is_done(tmp_path, one) for one in kinds)
+    assert all(grid.complete(tmp_path, one) for one in kinds)
     assert len(set(map(grid.describe, (one.cell for one in kinds)))) == 3
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, suffix: str) -> None:
     path = stored(tmp_path, job)
+    grid.put_aside(tmp_path, job)
+    assert grid.complete(tmp_path, job)  # it was whole
     path.with_suffix(suffix).write_bytes(b"{")
-    assert not grid.is_done(tmp_path, job)
+    assert not grid.complete(tmp_path, job)
+    assert path.exists()  # asking changes nothing: a dry run asks too
+    grid.put_aside(tmp_path, job)
     assert not path.exists() and not path.with_suffix(".npz").exists()
     aside = list((tmp_path / grid.QUARANTINE).iterdir())
     assert sorted(file.suffix for file in aside) == [".json", ".npz"]

@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from harness import grid
 from tests.harness import sweeps
+from tests.harness.command import harness
 from tests.harness.sweeps import CELLS, Place, found, until, written
 
 pytestmark = pytest.mark.slow
@@ -42,6 +43,20 @@ def test_a_second_sweep_finds_everything_done(place: Place, whole: dict[str, obj
     assert process.returncode == 0, said
     assert f"0 cells done, {CELLS} were done before" in said
     assert found(place.home / "whole") == whole
+
+
+def test_a_dry_run_says_what_is_left_and_what_is_missing(place: Place, whole: dict[str, object]) -> None:
+    arguments = place.arguments(place.home / "whole", "--dry-run")
+    arguments[arguments.index("chexpert,rsna")] = "chexpert,rsna:finetune,siim"
+    found = harness(*arguments)
+    assert found.code == 0, found.err
+    assert "cannot run: siim: " in found.err
+    rows = [line.split() for line in found.out.splitlines() if "random_init" in line]
+    assert [row[:4] for row in rows] == [
+        ["chexpert:linear", "random_init", "6", "0"],
+        ["rsna:finetune", "random_init", "0", "6"],
+    ]
+    assert "12 cells to do." in found.out
 
 
 def test_killed_at_any_time_it_ends_with_the_same_records(

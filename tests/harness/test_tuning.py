@@ -113,4 +113,4 @@ def test_a_tuned_sweep_records_its_search_and_scores_the_best(
     for tune, done in ((["--tune", 3], "2"), (["--tune", 2], "0"), (list[object](), "0")):
         rows = harness("sweep", *wanted, *tune, "--dry-run").out.splitlines()
         [row] = [line.split() for line in rows if "finetune" in line]
-        assert row[-3:-1] == [done, str(2 - int(done))]
+        assert row[-4:-2] == [done, str(2 - int(done))]
