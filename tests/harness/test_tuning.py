@@ -11,11 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from harness import plan, records, tuning
+from harness import grid, plan, records, tuning
+from harness.account import Arguments
+from harness.errors import TrainingDiverged
 from harness.evaluate.finetune import SPACE
-from harness.evaluate.search import Range, Space
+from harness.evaluate.search import Range, Report, Space
 from harness.grid import Job
 from harness.pretrain.checkpoint import Checkpoint
+from harness.settings import load
 from harness.tuning import InOrder
 from tests import fakes
 from tests.harness.command import harness
@@ -79,6 +82,40 @@ def test_what_is_not_in_the_best_third_so_far_is_stopped(best: Any, sign: int) -
     assert stopped_at(2, [6] * 5 + [4] * 5) == 60
     assert stopped_at(3, [0, 7, 0, 0, 0, 8, 0, 0, 0, 0]) is None
     assert stopped_at(4, [5.9] * 10) == 20  # two thirds of the way through 4, 5, 6, 7 is 6
+
+
+def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tuning.tune, "report", reports.append)
+    settings, [job] = load(results=tmp_path), jobs(2, "random_init")
+
+    def run_next(order: InOrder, name: str) -> None:
+        suggested = order.suggest(name)
+        assert suggested is not None
+        search = suggested["search"]
+        if search.over:
+            tuning._score(job, search, settings, Arguments({}, {}))
+        else:
+            tuning._try(job, search, settings)
+        order.on_trial_complete(name, reports[-1])
+
+    def diverges(prepared: object, cell: object, configuration: object, report: Report) -> None:
+        report(40, 200, 0.5)
+        raise TrainingDiverged("the loss of step 41 is not finite")
+
+    monkeypatch.setattr(tuning.road, "prepare", lambda *_: None)
+    monkeypatch.setattr(tuning.road, "attempt", diverges)
+    order = InOrder([job])
+    run_next(order, "first")
+    [trial] = order.searches[0].trials
+    assert (trial.steps, trial.value, trial.ended) == (40, None, "TrainingDiverged")
+    run_next(order, "second")
+    run_next(order, "cell")
+    assert reports[-1]["cells"] == 1 and sum(report["cells"] for report in reports) == 1
+    reason = grid.read_failure(settings.results, job.cell)
+    assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 
 @pytest.mark.slow
