@@ -79,7 +79,9 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind, plan.protocol).check(plan.task, pool.draw(plan.labels_used, plan.seed))
+        benches.evaluator(plan.kind, plan.task, plan.protocol).check(
+            plan.task, pool.draw(plan.labels_used, plan.seed)
+        )
     chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -113,7 +115,7 @@ def finish(
     prepared: Prepared, plan: CellPlan, arguments: Arguments, cost: Cost, figures: Path | None = None
 ) -> Outcome:
     """One cell of what was prepared: `plan` differs from that one in fraction and seed at most."""
-    evaluator = benches.evaluator(plan.kind, plan.protocol)
+    evaluator = benches.evaluator(plan.kind, plan.task, plan.protocol)
     bench = replace(prepared.bench, cost=cost)
     data = prepared.pool.draw(plan.labels_used, plan.seed)
     evaluator.check(plan.task, data)
