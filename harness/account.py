@@ -67,7 +67,7 @@ def record(
             blank=plan.task.blank,
             exclusive=plan.task.exclusive,
             split={name: value for name, value in split.items() if name != "rules"},
-            rules=(*data.rules, *published.head_rules(plan.kind, plan.protocol)),
+            rules=(*data.rules, *published.head_rules(plan.kind, plan.task, plan.protocol)),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
         interval=records.Interval(

@@ -248,6 +248,7 @@ class PublishedSplit:
     seed: int = 0
     set_aside: int = 0  # images of each label that are kept for another benchmark
     size: int | None = None  # of the official training part, where numbers are given: they follow its size
+    batch: int | None = None  # pictures in a step of a decoder or detector, where their scripts set it
 
 
 @dataclass(frozen=True)

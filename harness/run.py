@@ -80,7 +80,9 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind, plan.protocol).check(plan.task, pool.draw(plan.labels_used, plan.seed))
+        benches.evaluator(plan.kind, plan.task, plan.protocol).check(
+            plan.task, pool.draw(plan.labels_used, plan.seed)
+        )
     chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -113,7 +115,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
     """Fits one configuration of a trained head; what it is worth on validation is heard by `report`."""
     data = prepared.pool.draw(plan.labels_used, plan.seed)
-    evaluator = benches.tunable(plan.kind, plan.protocol)
+    evaluator = benches.tunable(plan.kind, plan.task, plan.protocol)
     train, validation = _seen(prepared.bench, data)
     evaluator.fit(prepared.bench, plan.task, train, validation, plan.seed, configuration, report)
 
@@ -130,7 +132,7 @@ def finish(
     one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
     data = prepared.pool.draw(plan.labels_used, plan.seed)
-    benches.evaluator(plan.kind, plan.protocol).check(plan.task, data)
+    benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, data)
     with cost.step("head"):
         head, block = _fitted(bench, plan, data, search)
     with cost.step("test"):
@@ -167,9 +169,9 @@ def _fitted(
 ) -> tuple[Head, HeadBlock]:
     common = (bench, plan.task, *_seen(bench, data), plan.seed)
     if search is None:
-        head = benches.evaluator(plan.kind, plan.protocol).fit(*common)
+        head = benches.evaluator(plan.kind, plan.task, plan.protocol).fit(*common)
         return head, head.block
-    head = benches.tunable(plan.kind, plan.protocol).fit(*common, search.configuration)
+    head = benches.tunable(plan.kind, plan.task, plan.protocol).fit(*common, search.configuration)
     return head, head.block.model_copy(update={"search": search})
 
 

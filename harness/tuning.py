@@ -58,7 +58,7 @@ def run(
 
 
 def _space(job: Job) -> Space:
-    return benches.tunable(job.cell.kind, job.cell.protocol).SPACE
+    return benches.tunable(job.cell.kind, job.cell.task, job.cell.protocol).SPACE
 
 
 # --- which trial is next ------------------------------------------------------------------------------

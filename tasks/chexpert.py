@@ -111,7 +111,10 @@ CARD = DatasetCard(
             metric="accuracy",
             version=1,
             # from the training part, where there are enough of them: nothing is trained here
-            splits={"clean": Split(test="train", validation=None, train=None)},
+            splits={
+                "clean": Split(test="train", validation=None, train=None),
+                "published": Split(test="train", validation=None, train=None),
+            },
             exclusive=True,
             blank=0,
             balanced=Balanced(ALSO_ABSENT),

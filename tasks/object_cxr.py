@@ -28,7 +28,7 @@ from tasks._tables import finish, once, one_each, read_cells, read_files, refuse
 SOURCE = "MGCA 680fe4a, mgca/preprocess/object_cxr.py"
 PUBLISHED = PublishedSplit(
     source=SOURCE,
-    rules=("parts-drawn-by-image", "fraction-chosen-by-image"),
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image", "boxes-tight-around-polygons"),
     train="train",
     test="dev",
     held_out=0.1,

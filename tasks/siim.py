@@ -38,6 +38,7 @@ PUBLISHED = PublishedSplit(
         "whole-masks-in-every-part",
     ),
     held_out=0.3,
+    batch=8,
 )
 PUBLISHED_PARTS = PublishedSplit(
     source=SOURCE,

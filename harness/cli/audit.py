@@ -47,8 +47,9 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
     protocols: dict[str, Any] = {}
     for protocol in found.task.splits:
         pool = task_data.load(located, dataset, card, found.task, protocol)
+        rules = (*pool.rules, *published.head_rules(found.kind, found.task, protocol))
         protocols[protocol] = {
-            "rules": {rule: published.RULES[rule] for rule in pool.rules},
+            "rules": {rule: published.RULES[rule] for rule in rules},
             "parts": {name: len(rows) for name, rows in pool.parts._asdict().items()},
             "persons_known": pool.persons_known,
             "shared": audit.shared(pool.frame, pool.parts),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import Kind, ProtocolName, PublishedSplit
+from harness.contracts import Kind, ProtocolName, PublishedSplit, Task
 from harness.data import splits
 from harness.data.splits import Parts
 from harness.data.table import Labelled
@@ -34,7 +34,23 @@ CLEAN_PARTS = "parts-of-the-clean-protocol"
 CLEAN_HEAD = "head-of-the-clean-protocol"
 MINIBATCH_HEAD = "head-trained-by-minibatches"
 LAST_BATCH_DROPPED = "last-batch-dropped"
+DECODER = "decoder-trained-by-epochs"
+DETECTOR = "yolo-trained-by-epochs"
+MOVING = "statistics-of-the-encoder-move"
+INPUT_PIXELS = "dice-in-pixels-of-the-input"
+EVERY_STRIDE = "boxes-assigned-at-every-stride"
+SURE_BOXES = "boxes-count-from-one-half"
+CHOSEN_SKIPPING = "epoch-chosen-by-skipping-images"
+STANDARDISED = "scores-standardised-over-the-test-images"
 NO_AUGMENTATION = "features-without-augmentation"
+OWN_VIEW = "picture-as-the-method-sees-it"
+OWN_DECODER = "decoder-of-any-encoder"
+OWN_WIDTH = "detector-of-any-encoder"
+ONE_SETTING = "settings-alike-for-all-fractions"
+MEAN_OF_IMAGES = "dice-is-the-mean-of-images"
+TIGHT_BOXES = "boxes-tight-around-polygons"
+OWN_PROMPTS = "prompts-of-the-dataset-s-card"
+EVERY_WORD = "words-without-padding"
 
 RULES: Mapping[str, str] = {
     # how the parts are made
@@ -55,8 +71,25 @@ RULES: Mapping[str, str] = {
     # what the head does
     MINIBATCH_HEAD: "The linear head is trained as MGCA's: AdamW, rate 5e-4, decay 1e-6, batches of 48, at "
     "most 50 epochs; the epoch with the lowest validation loss is kept, 10 without a lower one end it.",
-    LAST_BATCH_DROPPED: "An incomplete last batch is dropped, in every epoch's training and in the "
-    "validation loss, unless it is the only one.",
+    LAST_BATCH_DROPPED: "An incomplete last batch is dropped, in every epoch's training and in validation, "
+    "unless it is the only one.",
+    DECODER: "The decoder is trained as MGCA's: AdamW, rate 5e-4, decay 0.05, batches of 16, for SIIM of 8, "
+    "of pictures turned and zoomed, at most 50 epochs; the epoch with the lowest mean loss of validation "
+    "batches is kept, 10 without a lower one end it.",
+    DETECTOR: "YOLOv3 is trained as MGCA's: AdamW, rate 5e-4, decay 1e-6, batches of 16, at most 50 epochs, "
+    "10 without a better one end it.",
+    MOVING: "The encoder's weights are frozen, its batch norms are not: in training they normalise by the "
+    "batch and average on, so that the encoder that is scored is not the one that was pre-trained.",
+    INPUT_PIXELS: "Dice counts pixels of the network's input: a mask of which nothing is left there is none. "
+    "Of pictures without a mask, those in which nothing is predicted count as 1, the others as 0.",
+    EVERY_STRIDE: "A true box is assigned at each of the three strides, by overlaps of boxes that are one "
+    "cell larger; an anchor that it overlaps by half or less is taught both the box and that none is there.",
+    SURE_BOXES: "Boxes with a score below 0.5 do not count, which cuts the curve of precision off.",
+    CHOSEN_SKIPPING: "The epoch is kept whose mean average precision is the best over validation pictures "
+    "that have both a true and a predicted box. The number of papers is of the same kind: "
+    "`mean_average_precision:skipping`.",
+    STANDARDISED: "A class scores as its most similar prompt does, standardised over all test pictures: the "
+    "decision for a picture depends on the others (GLoRIA).",
     # where this protocol is not the authors' either
     SCALED: "The dataset has not the official size: numbers of pictures follow its size.",
     KIND_OF_OURS: "The authors' code has no task of this kind on this dataset: only the parts are theirs.",
@@ -66,17 +99,59 @@ RULES: Mapping[str, str] = {
     CLEAN_HEAD: "No released code is followed for the head: it is the clean protocol's.",
     NO_AUGMENTATION: "The head sees the features of the centre view; the authors' code encodes a random crop "
     "anew in every epoch.",
+    OWN_VIEW: "A picture is padded or stretched, sized, normalised and enlarged as the method's weights "
+    "want it; the authors' code stretches to 224 and enlarges nothing.",
+    OWN_DECODER: "Every encoder has a U-Net on its strides 4 to 32, at most half as wide as the deepest map; "
+    "the authors' has one more skip, from stride 2, and their transformer another decoder.",
+    OWN_WIDTH: "The detector is as wide as the encoder's maps make it: for a ResNet-50 as wide as the "
+    "authors', who have none for a transformer.",
+    ONE_SETTING: "Rate and batch are those of the larger fractions; the authors' scripts take a lower rate "
+    "or smaller batches for 1 % of the labels.",
+    MEAN_OF_IMAGES: "Dice is the mean over pictures; the authors' is the mean of the means of batches, of "
+    "which the last is smaller.",
+    TIGHT_BOXES: "A box is tight around its polygon, and all objects of a picture count; the authors' boxes "
+    "of polygons are wider squares.",
+    OWN_PROMPTS: "Prompts are all wordings of the dataset's card; GLoRIA's code draws five of the many "
+    "that it generates for a class.",
+    EVERY_WORD: "A method that compares words reads those of the prompt; GLoRIA's code counts characters, "
+    "and so reads padding too.",
 }
 """Name -> what it means. Most are faults; the last group says what the authors' code does otherwise."""
 
-HEADS: Mapping[Kind, tuple[str, ...]] = {"linear": (MINIBATCH_HEAD, LAST_BATCH_DROPPED, NO_AUGMENTATION)}
+HEADS: Mapping[Kind, tuple[str, ...]] = {
+    "linear": (MINIBATCH_HEAD, LAST_BATCH_DROPPED, NO_AUGMENTATION),
+    "segmentation": (
+        *(DECODER, MOVING, LAST_BATCH_DROPPED, INPUT_PIXELS),
+        *(OWN_VIEW, OWN_DECODER, ONE_SETTING, MEAN_OF_IMAGES),
+    ),
+    "detection": (
+        *(DETECTOR, MOVING, LAST_BATCH_DROPPED, EVERY_STRIDE, SURE_BOXES, CHOSEN_SKIPPING),
+        *(OWN_VIEW, OWN_WIDTH, ONE_SETTING),
+    ),
+    "zero-shot": (STANDARDISED, OWN_PROMPTS, EVERY_WORD),
+}
 """Rules of the heads in `harness/evaluate/published_KIND.py`; other kinds have the clean protocol's head."""
 
 FRACTION_SEED = 42
+DENSE_BATCH = 16
 
 
-def head_rules(kind: Kind, protocol: ProtocolName) -> tuple[str, ...]:
-    return HEADS.get(kind, (CLEAN_HEAD,)) if protocol == "published" else ()
+def has_head(kind: Kind, task: Task, protocol: ProtocolName) -> bool:
+    """Whether the cell's head is one of those; of zero-shot tasks, released code has that of balanced
+    draws."""
+    return protocol == "published" and kind in HEADS and (kind != "zero-shot" or task.balanced is not None)
+
+
+def head_rules(kind: Kind, task: Task, protocol: ProtocolName) -> tuple[str, ...]:
+    if has_head(kind, task, protocol):
+        return HEADS[kind]
+    return (CLEAN_HEAD,) if protocol == "published" else ()
+
+
+def batch(task: Task) -> int:
+    """Pictures in a step of a decoder or detector."""
+    split = task.splits["published"]
+    return (split.batch if isinstance(split, PublishedSplit) else None) or DENSE_BATCH
 
 
 class Published(NamedTuple):

@@ -84,19 +84,20 @@ def encode(
 
 
 @contextmanager
-def frozen(model: nn.Module, device: torch.device) -> Iterator[Method]:
+def frozen(model: nn.Module, device: torch.device, *, but_statistics: bool = False) -> Iterator[Method]:
     """The encoder on `device`, in evaluation mode and without gradients. Raises HarnessError when its state
-    is not the same after the block as before."""
+    is not the same after the block as before; with `but_statistics` that of its weights, for code of others
+    in which batch norms go on averaging."""
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    before = _state_hash(model)
+    before = _state_hash(model, but_statistics)
     yield cast(Method, model)
-    if _state_hash(model) != before:
+    if _state_hash(model, but_statistics) != before:
         raise HarnessError(
             f"{type(model).__name__} changed its state while it encoded. A frozen encoder must not: look for "
             "running statistics or buffers that it updates in evaluation mode"
         )
 
 
-def _state_hash(model: nn.Module) -> str:
-    state = model.state_dict()
+def _state_hash(model: nn.Module, but_statistics: bool) -> str:
+    state = dict(model.named_parameters()) if but_statistics else model.state_dict()
     return hash_of({name: hash_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in state.items()})

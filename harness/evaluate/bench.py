@@ -19,8 +19,8 @@ from torch import Tensor
 
 from harness.contracts import Kind, ProtocolName, Task
 from harness.cost import Cost
+from harness.data import published
 from harness.data.cache import Images
-from harness.data.published import HEADS
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
@@ -80,6 +80,10 @@ class Examples:
     def pixels(self) -> np.ndarray:
         """[n, S, S] uint8, the stored squares."""
         return np.asarray(self.bench.images.pixels[self.rows])
+
+    def on_device(self) -> Tensor:
+        """The same on the bench's device."""
+        return torch.tensor(self.pixels(), device=self.bench.device)
 
     def sizes(self) -> np.ndarray:
         """[n, 2] native height and width."""
@@ -146,14 +150,14 @@ class Tunable(Evaluator, Protocol):
         ...
 
 
-def evaluator(kind: Kind, protocol: ProtocolName) -> Evaluator:
+def evaluator(kind: Kind, task: Task, protocol: ProtocolName) -> Evaluator:
     """Imported when it is asked for: a probe needs no detection library."""
     name = kind.replace("-", "_")
-    if protocol == "published" and kind in HEADS:
+    if published.has_head(kind, task, protocol):
         name = f"published_{name}"
     return cast(Evaluator, import_module(f"harness.evaluate.{name}"))
 
 
-def tunable(kind: Kind, protocol: ProtocolName) -> Tunable:
+def tunable(kind: Kind, task: Task, protocol: ProtocolName) -> Tunable:
     """The evaluator of a kind that is not frozen."""
-    return cast(Tunable, evaluator(kind, protocol))
+    return cast(Tunable, evaluator(kind, task, protocol))

@@ -13,9 +13,9 @@ The detector kept is that of the best mean average precision on the validation p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from harness.errors import BadTable
 from harness.evaluate import fcos, training
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
-from harness.evaluate.fcos import Detector
+from harness.evaluate.fcos import Detector, Found
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
@@ -49,10 +49,20 @@ PATIENCE = 10  # looks in a row without a better one that end the training (MGCA
 LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
 
 
+class Finds(Protocol):
+    """A detector."""
+
+    def eval(self) -> Self: ...
+
+    def find(self, pyramid: Mapping[int, Tensor]) -> list[Found]:
+        """Boxes of each picture, in pixels of what the encoder saw."""
+        ...
+
+
 @dataclass(frozen=True)
 class Finder:
     encoder: nn.Module
-    detector: Detector
+    detector: Finds
     block: HeadBlock
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
@@ -67,11 +77,11 @@ class Finder:
         return per_image(arrays)
 
     def drawings(self, examples: Examples) -> Iterator[Drawing]:
-        arrays = self.predict(examples)
-        likely = arrays["box_scores"] >= LEAST_DRAWN
+        found = self.predict(examples)
+        likely = found["box_scores"] >= LEAST_DRAWN
         for row in range(len(examples)):
-            truth = arrays["truth_xyxy"][arrays["truth_image"] == row]
-            yield Drawing(truth, arrays["box_xyxy"][likely & (arrays["box_image"] == row)])
+            truth = found["truth_xyxy"][found["truth_image"] == row]
+            yield Drawing(truth, found["box_xyxy"][likely & (found["box_image"] == row)])
 
 
 def check(task: Task, data: TaskData) -> None:
@@ -123,43 +133,55 @@ def fit(
 class _Part(NamedTuple):
     examples: Examples
     maps: Pyramids
-    frames: list[Frame]
-    boxes: list[Tensor]  # of each picture [K, 4] float32, in pixels of what the encoder saw
+    boxes: list[Tensor]  # see `true_boxes`
 
     def loss(self, detector: Detector, rows: np.ndarray) -> Tensor:
         return detector.loss(self.maps[rows], [self.boxes[row] for row in rows])
 
-    def found(self, detector: Detector) -> dict[str, np.ndarray]:
+    def found(self, detector: Finds) -> dict[str, np.ndarray]:
         """See `Finder.predict`."""
-        detector.eval()
-        count, zoom = len(self.examples), _zoom(self.examples.bench.encoder.preprocessing)
+        count = len(self.examples)
         batches = (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-        found = [one for rows in batches for one in detector.find(self.maps[rows])]
-        boxes = [
-            frame.boxes_to_native(one.boxes.cpu().numpy() / zoom)
-            for frame, one in zip(self.frames, found, strict=True)
-        ]
-        truths = [np.reshape(true, (-1, 4)) for true in self.examples.frame["boxes"]]
-        rows = np.arange(count)
-        return {
-            "sizes": self.examples.sizes().astype(np.int32),
-            "box_xyxy": np.concatenate(boxes).astype(np.float32),
-            "box_scores": np.concatenate([one.scores.cpu().numpy() for one in found]),
-            "box_image": np.repeat(rows, list(map(len, boxes))).astype(np.int32),
-            "truth_xyxy": np.concatenate(truths).astype(np.float32),
-            "truth_image": np.repeat(rows, list(map(len, truths))).astype(np.int32),
-        }
+        detector.eval()
+        return arrays(self.examples, [one for rows in batches for one in detector.find(self.maps[rows])])
 
 
 def _part(encoder: Method, examples: Examples) -> _Part:
-    bench = examples.bench
-    preprocessing = bench.encoder.preprocessing
-    frames = [Frame(height, width, preprocessing) for height, width in examples.sizes().tolist()]
-    boxes = [
-        torch.from_numpy(frame.boxes_to_view(np.array(true)) * _zoom(preprocessing)).float().to(bench.device)
-        for frame, true in zip(frames, examples.frame["boxes"], strict=True)
+    maps = Pyramids(encoder, examples.pixels(), examples.bench.encoder.preprocessing, examples.bench.device)
+    return _Part(examples, maps, true_boxes(examples))
+
+
+def true_boxes(examples: Examples) -> list[Tensor]:
+    """Of each picture [K, 4] xyxy float32, in pixels of what the encoder saw."""
+    preprocessing, device = examples.bench.encoder.preprocessing, examples.bench.device
+    return [
+        torch.from_numpy(frame.boxes_to_view(np.array(true)) * _zoom(preprocessing)).float().to(device)
+        for frame, true in zip(_frames(examples), examples.frame["boxes"], strict=True)
     ]
-    return _Part(examples, Pyramids(encoder, examples.pixels(), preprocessing, bench.device), frames, boxes)
+
+
+def arrays(examples: Examples, found: Sequence[Found]) -> dict[str, np.ndarray]:
+    """What `Finder.predict` returns, of what was `found` in each of the pictures."""
+    zoom = _zoom(examples.bench.encoder.preprocessing)
+    boxes = [
+        frame.boxes_to_native(one.boxes.cpu().numpy() / zoom)
+        for frame, one in zip(_frames(examples), found, strict=True)
+    ]
+    truths = [np.reshape(true, (-1, 4)) for true in examples.frame["boxes"]]
+    rows = np.arange(len(examples))
+    return {
+        "sizes": examples.sizes().astype(np.int32),
+        "box_xyxy": np.concatenate(boxes).astype(np.float32),
+        "box_scores": np.concatenate([one.scores.cpu().numpy() for one in found]),
+        "box_image": np.repeat(rows, list(map(len, boxes))).astype(np.int32),
+        "truth_xyxy": np.concatenate(truths).astype(np.float32),
+        "truth_image": np.repeat(rows, list(map(len, truths))).astype(np.int32),
+    }
+
+
+def _frames(examples: Examples) -> list[Frame]:
+    preprocessing = examples.bench.encoder.preprocessing
+    return [Frame(height, width, preprocessing) for height, width in examples.sizes().tolist()]
 
 
 def _zoom(preprocessing: Preprocessing) -> float:

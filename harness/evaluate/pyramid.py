@@ -18,13 +18,17 @@ MEMORY = 2**30  # bytes of maps that are kept
 BATCH = 64  # pictures a forward while they are
 
 
-def encode(
-    encoder: Method, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
-) -> dict[int, Tensor]:
-    """{stride: [B, C, h, w]} of `pixels` [B, S, S] uint8, in bfloat16 on a GPU."""
-    on_device = torch.tensor(pixels, device=device)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        return encoder.encode_image(transforms.whole_view(on_device, preprocessing)).pyramid
+def encode(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> dict[int, Tensor]:
+    """{stride: [B, C, h, w]} of `pixels` [B, S, S] in 0..255 on the encoder's device, in bfloat16 on a
+    GPU."""
+    kind = pixels.device.type
+    with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        return encoder.encode_image(transforms.whole_view(pixels, preprocessing)).pyramid
+
+
+def channels(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> dict[int, int]:
+    """{stride: C}"""
+    return {stride: maps.shape[1] for stride, maps in encode(encoder, pixels[:1], preprocessing).items()}
 
 
 class Pyramids:
@@ -48,7 +52,8 @@ class Pyramids:
     def __getitem__(self, rows: np.ndarray) -> dict[int, Tensor]:
         """{stride: [n, C, h, w]} of `rows` [n]."""
         if self._kept is None:
-            return encode(self._encoder, self._pixels[rows], self._preprocessing, self._device)
+            pixels = torch.tensor(self._pixels[rows], device=self._device)
+            return encode(self._encoder, pixels, self._preprocessing)
         places = torch.from_numpy(rows).to(self._device)
         return {stride: maps[places] for stride, maps in self._kept.items()}
 

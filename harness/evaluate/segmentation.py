@@ -74,20 +74,22 @@ class Segmenter:
 
     def masks(self, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The true and the predicted mask of each picture, in order: [H, W] bool in its own pixels."""
+        for place, share in enumerate(self.shares(examples)):
+            yield _mask(examples, place), _frame(examples, place).map_to_native(share) >= THRESHOLD
+
+    def shares(self, examples: Examples) -> Iterator[np.ndarray]:
+        """Of each picture, how probably a pixel of the encoder's input is in a mask: [size, size] float32."""
         bench = examples.bench
         preprocessing = bench.encoder.preprocessing
         self.decoder.eval()
         with frozen(self.encoder, bench.device) as encoder, Bar("segmenting", len(examples)) as bar:
             for start in range(0, len(examples), BATCH):
-                places = range(start, min(start + BATCH, len(examples)))
-                pixels = bench.images.pixels[examples.rows[places]]
-                maps = pyramid.encode(encoder, pixels, preprocessing, bench.device)
+                rows = examples.rows[start : start + BATCH]
+                pixels = torch.tensor(bench.images.pixels[rows], device=bench.device)
+                maps = pyramid.encode(encoder, pixels, preprocessing)
                 with torch.inference_mode():
-                    shares = _decode(self.decoder, maps, preprocessing.size).sigmoid().cpu().numpy()
-                for place, share in zip(places, shares, strict=True):
-                    predicted = _frame(examples, place).map_to_native(share) >= THRESHOLD
-                    yield _mask(examples, place), predicted
-                bar.advance(len(places))
+                    yield from decode(self.decoder, maps, preprocessing.size).sigmoid().cpu().numpy()
+                bar.advance(len(rows))
 
 
 def check(task: Task, data: TaskData) -> None:
@@ -140,24 +142,29 @@ def new_decoder(channels: Mapping[int, int], bench: Bench, seed: int) -> unet.Un
 
 class _Part(NamedTuple):
     maps: Pyramids
-    truth: Tensor  # [N, size, size] uint8 on the CPU: 255 times the share of a pixel that the mask covers
+    truth: Tensor  # see `true_shares`
     masked: np.ndarray  # [N] bool: there is a mask, of however few pixels
 
     def sums(self, decoder: unet.Unet, rows: np.ndarray) -> Tensor:
         """What `unet.loss` needs to know of `rows`."""
-        logits = _decode(decoder, self.maps[rows], self.truth.shape[-1])
+        logits = decode(decoder, self.maps[rows], self.truth.shape[-1])
         return unet.loss_sums(logits, self.truth[torch.from_numpy(rows)].to(logits) / 255)
 
 
 def _part(encoder: Method, examples: Examples) -> _Part:
-    bench = examples.bench
-    preprocessing = bench.encoder.preprocessing
-    masked = _masked(examples.frame)
-    truth = torch.zeros(len(examples), preprocessing.size, preprocessing.size, dtype=torch.uint8)
-    for place in np.flatnonzero(masked).tolist():
+    maps = Pyramids(encoder, examples.pixels(), examples.bench.encoder.preprocessing, examples.bench.device)
+    return _Part(maps, true_shares(examples), _masked(examples.frame))
+
+
+def true_shares(examples: Examples) -> Tensor:
+    """[N, size, size] uint8 on the CPU: 255 times the share of a pixel of the encoder's input that the mask
+    covers."""
+    size = examples.bench.encoder.preprocessing.size
+    truth = torch.zeros(len(examples), size, size, dtype=torch.uint8)
+    for place in np.flatnonzero(_masked(examples.frame)).tolist():
         share = _frame(examples, place).mask_to_view(_mask(examples, place))
         truth[place] = torch.from_numpy((share * 255).round().astype(np.uint8))
-    return _Part(Pyramids(encoder, examples.pixels(), preprocessing, bench.device), truth, masked)
+    return truth
 
 
 def _loss(decoder: unet.Unet, part: _Part) -> float:
@@ -168,7 +175,7 @@ def _loss(decoder: unet.Unet, part: _Part) -> float:
         return unet.loss(torch.stack([part.sums(decoder, rows) for rows in batches]).sum(dim=0)).item()
 
 
-def _decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:
+def decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:
     """Logits [B, size, size] float32."""
     kind = next(iter(maps.values())).device.type
     with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):

@@ -116,6 +116,17 @@ def in_halves(sought: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarr
         yield np.array([row for half in halves for row in islice(half, BATCH // 2)])
 
 
+def by_epochs(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows [size], endless: shuffles of `count` one after the other, each in `whole_batches`."""
+    while True:
+        yield from whole_batches(rng.permutation(count), size)
+
+
+def whole_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Without the incomplete last one, unless it is the only one."""
+    return np.split(rows, range(size, len(rows), size))[: max(len(rows) // size, 1)]
+
+
 def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
     while True:
         yield from rng.permutation(rows)

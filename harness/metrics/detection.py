@@ -42,10 +42,9 @@ class Detections:
         images = len(arrays["sizes"])
         there = np.bincount(arrays["truth_image"], minlength=images) > 0
         require_both_classes(there[:, None].astype(np.int8), labels, "the scored images", "Score more images")
-        found = np.bincount(arrays["box_image"], minlength=images) > 0
         highest = np.zeros(images)
         np.maximum.at(highest, arrays["box_image"], arrays["box_scores"])
-        self._kept = (there & found)[:, None]
+        self._kept = _kept(arrays)[:, None]
         self._images = Comparison(there.astype(np.int8), highest)
         ranking = _rank(arrays)
         self._precision, self._froc = AveragePrecision(ranking), Froc(ranking)
@@ -75,9 +74,22 @@ class Detections:
         )
 
 
-def mean_average_precision(arrays: Mapping[str, np.ndarray]) -> float:
-    """The first of the above, of images that all weigh the same; NaN without a true box."""
-    return float(AveragePrecision(_rank(arrays))(np.ones((len(arrays["sizes"]), 1))).mean())
+def mean_average_precision(arrays: Mapping[str, np.ndarray], *, skipping: bool = False) -> float:
+    """The first of the above, or with `skipping` that which skips images, of images that all weigh the same;
+    NaN without a true box."""
+    weights = np.ones(len(arrays["sizes"]))
+    if skipping:
+        weights = _kept(arrays).astype(np.float64)
+        if not weights.any() and len(arrays["truth_image"]):
+            return 0.0
+    return float(AveragePrecision(_rank(arrays))(weights[:, None]).mean())
+
+
+def _kept(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[N] bool: there is a true box, and a predicted one."""
+    images = len(arrays["sizes"])
+    true, found = (np.bincount(arrays[f"{name}_image"], minlength=images) > 0 for name in ("truth", "box"))
+    return np.asarray(true & found)
 
 
 def per_image(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import records, registry
 from harness.data import locate, published
+from harness.metrics import score
 from harness.phantom import Cohort
 from tests import fakes
 from tests.harness.command import harness
@@ -41,3 +43,62 @@ def test_a_published_record_lists_its_rules(tmp_path: Path, monkeypatch: pytest.
     assert theirs.parts["test"] == ours.parts["test"]  # the official part, under both
     assert theirs.data.fingerprint == ours.data.fingerprint and theirs.data.split != ours.data.split
     assert 0 <= theirs.metrics["macro_auroc"].value <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "rules", "head"),
+    [
+        ("segmentation", {"decoder-trained-by-epochs", "dice-in-pixels-of-the-input"}, "U-Net"),
+        ("detection", {"yolo-trained-by-epochs", "boxes-count-from-one-half"}, "YOLOv3"),
+    ],
+)
+def test_real_pictures_under_the_published_protocol(
+    realdata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, rules: set[str], head: str
+) -> None:
+    monkeypatch.setattr(f"harness.evaluate.published_{task}.EPOCHS", 3)
+    done = harness(
+        *("run", "--method", "random_init", "--task", f"rsna:{task}", "--protocol", "published"),
+        *("--data-root", realdata, "--results", tmp_path / "results"),
+        *("--save-figures", tmp_path / "figures"),
+    )
+    assert done.code == 0, done.err
+    [(path, record)] = records.read_all(tmp_path / "results")
+    parts = {"parts-drawn-by-image", "fraction-chosen-by-image", published.SCALED}
+    moves = {"statistics-of-the-encoder-move", "picture-as-the-method-sees-it"}
+    assert parts | moves | rules <= set(record.task.rules)
+    assert record.head.name.startswith(head) and record.head.settings["batch"] == 16
+    per_epoch = record.parts["used"].images // 16
+    assert record.head.candidates == tuple(per_epoch * epoch for epoch in (1, 2, 3))
+    assert record.data.kind == "real" and len(list((tmp_path / "figures").iterdir())) == 8
+
+    kept = records.predictions(path)
+    rule = score.of(task, kept.arrays, record.task.labels)  # type: ignore[arg-type]
+    assert dict(zip(rule.names, rule(np.ones((len(kept.images), 1)))[:, 0], strict=True)) == pytest.approx(
+        {name: measured.value for name, measured in record.metrics.items()}
+    )
+
+
+@pytest.mark.slow
+def test_balanced_draws_are_scored_as_gloria_s_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_WORKERS", "1")
+    for name, persons in (("chexpert", 1_500), ("mimic_cxr", 40)):
+        cohort = Cohort(name, persons, seed=0, size=(24, 30))
+        locate.write(registry.load("tasks", name), tmp_path / "data" / name, cohort, workers=1)
+    method, results = fakes.write_method(tmp_path), tmp_path / "results"
+    for protocol in ("published", "clean"):
+        done = harness(
+            *("run", "--method", method, "--task", "chexpert:zero-shot-5x200", "--protocol", protocol),
+            *("--data-root", tmp_path / "data", "--results", results),
+        )
+        assert done.code == 0, done.err
+    found = {record.cell.protocol: record for _, record in records.read_all(results)}
+    theirs, ours = found["published"], found["clean"]
+    assert theirs.task.rules == (published.CLEAN_PARTS, *published.HEADS["zero-shot"])
+    assert "prompts-of-the-dataset-s-card" in theirs.task.rules and ours.task.rules == ()
+    assert (theirs.head.settings["scoring"], ours.head.settings["scoring"]) == ("gloria", "clip")
+    assert theirs.data.draws == ours.data.draws  # the same pictures
+    several = registry.task_of("chexpert:zero-shot").task  # not one of many: nothing was released
+    assert published.head_rules("zero-shot", several, "published") == (published.CLEAN_HEAD,)

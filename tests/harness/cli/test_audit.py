@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from harness import registry
-from harness.data import locate
+from harness.data import locate, published
 from harness.data.decode import decode
 from harness.phantom import Cohort
 from tests.harness.command import harness
@@ -55,7 +55,8 @@ def test_official_lists_leak_nothing(data: Path) -> None:
     assert found["task"] == "chestxray14:linear" and found["data"] == "phantom"
     for facts in found["protocols"].values():
         assert not any(pair["images"] or pair["persons"] for pair in facts["shared"])
-    assert list(found["protocols"]["published"]["rules"]) == ["parts-of-the-clean-protocol"]
+    rules = ("parts-of-the-clean-protocol", *published.HEADS["linear"])
+    assert found["protocols"]["published"]["rules"] == {rule: published.RULES[rule] for rule in rules}
 
 
 def test_the_page_for_people_explains_the_rules(data: Path) -> None:

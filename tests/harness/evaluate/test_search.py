@@ -12,6 +12,7 @@ from harness.evaluate import bench as benches
 from harness.evaluate.search import Range, Space
 from harness.grid import FROZEN
 from harness.records import TrialBlock
+from tests.harness.evaluate import parts
 
 SPACE = Space("max", {"rate": Range(0.01, 1e-4, 1.0), "decay": Range(0.1, 0.1, 10.0)})
 TRAINED = sorted(set(get_args(Kind)) - FROZEN)
@@ -23,7 +24,7 @@ def trial(value: float | None) -> TrialBlock:
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_every_trained_kind_says_what_can_be_searched(kind: Kind) -> None:
-    space = benches.tunable(kind, "clean").SPACE
+    space = benches.tunable(kind, parts.TASK, "clean").SPACE
     assert space.ranges
     for default, low, high in space.ranges.values():
         assert 0 < low <= default <= high and low < high
