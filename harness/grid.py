@@ -209,5 +209,14 @@ def read_failure(results: Path, cell: CellPlan) -> str:
 
 
 def write_failure(results: Path, cell: CellPlan, error: BaseException) -> None:
-    failure = {"cell": describe(cell), "error": type(error).__name__, "message": str(error)}
+    failure = {
+        "method": cell.method.name,
+        "task": cell.task_id,
+        "protocol": cell.protocol,
+        "fraction": cell.fraction,
+        "seed": cell.seed,
+        "tuned": cell.tuned,
+        "error": type(error).__name__,
+        "message": str(error),
+    }
     write_json(failure_path(results, cell), failure)

@@ -9,8 +9,9 @@ import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import DataKind
 from harness.leaderboard import reported, standings, tables
@@ -67,13 +68,21 @@ def difference(path: Path, text: str) -> str:
 
 def _failures(folder: Path) -> Iterator[str]:
     """Cells that were tried and could not be computed, by their reason."""
-    cells: dict[str, list[str]] = defaultdict(list)
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         failure = json.loads(path.read_text(encoding="utf-8"))
-        cells[f"{failure['error']}: {failure['message']}"].append(failure["cell"])
-    if cells:
-        lines = [f"- {reason}: {', '.join(names)}" for reason, names in cells.items()]
+        place = f"{failure['task']} {failure['protocol']} at {failure['fraction'] * 100:g} %"
+        cells[place, f"{failure['error']}: {failure['message']}"].append(failure)
+    lines = [
+        f"- {place} ({_listed(found, 'method')}; seeds {_listed(found, 'seed')}): {reason}"
+        for (place, reason), found in cells.items()
+    ]
+    if lines:
         yield "## Failed\n\n" + "\n".join(lines) + "\n"
+
+
+def _listed(failures: Sequence[dict[str, Any]], name: str) -> str:
+    return ", ".join(str(value) for value in sorted({failure[name] for failure in failures}))
 
 
 def _footer(results: Path) -> str:

@@ -161,25 +161,39 @@ def _explained(ranks: Ranks) -> str:
 def _protocols(found: Sequence[Standing]) -> Iterator[str]:
     """Clean beside published, where both are there: what the faults of a protocol are worth."""
     clean = {standing.table.task: standing for standing in _clean(found)}
-    lines = []
-    for standing in found:
-        other = clean.get(standing.table.task)
-        if standing.table.protocol == "clean" or standing.table.tuned or other is None:
-            continue
-        for row in (row for row in other.order if row in standing.cells):
-            pairs = [
-                (other.cells[row].get(fraction), standing.cells[row].get(fraction))
-                for fraction in other.fractions
-            ]
-            lines.append([standing.table.task, row.family, *(_change(*pair) for pair in pairs)])
-    if not lines:
+    pairs = [
+        (clean[standing.table.task], standing)
+        for standing in found
+        if standing.table.protocol == "published" and standing.table.task in clean
+    ]
+    if not pairs:
         return
-    width = max(map(len, lines)) - 2
-    header = ["task", "checkpoint", *(["1 %", "10 %", "100 %"] if width == 3 else ["all labels"] * width)]
+    fractions = sorted({fraction for pair in pairs for fraction in pair[1].fractions})
+    lines, alike = [], []
+    for one, other in pairs:
+        rows = [row for row in one.order if row in other.cells]
+        cells = [
+            [(one.cells[row].get(fraction), other.cells[row].get(fraction)) for fraction in fractions]
+            for row in rows
+        ]
+        if all(_value(first) == _value(second) for row in cells for first, second in row):
+            alike.append(one.table.task)
+            continue
+        lines += [
+            [one.table.task, row.family, *(_change(*pair) for pair in of_row)]
+            for row, of_row in zip(rows, cells, strict=True)
+        ]
+    same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
     yield (
         "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
-        "change: points above the clean number.\n\n" + text_of(lines, header)
+        "change: points above the clean number.\n\n"
+        + text_of(lines, ["task", "checkpoint", *map(_share, fractions)])
+        + same
     )
+
+
+def _value(cell: Cell | None) -> float | None:
+    return cell.interval.value if cell else None
 
 
 def _change(clean: Cell | None, published: Cell | None) -> str:
@@ -237,7 +251,10 @@ def _seconds(record: Record) -> float:
 
 def _median(values: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{median(known):.3g}" if known else HOLE
+    if not known:
+        return HOLE
+    value = median(known)
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _missing(found: Sequence[Standing]) -> Iterator[str]:

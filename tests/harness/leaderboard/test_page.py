@@ -9,9 +9,8 @@ import pytest
 from scipy.stats import friedmanchisquare
 from sklearn.metrics import roc_auc_score
 
-from harness import leaderboard, records
-from harness.errors import BadRecord
-from harness.files import write_json
+from harness import grid, leaderboard, plan, records
+from harness.errors import BadRecord, EmptyClass
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
@@ -121,15 +120,14 @@ def test_holes_are_named(tmp_path: Path) -> None:
 
 
 def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        write_json(
-            tmp_path / "failures" / f"{seed}.json",
-            {"cell": f"imitate rsna:linear clean 1pct s{seed}", "error": "EmptyClass", "message": "no sign"},
-        )
+    for method in ("gloria", "imitate"):
+        for seed in (0, 1):
+            cell = plan.cell(
+                method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
+            )
+            grid.write_failure(tmp_path, cell, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
-    assert (
-        "EmptyClass: no sign: imitate rsna:linear clean 1pct s0, imitate rsna:linear clean 1pct s1" in found
-    )
+    assert found.strip() == "- rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1): EmptyClass: no sign"
 
 
 def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
@@ -140,6 +138,15 @@ def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> No
     [row] = tables_of(page)["Clean beside published"]
     assert row[:2] == ["chexpert:linear", "imitate-demo-1a2b3c4d"]
     assert row[2] == f"{clean:.1f} → 100.0 ({100 - clean:+.1f})"
+    assert "The same under both protocols" not in page
+
+
+def test_a_protocol_that_changes_nothing_is_named_and_takes_no_row(tmp_path: Path) -> None:
+    for protocol in ("clean", "published"):
+        fakes.write(tmp_path, protocol=protocol)
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["Clean beside published"] == []
+    assert "The same under both protocols: chexpert:linear." in page
 
 
 def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
