@@ -59,8 +59,8 @@ def _overview(found: Sequence[Standing]) -> Iterator[str]:
     lines = []
     for row in sorted(rows, key=lambda row: (place.get(row, 0.0), row)):
         means = [" / ".join(_means(standing, row)) for standing in found]
-        lines.append([row.family, *means, *([f"{place[row]:.2f}"] if ranks else [])])
-    header = ["checkpoint", *(_name(standing.table) for standing in found), *(["mean rank"] if ranks else [])]
+        lines.append([row.family, *([f"{place[row]:.2f}"] if ranks else []), *means])
+    header = ["checkpoint", *(["mean rank"] if ranks else []), *(_name(standing.table) for standing in found)]
     yield text_of(lines, header)
     shares = " / ".join(_share(fraction) for fraction in found[0].fractions)
     labels = f"Means at {shares} of the labels. " if found[0].every[0].parts["used"].images else "Means. "

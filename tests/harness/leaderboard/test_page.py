@@ -171,7 +171,7 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     assert "Ranks over 2 columns (a task at a fraction) in which all 3 stand (1 others lack one)" in page
     assert f"That all are alike: p = {p:.2g}" in page
     best = table["linear"][0]
-    assert best == ["best-x", "100.0 / –", "100.0", "1.00"]
+    assert best == ["best-x", "1.00", "100.0 / –", "100.0"]
 
 
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:
