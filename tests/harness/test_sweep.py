@@ -25,6 +25,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield sweeps.prepare(tmp_path_factory.mktemp("sweep"), patch.setenv)
 
 
+@pytest.fixture(autouse=True)
+def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That of the place, instead of one for each test: what cells share is made once."""
+    monkeypatch.setenv("HARNESS_HOME", str(place.home))
+    return place.home
+
+
 @pytest.fixture(scope="module")
 def whole(place: Place) -> dict[str, tuple[object, ...]]:
     """What an undisturbed sweep leaves."""

@@ -157,7 +157,7 @@ def test_the_leaderboard_of_a_folder_is_written_checked_and_found_stale(tmp_path
     harness("leaderboard", "--results", str(tmp_path), "--check")
     fakes.write(tmp_path, seed=1)
     stale = harness("leaderboard", "--results", str(tmp_path), "--check", code=1)
-    assert "(2 seeds)" in stale.stdout
+    assert "(2 runs)" in stale.stdout
     assert "Rebuild it: python -m harness leaderboard" in stale.stderr
 
 
