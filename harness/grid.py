@@ -24,7 +24,7 @@ from harness.records import CellBlock, Record
 
 logger = logging.getLogger(__name__)
 
-FAILURES, QUARANTINE = "failures", "quarantine"
+QUARANTINE = "quarantine"
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 """Kinds that read an encoder's features and never its maps or gradients."""
@@ -196,7 +196,7 @@ def describe(cell: CellPlan) -> str:
 
 
 def failure_path(results: Path, cell: CellPlan) -> Path:
-    return results / FAILURES / f"{describe(cell).replace(' ', '-').replace(':', '-')}.json"
+    return results / records.FAILURES / f"{describe(cell).replace(' ', '-').replace(':', '-')}.json"
 
 
 def read_failure(results: Path, cell: CellPlan) -> str:

@@ -20,6 +20,8 @@ from harness.errors import BadRecord
 from harness.files import hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
+FAILURES = "failures"  # folder beside the tracks: cells that could not be computed, and why
+
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 
 

@@ -9,12 +9,14 @@ import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import records
 from harness.contracts import DataKind
 from harness.leaderboard import reported, standings, tables
+from harness.records import CellBlock
 
 HEAD = """# Leaderboard
 
@@ -36,8 +38,6 @@ TRACKS: dict[DataKind, str] = {
     "real": "## Real track\n\nOfficial datasets on the machine of whoever ran them.\n",
 }
 
-FAILURES = "failures"
-
 
 def build(results: Path) -> str:
     """The whole page. Raises BadRecord on the first record that breaks the schema, and where records of one
@@ -46,7 +46,8 @@ def build(results: Path) -> str:
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
-    parts += _failures(results / FAILURES)
+    done = {record.cell for kind in TRACKS for table in found[kind] for record in table.every}
+    parts += _failures(results / records.FAILURES, done)
     parts += reported.section(results / "reported", found["real"])
     parts.append(_footer(results))
     return "\n".join(parts)
@@ -66,11 +67,15 @@ def difference(path: Path, text: str) -> str:
     return "\n".join(lines)
 
 
-def _failures(folder: Path) -> Iterator[str]:
-    """Cells that were tried and could not be computed, by their reason."""
+def _failures(folder: Path, done: Iterable[CellBlock]) -> Iterator[str]:
+    """Cells that were tried and could not be computed, by their reason; not those that were done since."""
+    names = ("method", "task", "protocol", "fraction", "seed", "tuned")
+    known = {tuple(getattr(cell, name) for name in names) for cell in done}
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         failure = json.loads(path.read_text(encoding="utf-8"))
+        if tuple(failure[name] for name in names) in known:
+            continue
         place = f"{failure['task']} {failure['protocol']} at {failure['fraction'] * 100:g} %"
         cells[place, f"{failure['error']}: {failure['message']}"].append(failure)
     lines = [
@@ -88,7 +93,7 @@ def _listed(failures: Sequence[dict[str, Any]], name: str) -> str:
 def _footer(results: Path) -> str:
     files = [
         path
-        for folder in (*TRACKS, FAILURES, "reported")
+        for folder in (*TRACKS, records.FAILURES, "reported")
         for path in sorted((results / folder).rglob("*"))
         if path.is_file()
     ]

@@ -20,7 +20,7 @@ from harness.contracts import DataKind
 from harness.errors import BadRecord
 from harness.metrics import score
 from harness.metrics.score import Score
-from harness.records import Record, TaskBlock
+from harness.records import Predictions, Record, TaskBlock
 from harness.stats import Interval, Resampled, Run
 
 REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
@@ -75,13 +75,14 @@ class Cell:
 
     def resampled(self, metric: str) -> Resampled:
         """Raises BadRecord where runs were scored on other test images."""
-        persons = records.predictions(self.paths[0]).persons
-        return stats.resampled(self.runs, self._scores(), persons, metric, replicates=REPLICATES, seed=0)
-
-    def _scores(self) -> Iterator[Score]:
         first = records.predictions(self.paths[0])
+        return stats.resampled(
+            self.runs, self._scores(first), first.persons, metric, replicates=REPLICATES, seed=0
+        )
+
+    def _scores(self, first: Predictions) -> Iterator[Score]:
         for path, record in zip(self.paths, self.records, strict=True):
-            found = records.predictions(path)
+            found = first if path == self.paths[0] else records.predictions(path)
             if not records.same_test(first, found):
                 raise BadRecord(
                     f"{path} has other test images, persons or truths than {self.paths[0]}, so that their "
@@ -97,7 +98,7 @@ class Standing:
     table: Table
     cells: Mapping[Row, Mapping[float, Cell]]
 
-    @property
+    @cached_property
     def every(self) -> list[Record]:
         return [record for row in self.cells.values() for cell in row.values() for record in cell.records]
 

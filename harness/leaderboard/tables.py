@@ -150,7 +150,7 @@ def _all_kinds(found: Sequence[Standing]) -> Iterator[str]:
 
 def _explained(ranks: Ranks) -> str:
     found = ranks.ranking
-    without = f" ({ranks.left_out} others lack one)" if ranks.left_out else ""
+    without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
     return (
         f"Ranks over {len(ranks.blocks)} columns (a task at a fraction) in which all {len(ranks.rows)} "
         f"stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks more than "

@@ -128,6 +128,9 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             grid.write_failure(tmp_path, cell, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
     assert found.strip() == "- rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1): EmptyClass: no sign"
+    for seed in (0, 1):
+        fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=seed)
+    assert "(imitate; seeds 0, 1)" in leaderboard.build(tmp_path)  # what was done since is no failure
 
 
 def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
@@ -168,7 +171,9 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
         ["0 %", "0 %", "–"],
     ]
     p = friedmanchisquare([1, 1], [2, 2], [3, 3]).pvalue
-    assert "Ranks over 2 columns (a task at a fraction) in which all 3 stand (1 others lack one)" in page
+    assert (
+        "Ranks over 2 columns (a task at a fraction) in which all 3 stand (1 more lack one of them)" in page
+    )
     assert f"That all are alike: p = {p:.2g}" in page
     best = table["linear"][0]
     assert best == ["best-x", "1.00", "100.0 / –", "100.0"]
