@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from harness import records
 from tests.harness import sweeps
 from tests.harness.command import harness
 from tests.harness.sweeps import CELLS, Place, found, until, written
