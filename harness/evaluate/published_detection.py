@@ -23,14 +23,11 @@ from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.detection import Finder, arrays, true_boxes
 from harness.evaluate.fcos import Found
-from harness.evaluate.training import Course
 from harness.evaluate.yolo import Yolo
 from harness.metrics.detection import mean_average_precision
 
 RATE = 5e-4
 DECAY = 1e-6
-EPOCHS = 50
-PATIENCE = 10
 
 check = detection.check
 
@@ -56,27 +53,21 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             found = list(_found(encoder, detector, judged, batch))
             return mean_average_precision(arrays(judged, found), skipping=True)
 
-        trained = training.train(
+        trained = training.train_as_published(
             "detector",
             both,
-            Course(
-                RATE,
-                DECAY,
-                batch,
-                between=len(training.whole_batches(np.arange(len(train)), batch)),
-                looks=EPOCHS,
-                patience=PATIENCE,
-                falls=False,
-                lowest=False,
-            ),
-            training.by_epochs(len(train), batch, np.random.default_rng(seed)),
             loss,
             look,
+            count=len(train),
+            batch=batch,
+            learning_rate=RATE,
+            weight_decay=DECAY,
+            lowest=False,
+            seed=seed,
         )
     block = trained.block(
         "YOLOv3, statistics moving",
-        epochs=EPOCHS,
-        patience=PATIENCE,
+        **training.PUBLISHED,
         criterion="highest mean_average_precision:skipping",
         lowest_score=yolo.SURE,
         overlap=yolo.OVERLAP,

@@ -23,12 +23,9 @@ from harness.evaluate import pyramid, segmentation, training, unet
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.segmentation import Segmenter, decode, new_decoder, true_shares
-from harness.evaluate.training import Course
 
 RATE = 5e-4
 DECAY = 0.05
-EPOCHS = 50
-PATIENCE = 10
 PROBABILITY = 0.5  # that a training picture is turned and zoomed
 TURN = math.radians(10)  # at most, either way; outside is black
 ZOOM = 0.1  # of the picture's size, at most, either way
@@ -77,25 +74,22 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
                 ]
             return torch.stack(losses).mean().item()
 
-        trained = training.train(
+        trained = training.train_as_published(
             "decoder",
             both,
-            Course(
-                RATE,
-                DECAY,
-                batch,
-                between=len(training.whole_batches(np.arange(len(train)), batch)),
-                looks=EPOCHS,
-                patience=PATIENCE,
-                falls=False,
-                lowest=True,
-            ),
-            training.by_epochs(len(train), batch, np.random.default_rng(seed)),
             loss,
             look,
+            count=len(train),
+            batch=batch,
+            learning_rate=RATE,
+            weight_decay=DECAY,
+            lowest=True,
+            seed=seed,
         )
     block = trained.block(
-        "U-Net, statistics moving", epochs=EPOCHS, patience=PATIENCE, criterion="lowest loss"
+        "U-Net, statistics moving",
+        **training.PUBLISHED,
+        criterion="lowest loss",
     )
     return InputSegmenter(model, decoder, block)
 

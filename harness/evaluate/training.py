@@ -23,6 +23,7 @@ from harness.records import Argument, HeadBlock
 
 BATCH = 16  # MGCA, but for SIIM
 LOOKS = 20  # at the validation part, evenly spread over the steps
+PUBLISHED = {"epochs": 50, "patience": 10}  # MGCA
 LEAST_STEPS = 400  # MGCA's 50 epochs at most are, with 1 % of the labels, some 250 to 500
 
 
@@ -106,6 +107,33 @@ def train(
             report(done.steps[-1], total, done.values[best])
     head.load_state_dict(state)
     return done._replace(best=best)
+
+
+def train_as_published(
+    name: str,
+    head: nn.Module,
+    loss: Callable[[np.ndarray], Tensor],
+    look: Callable[[], float],
+    *,
+    count: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    lowest: bool,
+    seed: int,
+) -> Trained:
+    """`train` on `count` pictures as MGCA's code does: a look after each epoch, at one rate."""
+    course = Course(
+        learning_rate,
+        weight_decay,
+        batch,
+        between=len(whole_batches(np.arange(count), batch)),
+        looks=PUBLISHED["epochs"],
+        patience=PUBLISHED["patience"],
+        falls=False,
+        lowest=lowest,
+    )
+    return train(name, head, course, by_epochs(count, batch, np.random.default_rng(seed)), loss, look)
 
 
 def in_halves(sought: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.contracts import ImageFeatures, PublishedSplit, Split
 from harness.errors import HarnessError
-from harness.evaluate import published_detection, published_segmentation, unet
+from harness.evaluate import published_detection, published_segmentation, training, unet
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench
 from harness.evaluate.published_segmentation import InputSegmenter, mixed_loss, motion, moved
@@ -56,7 +56,7 @@ def test_squares_are_found_and_counted_at_the_input_s_size(
     made: tuple[Bench, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published_segmentation, "RATE", 1e-2)
-    monkeypatch.setattr(published_segmentation, "EPOCHS", 100)
+    monkeypatch.setitem(training.PUBLISHED, "epochs", 100)
     where = normed(made)
     train, validation, test = (part(where, rows) for rows in (range(30), range(30, 40), range(40, 60)))
     head = published_segmentation.fit(where[0], MASKS, train, validation, 0)
@@ -140,8 +140,8 @@ def test_weights_that_move_are_refused_all_the_same() -> None:
 @pytest.mark.slow
 def test_rectangles_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published_detection, "RATE", 3e-3)
-    monkeypatch.setattr(published_detection, "PATIENCE", 50)
-    monkeypatch.setattr(published_detection, "EPOCHS", 150)
+    monkeypatch.setitem(training.PUBLISHED, "patience", 50)
+    monkeypatch.setitem(training.PUBLISHED, "epochs", 150)
     made, found = data("pad", 60)
     train, validation, test = parts_of(made, found)
     head = published_detection.fit(made, BOXES, train, validation, 0)
