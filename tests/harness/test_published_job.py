@@ -9,6 +9,7 @@ import pytest
 
 from harness import records, registry
 from harness.data import locate, published
+from harness.evaluate import training
 from harness.metrics import score
 from harness.phantom import Cohort
 from tests import fakes
@@ -56,7 +57,7 @@ def test_a_published_record_lists_its_rules(tmp_path: Path, monkeypatch: pytest.
 def test_real_pictures_under_the_published_protocol(
     realdata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, rules: set[str], head: str
 ) -> None:
-    monkeypatch.setattr(f"harness.evaluate.published_{task}.EPOCHS", 3)
+    monkeypatch.setitem(training.PUBLISHED, "epochs", 3)
     done = harness(
         *("run", "--method", "random_init", "--task", f"rsna:{task}", "--protocol", "published"),
         *("--data-root", realdata, "--results", tmp_path / "results"),
