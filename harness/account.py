@@ -56,6 +56,7 @@ def record(
             fraction=plan.fraction,
             seed=plan.seed,
             tuned=plan.tuned,
+            cut_validation=plan.cut_validation,
         ),
         task=records.TaskBlock(
             kind=plan.kind,
@@ -76,7 +77,7 @@ def record(
         parts={
             "train": _part(data, data.parts.train, labels),
             "used": _part(data, data.used, labels),
-            "validation": _part(data, data.parts.validation, labels),
+            "validation": _part(data, data.validation, labels),
             "test": _part(data, data.parts.test, labels),
         },
         data=records.DataBlock(
@@ -86,7 +87,7 @@ def record(
             images=images.fingerprint,
             split=data.parts.digest(ids),
             draws=_draws(data, labels) if plan.task.balanced else None,
-            fraction=hash_lines(sorted(ids[row] for row in data.used)),
+            fraction=_labelled(plan, data, ids),
             persons_known=data.persons_known,
         ),
         pretraining=records.PretrainingBlock(
@@ -113,6 +114,12 @@ def record(
             cached=cost.cached,
         ),
     )
+
+
+def _labelled(plan: CellPlan, data: TaskData, ids: list[str]) -> str:
+    """Hash of the ids whose labels the fraction leaves."""
+    rows = [*data.used, *data.validation] if plan.cut_validation else data.used
+    return hash_lines(sorted(ids[row] for row in rows))
 
 
 def _draws(data: TaskData, labels: tuple[str, ...]) -> DrawsBlock:

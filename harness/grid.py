@@ -1,26 +1,23 @@
-"""Which cells a sweep is made of, and which of them are done: a cell is done when its record is complete.
+"""Which cells a sweep is made of: methods x tasks x protocols x fractions x seeds, where that makes sense.
 
-Apart because that is the whole memory of a sweep: it can be killed at any time, and asks this file again.
+Apart because it is answered from names and cards alone, before any data is looked for.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
-from harness import plan, records, registry
-from harness.contracts import NEEDS_TEXT, DataKind, DatasetCard, Kind, ProtocolName
-from harness.errors import BadRecord, ImpossiblePairing, UnknownName, UsageError
-from harness.files import write_json
+from harness import plan, registry
+from harness.contracts import NEEDS_TEXT, DatasetCard, Kind, ProtocolName
+from harness.errors import ImpossiblePairing, UnknownName, UsageError
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock, Record
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +46,11 @@ def cells(
     seeds: int,
     profile: str,
     tuned: int = 0,
+    cut_validation: bool = False,
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
-    means its dataset's default kind. `tuned` is of heads that can be. Raises UnknownName for a name or
-    pattern that fits nothing."""
+    means its dataset's default kind. `tuned` and `cut_validation` are of the cells that can be. Raises
+    UnknownName for a name or pattern that fits nothing."""
     for protocol in protocols:
         if protocol not in get_args(ProtocolName):
             raise UnknownName("protocol", protocol, get_args(ProtocolName))
@@ -70,8 +68,11 @@ def cells(
                 except ImpossiblePairing as error:
                     impossible[f"{method} x {task}"] = str(error)
                     continue
-                if can_be_tuned(kind, protocol):
-                    first = replace(first, tuned=tuned)
+                first = replace(
+                    first,
+                    tuned=tuned if can_be_tuned(kind, protocol) else 0,
+                    cut_validation=cut_validation and plan.validation_can_be_cut(kind, first.protocol),
+                )
                 shares = (1.0,) if kind in NEEDS_TEXT else fractions  # those use no labels
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
@@ -106,9 +107,6 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-# --- what is done -----------------------------------------------------------------------------------
-
-
 def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
     makers = {method.name: method for method in wanted.methods}
@@ -123,100 +121,3 @@ def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpo
         checkpoint.named(store, name, method=maker.name, version=maker.card.version)
         for name, maker in zip(names, plans, strict=True)
     ]
-
-
-class Job(NamedTuple):
-    """A cell whose checkpoint and data are known."""
-
-    cell: CellPlan
-    checkpoint: Checkpoint
-    data: DataKind
-
-    @property
-    def block(self) -> CellBlock:
-        cell = self.cell
-        return CellBlock(
-            method=cell.method.name,
-            checkpoint=self.checkpoint.name,
-            task=cell.task_id,
-            protocol=cell.protocol,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            tuned=cell.tuned,
-        )
-
-
-def complete(results: Path, job: Job) -> Record | None:
-    """The record of a cell that is done: of this version of the task, with these weights, and whole."""
-    path = records.place_of(results, job.data, job.block)
-    if not path.is_file():
-        return None
-    try:
-        record = records.read(path)
-        records.predictions(path)
-    except BadRecord:
-        return None
-    same_task = record.task.version == job.cell.task.version
-    return record if same_task and record.pretraining.weights == job.checkpoint.card.weights else None
-
-
-def put_aside(results: Path, job: Job) -> None:
-    """Moves a record that cannot be read out of the way of the one that takes its place, and says so."""
-    path = records.place_of(results, job.data, job.block)
-    if not path.is_file():
-        return
-    try:
-        records.read(path)
-        records.predictions(path)
-    except BadRecord as error:
-        aside = results / QUARANTINE / "-".join(path.relative_to(results).parts)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        for file in (path, path.with_suffix(".npz")):
-            if file.exists():
-                file.replace(aside.with_suffix(file.suffix))
-        logger.warning("%s. It was put aside as %s, and the cell runs again", error, aside)
-
-
-def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs that read the same features stand together; one of a kind that trains more than a probe stands
-    alone."""
-    groups: dict[object, list[Job]] = {}
-    for number, job in enumerate(jobs):
-        shared = (job.checkpoint.name, job.cell.task_id, job.cell.protocol)
-        groups.setdefault(shared if job.cell.kind in FROZEN else number, []).append(job)
-    return list(groups.values())
-
-
-# --- what failed ------------------------------------------------------------------------------------
-
-
-def describe(cell: CellPlan) -> str:
-    tuned = f" tuned{cell.tuned}" if cell.tuned else ""
-    return f"{cell.method.name} {cell.task_id} {cell.protocol} {cell.fraction * 100:g}pct s{cell.seed}{tuned}"
-
-
-def failure_path(results: Path, cell: CellPlan) -> Path:
-    return results / records.FAILURES / f"{describe(cell).replace(' ', '-').replace(':', '-')}.json"
-
-
-def read_failure(results: Path, cell: CellPlan) -> str:
-    """Why a cell has no record. One that left no word was never begun, or its process was killed."""
-    path = failure_path(results, cell)
-    if not path.exists():
-        return "its process died before the cell was done"
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return f"{found['error']}: {found['message']}"
-
-
-def write_failure(results: Path, cell: CellPlan, error: BaseException) -> None:
-    failure = {
-        "method": cell.method.name,
-        "task": cell.task_id,
-        "protocol": cell.protocol,
-        "fraction": cell.fraction,
-        "seed": cell.seed,
-        "tuned": cell.tuned,
-        "error": type(error).__name__,
-        "message": str(error),
-    }
-    write_json(failure_path(results, cell), failure)

@@ -59,6 +59,21 @@ class CellPlan:
     fraction: float
     seed: int
     tuned: int = 0  # configurations of a trained head to compare; 0: the default settings
+    cut_validation: bool = False  # whether the fraction is of the validation labels too
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """In words, what is not as by default."""
+        cut, tuned = ["cut"] * self.cut_validation, [f"tuned{self.tuned}"] * bool(self.tuned)
+        return (*cut, *tuned)
+
+    @property
+    def name(self) -> str:
+        """`imitate chexpert:linear clean 1pct s0`"""
+        share = f"{self.fraction * 100:g}pct"
+        return " ".join(
+            (self.method.name, self.task_id, self.protocol, share, f"s{self.seed}", *self.options)
+        )
 
     @property
     def labels_used(self) -> float | None:
@@ -92,7 +107,16 @@ def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
     ]
 
 
-def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float, seed: int) -> CellPlan:
+def cell(
+    source: str,
+    task: str,
+    *,
+    profile: str,
+    protocol: str,
+    fraction: float,
+    seed: int,
+    cut_validation: bool = False,
+) -> CellPlan:
     """Raises UsageError for anything that no data could cure."""
     chosen = method(source, profile)
     dataset_source = task.partition(":")[0]
@@ -107,6 +131,11 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
         )
     for name in get_args(ProtocolName):
         if name == protocol and name in found.task.splits:
+            if cut_validation and not validation_can_be_cut(found.kind, name):
+                raise UsageError(
+                    f"{found.id} under the {name} protocol takes no fraction of the validation labels. "
+                    "Leave --cut-validation out"
+                )
             card = registry.dataset_card(dataset_source)
             return CellPlan(
                 chosen,
@@ -119,8 +148,14 @@ def cell(source: str, task: str, *, profile: str, protocol: str, fraction: float
                 name,
                 fraction,
                 seed,
+                cut_validation=cut_validation,
             )
     raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
+
+
+def validation_can_be_cut(kind: Kind, protocol: ProtocolName) -> bool:
+    """Where labels are learnt from; the code that the published protocol repeats selects on all of them."""
+    return kind not in NEEDS_TEXT and protocol == "clean"
 
 
 def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:

@@ -20,7 +20,6 @@ from harness.errors import BadRecord
 from harness.files import hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
-FAILURES = "failures"  # folder beside the tracks: cells that could not be computed, and why
 
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 
@@ -39,6 +38,7 @@ class CellBlock(_Block):
     fraction: float = Field(gt=0, le=1)  # share of the training persons whose labels were used
     seed: int  # of the label draw and of the bootstrap
     tuned: int = 0  # configurations of a trained head that were compared; 0: it has the default settings
+    cut_validation: bool = False  # whether the fraction is of the validation labels too
 
 
 class TaskBlock(_Block):
@@ -96,7 +96,7 @@ class DataBlock(_Block):
     images: str  # of the decoded pixels
     split: str  # of the ids in train, validation and test
     draws: DrawsBlock | None = None  # None: all of the test part counts
-    fraction: str  # of the ids whose labels were used
+    fraction: str  # of the ids whose labels the fraction leaves
     persons_known: bool  # false where the dataset does not say whose picture an image is
 
 
@@ -212,7 +212,8 @@ def place_of(results: Path, data: DataKind, cell: CellBlock) -> Path:
     """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
     task = cell.task.replace(":", "-")
     tuned = f"-tuned{cell.tuned}" if cell.tuned else ""
-    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}{tuned}.json"
+    cut = "-cut" if cell.cut_validation else ""
+    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}{cut}{tuned}.json"
     return results / data / task / cell.checkpoint / name
 
 

@@ -80,9 +80,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind, plan.task, plan.protocol).check(
-            plan.task, pool.draw(plan.labels_used, plan.seed)
-        )
+        benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
     chosen = chosen or fitting(plan.method, settings, plan.seed)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
@@ -114,7 +112,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
 
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
     """Fits one configuration of a trained head; what it is worth on validation is heard by `report`."""
-    data = prepared.pool.draw(plan.labels_used, plan.seed)
+    data = _drawn(prepared.pool, plan)
     evaluator = benches.tunable(plan.kind, plan.task, plan.protocol)
     train, validation = _seen(prepared.bench, data)
     evaluator.fit(prepared.bench, plan.task, train, validation, plan.seed, configuration, report)
@@ -131,7 +129,7 @@ def finish(
     """One cell of what was prepared: `plan` differs from that one in fraction and seed at most. Of a tuned
     one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
-    data = prepared.pool.draw(plan.labels_used, plan.seed)
+    data = _drawn(prepared.pool, plan)
     benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, data)
     with cost.step("head"):
         head, block = _fitted(bench, plan, data, search)
@@ -175,9 +173,13 @@ def _fitted(
     return head, head.block.model_copy(update={"search": search})
 
 
+def _drawn(pool: TaskPool, plan: CellPlan) -> TaskData:
+    return pool.draw(plan.labels_used, plan.seed, cut_validation=plan.cut_validation)
+
+
 def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
     """All that whoever fits and selects is handed: the training and the validation examples."""
-    return benches.examples(bench, data, data.used), benches.examples(bench, data, data.parts.validation)
+    return benches.examples(bench, data, data.used), benches.examples(bench, data, data.validation)
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:

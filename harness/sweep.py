@@ -11,24 +11,22 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 import ray
 import torch
 from ray import tune
 
-from harness import grid, records, tuning
+from harness import failures, jobs, tuning
 from harness import run as road
 from harness.account import Arguments
-from harness.contracts import DataKind
 from harness.cost import Cost
-from harness.data import locate
 from harness.errors import HarnessError
-from harness.grid import FROZEN, Grid, Job
+from harness.grid import FROZEN, Grid
+from harness.jobs import Job
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.progress import Bar
@@ -63,24 +61,24 @@ def run(
     """
     summary = Summary()
     try:
-        jobs = _jobs(wanted, settings, named, summary, options.address)
-        todo = [job for job in jobs if not grid.complete(settings.results, job)]
+        matched = _jobs(wanted, settings, named, summary, options.address)
+        todo = [job for job in matched if not jobs.complete(settings.results, job)]
         for job in todo:
-            grid.put_aside(settings.results, job)
-        summary.before = len(jobs) - len(todo)
+            jobs.put_aside(settings.results, job)
+        summary.before = len(matched) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
         for job in todo:  # what an earlier sweep wrote down is not this one's reason
-            grid.failure_path(settings.results, job.cell).unlink(missing_ok=True)
+            failures.path_of(settings.results, job.cell).unlink(missing_ok=True)
         if todo:
             _tune(todo, settings, options, arguments)
     finally:
         ray.shutdown()
     for job in todo:
-        if grid.complete(settings.results, job):
+        if jobs.complete(settings.results, job):
             summary.done += 1
         else:
-            summary.failed[grid.describe(job.cell)] = grid.read_failure(settings.results, job.cell)
+            summary.failed[job.cell.name] = failures.reason(settings.results, job.cell)
     return summary
 
 
@@ -101,62 +99,6 @@ def _machines(address: str | None) -> _Machines:
     )
 
 
-class Matrix(NamedTuple):
-    """What there is to do, without doing it."""
-
-    rows: list[Row]
-    missing: dict[str, str]  # data set -> why it cannot be read
-
-
-class Row(NamedTuple):
-    """A task and a method."""
-
-    task: str
-    method: str
-    done: int
-    left: int
-    seconds: float | None  # of a cell of this task so far; None: there is none yet
-    size: float | None  # MiB of its record and predictions
-
-
-def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are medians over the cells of the task that are done."""
-    spent: dict[str, list[float]] = {}
-    sizes: dict[str, list[float]] = {}
-    counts: dict[tuple[str, str], list[bool]] = {}
-    missing: dict[str, str] = {}
-    memo: dict[object, Any] = {}
-    for cell in wanted.cells:
-        task = f"{cell.task_id} tuned{cell.tuned}" if cell.tuned else cell.task_id
-        try:
-            kind = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
-        except HarnessError as error:
-            missing[cell.dataset] = str(error)
-            continue
-        chosen = _once(memo, _owner(cell, named), partial(_existing, cell, settings, named))
-        job = Job(cell, chosen, kind) if chosen else None
-        record = grid.complete(settings.results, job) if job else None
-        counts.setdefault((task, cell.method.name), []).append(record is not None)
-        if record:
-            seconds = sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test"))
-            path = records.path_of(settings.results, record)
-            size = sum(file.stat().st_size for file in (path, path.with_suffix(".npz")))
-            spent.setdefault(task, []).append(seconds)
-            sizes.setdefault(task, []).append(size / 2**20)
-    rows = [
-        Row(
-            task,
-            method,
-            sum(done),
-            len(done) - sum(done),
-            median(spent[task]) if task in spent else None,
-            median(sizes[task]) if task in sizes else None,
-        )
-        for (task, method), done in counts.items()
-    ]
-    return Matrix(rows, missing)
-
-
 # --- before the cells: checkpoints ------------------------------------------------------------------
 
 
@@ -168,51 +110,17 @@ def _jobs(
     address: str | None,
 ) -> list[Job]:
     """Every cell with its checkpoint and the kind of its data; where one cannot be had, the cell fails."""
-    jobs: list[Job] = []
-    memo: dict[object, Any] = {}
-    for cell in wanted.cells:
-        try:
-            kind = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
-            chosen = _once(memo, _owner(cell, named), partial(_checkpoint, cell, settings, named, address))
-        except HarnessError as error:
-            grid.write_failure(settings.results, cell, error)
-            summary.failed[grid.describe(cell)] = str(error)
-            continue
-        jobs.append(Job(cell, chosen, kind))
-    return jobs
+    found: list[Job] = []
+    for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
+        if isinstance(job, Job):
+            found.append(job)
+        elif job is not None:
+            failures.write(settings.results, cell, job)
+            summary.failed[cell.name] = str(job)
+    return found
 
 
-def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
-    """What cannot be had is tried once, not once per cell: its error is raised again."""
-    if key not in memo:
-        try:
-            memo[key] = make()
-        except HarnessError as error:
-            memo[key] = error
-    if isinstance(memo[key], HarnessError):
-        raise memo[key]
-    return memo[key]
-
-
-def _owner(cell: CellPlan, named: Sequence[Checkpoint]) -> tuple[str, int | None]:
-    """What decides a cell's checkpoint: its method, and its seed where checkpoints differ by it."""
-    by_seed = cell.method.profile.recipe is None or any(
-        item.card.method == cell.method.name for item in named
-    )
-    return cell.method.name, cell.seed if by_seed else None
-
-
-def _existing(cell: CellPlan, settings: Settings, named: Sequence[Checkpoint]) -> Checkpoint | None:
-    if given := [item for item in named if item.card.method == cell.method.name]:
-        return given[cell.seed % len(given)]
-    return road.fitting(cell.method, settings, cell.seed)
-
-
-def _checkpoint(
-    cell: CellPlan, settings: Settings, named: Sequence[Checkpoint], address: str | None
-) -> Checkpoint:
-    if existing := _existing(cell, settings, named):
-        return existing
+def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
     machine = _machines(address)
     make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
@@ -223,13 +131,6 @@ def _checkpoint(
             raise error.cause from error
         raise HarnessError(f"{method.name} has no checkpoint: {error.cause!r}") from error
     return made
-
-
-def _data_kind(cell: CellPlan, settings: Settings) -> DataKind:
-    """Raises MissingDataset."""
-    if not settings.data_roots:
-        return "phantom"
-    return locate.real(cell.dataset, cell.dataset_card, settings).kind
 
 
 # --- the cells --------------------------------------------------------------------------------------
@@ -248,8 +149,8 @@ def _tune(
     heavy = min(HEAVY_CORES, machine.cores)
     with Bar("cells", len(todo), "cells") as bar:
         for name, cores in (("frozen", 1), ("heavy", heavy), ("tuned", heavy)):
-            jobs = [job for job in todo if _sort(job) == name]
-            if not jobs:
+            chosen = [job for job in todo if _sort(job) == name]
+            if not chosen:
                 continue
             run_config = tune.RunConfig(
                 name=name,
@@ -259,9 +160,9 @@ def _tune(
                 callbacks=[_Shown(bar)],
             )
             if name == "tuned":
-                tuning.run(jobs, settings, arguments, cores, machine.gpus, run_config)
+                tuning.run(chosen, settings, arguments, cores, machine.gpus, run_config)
                 continue
-            groups = grid.grouped(jobs)
+            groups = jobs.grouped(chosen)
             trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
             tune.Tuner(
                 tune.with_resources(trial, {"cpu": cores, "gpu": machine.gpus}),
@@ -300,7 +201,7 @@ def _trial(
     logging.getLogger("harness").setLevel(logging.WARNING)
     prepared = None
     for job in groups[config["group"]]:
-        if grid.complete(settings.results, job):  # this trial was begun before, by a process that died
+        if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
         try:
@@ -308,8 +209,8 @@ def _trial(
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            grid.write_failure(settings.results, job.cell, error)
-            tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {type(error).__name__}"})
+            failures.write(settings.results, job.cell, error)
+            tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
         value = record.metrics[record.task.metric].value * 100
-        tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {value:.1f}"})
+        tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

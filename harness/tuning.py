@@ -20,14 +20,14 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness import grid
+from harness import failures
 from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
 from harness.errors import HarnessError
 from harness.evaluate import bench as benches
 from harness.evaluate.search import Configuration, Space
-from harness.grid import Job
+from harness.jobs import Job
 from harness.records import TrialBlock
 from harness.settings import Settings
 
@@ -168,7 +168,7 @@ def _trial(
 def _try(job: Job, search: Search, settings: Settings) -> None:
     """One configuration. One that fails costs the search that one, and has no value."""
     number = len(search.trials)
-    name = f"{grid.describe(job.cell)}, {number + 1} of {len(search.configurations)} configurations"
+    name = f"{job.cell.name}, {number + 1} of {len(search.configurations)} configurations"
     last: dict[str, Any] = {"cells": 0, "note": name, "steps": 0}
 
     def report(done: int, total: int, value: float) -> None:
@@ -199,8 +199,8 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         record = road.finish(prepared, job.cell, arguments, cost, search=block).record
     except Exception as error:  # noqa: BLE001 - written down, as that of any cell
-        grid.write_failure(settings.results, job.cell, error)
-        tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {type(error).__name__}"})
+        failures.write(settings.results, job.cell, error)
+        tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
         return
     value = record.metrics[record.task.metric].value * 100
-    tune.report({"cells": 1, "note": f"{grid.describe(job.cell)}: {value:.1f}"})
+    tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

@@ -65,7 +65,7 @@ CARD = DatasetCard(
             kinds=("detection",),
             labels=("Foreign Object",),
             metric="mean_average_precision",
-            version=1,
+            version=2,
             splits={"clean": Split(test="dev", validation=0.1, train="train"), "published": PUBLISHED},
         ),
     ),

@@ -81,7 +81,7 @@ CARD = DatasetCard(
             kinds=("detection",),
             labels=("Pneumonia",),
             metric="mean_average_precision",
-            version=1,
+            version=2,
             splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
         ),
     ),

@@ -213,6 +213,7 @@ def record(
     dirty: bool = False,
     checkpoint: int | None = None,
     tuned: int = 0,
+    cut_validation: bool = False,
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing. `checkpoint`: its seed, default that of the
     labels."""
@@ -230,6 +231,7 @@ def record(
             "fraction": fraction,
             "seed": seed,
             "tuned": tuned,
+            "cut_validation": cut_validation,
         },
         "task": {
             "kind": task.split(":")[1],

@@ -220,10 +220,11 @@ def results(
                 cell.protocol,
                 f"{cell.fraction * 100:g} %",
                 str(cell.seed),
-                str(cell.tuned or ""),
+                " ".join(["cut"] * cell.cut_validation + [f"tuned{cell.tuned}"] * bool(cell.tuned)),
+                record.task.metric.replace("_", " ").replace("auroc", "AUROC"),
                 f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
                 f"{record.written:%Y-%m-%d %H:%M}",
             ]
         )
-    columns = ["data", "task", "checkpoint", "protocol", "labels", "seed", "tuned", "macro AUROC", "written"]
-    show.table("Results", columns, lines)
+    columns = "data task checkpoint protocol labels seed options metric value written"
+    show.table("Results", columns.split(), lines)

@@ -22,6 +22,9 @@ def run(
     ] = None,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",
+    cut_validation: Annotated[
+        bool, typer.Option("--cut-validation", help="Take the fraction of the validation labels too.")
+    ] = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where the record goes. Default: results/")] = None,
     save_figures: Annotated[
@@ -33,7 +36,15 @@ def run(
     from harness import plan, registry
 
     current = settings.load(data_root, results)
-    wanted = plan.cell(method, task, profile=profile, protocol=protocol, fraction=fraction, seed=seed)
+    wanted = plan.cell(
+        method,
+        task,
+        profile=profile,
+        protocol=protocol,
+        fraction=fraction,
+        seed=seed,
+        cut_validation=cut_validation,
+    )
     chosen = None
     if checkpoint is not None:
         from harness.pretrain.checkpoint import named

@@ -11,7 +11,7 @@ from harness import settings
 from harness.cli import show
 
 if TYPE_CHECKING:
-    from harness.sweep import Matrix
+    from harness.matrix import Matrix
 
 
 def sweep(
@@ -27,6 +27,9 @@ def sweep(
     tune: Annotated[
         int | None, typer.Option(help="Settings of each trained head to compare on validation.", min=2)
     ] = None,
+    cut_validation: Annotated[
+        bool, typer.Option("--cut-validation", help="Take the fractions of the validation labels too.")
+    ] = False,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
@@ -47,6 +50,7 @@ def sweep(
         seeds=seeds,
         profile=profile,
         tuned=tune or 0,
+        cut_validation=cut_validation,
     )
     named = grid.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
     for pair, reason in wanted.impossible.items():
@@ -56,11 +60,18 @@ def sweep(
             "--tune is for heads that are trained under the clean protocol. All others stay as they are: the "
             "strength of a linear head is always chosen on validation, from one grid for every method"
         )
+    if cut_validation and not all(cell.cut_validation for cell in wanted.cells):
+        show.say(
+            "--cut-validation is for cells that learn from labels under the clean protocol. All others stay "
+            "as they are"
+        )
+    if dry_run:
+        from harness.matrix import matrix
+
+        _show(matrix(wanted, current, named))
+        return
     from harness import sweep as sweeping
 
-    if dry_run:
-        _show(sweeping.matrix(wanted, current, named))
-        return
     done = sweeping.run(
         wanted, current, named, sweeping.Options(address, limit, retries), show.arguments(context)
     )

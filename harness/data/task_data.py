@@ -33,15 +33,22 @@ class TaskPool(NamedTuple):
     rules: tuple[str, ...]  # of harness/data/published.py that are in force; none under the clean protocol
     published: Published | None  # where the code of others makes the parts, it draws the fractions too
 
-    def draw(self, fraction: float | None, seed: int) -> TaskData:
-        """The cell that uses this share of the training labels; None where it uses none."""
-        train = self.parts.train
+    def draw(self, fraction: float | None, seed: int, *, cut_validation: bool = False) -> TaskData:
+        """The cell that uses this share of the training labels, and of the validation labels if those are cut
+        too; None where it uses none."""
+        train, validation = self.parts.train, self.parts.validation
         if fraction is None:
-            return TaskData(*self[:-1], train[:0])
+            return TaskData(*self[:-1], train[:0], validation)
         if self.published is not None:
-            return TaskData(*self[:-1], self.published.draw(fraction))
-        drawn = fractions.draw(self.frame["person_id"].to_numpy()[train], self.labels[train], fraction, seed)
-        return TaskData(*self[:-1], train[drawn])
+            return TaskData(*self[:-1], self.published.draw(fraction), validation)
+        if cut_validation:
+            validation = self._share(validation, fraction, seed)
+        return TaskData(*self[:-1], self._share(train, fraction, seed), validation)
+
+    def _share(self, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+        persons = self.frame["person_id"].to_numpy()[rows]
+        drawn: np.ndarray = rows[fractions.draw(persons, self.labels[rows], fraction, seed)]
+        return drawn
 
 
 class TaskData(NamedTuple):
@@ -56,6 +63,7 @@ class TaskData(NamedTuple):
     parts: Parts
     rules: tuple[str, ...]
     used: np.ndarray  # the training positions whose labels the fraction leaves
+    validation: np.ndarray  # the validation positions whose labels may be looked at
 
 
 def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:

@@ -103,7 +103,11 @@ def require_classes_in_each_part(data: TaskData, truth: np.ndarray, labels: Sequ
     """Raises EmptyClass unless each column of `truth` [N, L] has a 1 and a 0 in every part that is used."""
     for rows, name, cure in (
         (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
-        (data.parts.validation, "the validation images", "Use a dataset with more persons"),
+        (
+            data.validation,
+            "the validation images",
+            "Use a dataset with more persons, or leave their labels uncut",
+        ),
         (data.parts.test, "the test images", "Use a dataset with more persons"),
     ):
         require_both_classes(truth[rows], labels, name, cure)

@@ -29,7 +29,7 @@ def check(task: Task, data: TaskData) -> None:
     if task.exclusive:
         for rows, name in (
             (data.used, "the training images of this draw"),
-            (data.parts.validation, "the validation images"),
+            (data.validation, "the validation images"),
             (data.parts.test, "the test images"),
         ):
             require_one_label(data.labels[rows], task.labels, name)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import records
+from harness import failures
 from harness.contracts import DataKind
+from harness.failures import Failure
 from harness.leaderboard import reported, standings, tables
 from harness.records import CellBlock
 
@@ -47,7 +47,7 @@ def build(results: Path) -> str:
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
     done = {record.cell for kind in TRACKS for table in found[kind] for record in table.every}
-    parts += _failures(results / records.FAILURES, done)
+    parts += _failures(results, done)
     parts += reported.section(results / "reported", found["real"])
     parts.append(_footer(results))
     return "\n".join(parts)
@@ -67,33 +67,30 @@ def difference(path: Path, text: str) -> str:
     return "\n".join(lines)
 
 
-def _failures(folder: Path, done: Iterable[CellBlock]) -> Iterator[str]:
+def _failures(results: Path, done: Collection[CellBlock]) -> Iterator[str]:
     """Cells that were tried and could not be computed, by their reason; not those that were done since."""
-    names = ("method", "task", "protocol", "fraction", "seed", "tuned")
-    known = {tuple(getattr(cell, name) for name in names) for cell in done}
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        if tuple(failure[name] for name in names) in known:
-            continue
-        place = f"{failure['task']} {failure['protocol']} at {failure['fraction'] * 100:g} %"
-        cells[place, f"{failure['error']}: {failure['message']}"].append(failure)
+    cells: dict[tuple[str, str], list[Failure]] = defaultdict(list)
+    for failure in failures.read_all(results):
+        if not any(failure.is_of(cell) for cell in done):
+            place = f"{failure.task} {failure.protocol} at {failure.fraction * 100:g} %"
+            cells[place, failure.reason].append(failure)
     lines = [
-        f"- {place} ({_listed(found, 'method')}; seeds {_listed(found, 'seed')}): {reason}"
+        f"- {place} ({_listed(failure.method for failure in found)}; "
+        f"seeds {_listed(failure.seed for failure in found)}): {reason}"
         for (place, reason), found in cells.items()
     ]
     if lines:
         yield "## Failed\n\n" + "\n".join(lines) + "\n"
 
 
-def _listed(failures: Sequence[dict[str, Any]], name: str) -> str:
-    return ", ".join(str(value) for value in sorted({failure[name] for failure in failures}))
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
 def _footer(results: Path) -> str:
     files = [
         path
-        for folder in (*TRACKS, records.FAILURES, "reported")
+        for folder in (*TRACKS, failures.FOLDER, "reported")
         for path in sorted((results / folder).rglob("*"))
         if path.is_file()
     ]

@@ -31,6 +31,7 @@ class Table(NamedTuple):
 
     task: str
     protocol: str
+    cut_validation: bool  # whether fractions are of the validation labels too
     tuned: int  # configurations of each head that were compared; 0: the default settings
     data: str  # fingerprint of images and labels
     split: str
@@ -168,7 +169,7 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
                 "answer different questions. Sweep the task again, or delete the records of the older version"
             )
         cell, data = record.cell, record.data
-        table = Table(task, cell.protocol, cell.tuned, data.fingerprint, data.split)
+        table = Table(task, cell.protocol, cell.cut_validation, cell.tuned, data.fingerprint, data.split)
         row = Row(record.pretraining.family, cell.method)
         rows = found[data.kind].setdefault(table, {})
         rows.setdefault(row, defaultdict(list))[cell.fraction].append((path, record))

@@ -38,8 +38,15 @@ def track(found: Sequence[Standing]) -> Iterator[str]:
 
 
 def _clean(found: Sequence[Standing]) -> list[Standing]:
-    """Those that are ranked: the clean protocol, with every head at its default settings."""
-    return [standing for standing in found if standing.table.protocol == "clean" and not standing.table.tuned]
+    """Those that are ranked: the clean protocol, with every head at its default settings and selected on all
+    validation labels."""
+    return [
+        standing
+        for standing in found
+        if standing.table.protocol == "clean"
+        and not standing.table.cut_validation
+        and not standing.table.tuned
+    ]
 
 
 def text_of(lines: Iterable[Sequence[str]], header: Sequence[str]) -> str:
@@ -90,9 +97,10 @@ def _standing(standing: Standing) -> str:
     shares = [_share(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
     test = first.parts["test"]
     rules = f" Rules in force: {', '.join(task.rules)}." if task.rules else ""
+    cut = " · validation labels cut too" if table.cut_validation else ""
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     return (
-        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{tuned}\n\n"
+        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images of {test.persons} persons. Version {task.version}, "
         f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}\n"

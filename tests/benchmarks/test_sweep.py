@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from ray import tune
 
 from harness import grid, records, sweep
-from harness.grid import Job
+from harness.jobs import Job
 from tests.harness import sweeps
 from tests.harness.command import harness
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from harness import records
+from harness import failures
 from tests.harness import sweeps
 from tests.harness.command import harness
 from tests.harness.sweeps import CELLS, Place, found, until, written
@@ -91,14 +91,14 @@ def test_a_cell_that_fails_stops_no_other_and_runs_again(
     said, _ = process.communicate()
     assert process.returncode == 1, said
     assert f"{CELLS - 1} cells done, 0 were done before, 1 failed" in said
-    assert "failed: " in said and len(list((tmp_path / records.FAILURES).iterdir())) == 1
+    assert "failed: " in said and len(list((tmp_path / failures.FOLDER).iterdir())) == 1
     (blocked / "in the way").rmdir()
     blocked.rmdir()
     process = place.start(tmp_path)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert f"1 cells done, {CELLS - 1} were done before, 0 failed" in said
-    assert list((tmp_path / records.FAILURES).iterdir()) == []
+    assert list((tmp_path / failures.FOLDER).iterdir()) == []
     assert found(tmp_path) == whole
 
 

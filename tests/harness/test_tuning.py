@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from harness import grid, plan, records, tuning
+from harness import failures, plan, records, tuning
 from harness.account import Arguments
 from harness.errors import TrainingDiverged
 from harness.evaluate.finetune import SPACE
 from harness.evaluate.search import Range, Report, Space
-from harness.grid import Job
+from harness.jobs import Job
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import load
 from harness.tuning import InOrder
@@ -114,7 +114,7 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
     run_next(order, "second")
     run_next(order, "cell")
     assert reports[-1]["cells"] == 1 and sum(report["cells"] for report in reports) == 1
-    reason = grid.read_failure(settings.results, job.cell)
+    reason = failures.reason(settings.results, job.cell)
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 

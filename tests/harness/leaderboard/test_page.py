@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import friedmanchisquare
 from sklearn.metrics import roc_auc_score
 
-from harness import grid, leaderboard, plan, records
+from harness import failures, leaderboard, plan, records
 from harness.errors import BadRecord, EmptyClass
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
@@ -85,6 +85,17 @@ def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
     assert plain[2].endswith("(1 run)") and tuned[2] == "100.0 [100.0, 100.0] (1 run)"
 
 
+def test_cut_validation_labels_are_a_table_of_their_own_and_not_ranked(tmp_path: Path) -> None:
+    for name, whole, cut in (("first-x", 9.0, 0.0), ("second-x", 0.0, 9.0)):
+        for task in ("chexpert:linear", "rsna:linear"):
+            fakes.write(tmp_path, whole, family=name, task=task)
+            fakes.write(tmp_path, cut, family=name, task=task, cut_validation=True)
+    tables = tables_of(leaderboard.build(tmp_path))
+    assert tables[TABLE][0][1] == "first-x"
+    assert tables[f"{TABLE} · validation labels cut too"][0][1] == "second-x"
+    assert [row[:2] for row in tables["All kinds"]] == [["first-x", "1.00"], ["second-x", "2.00"]]
+
+
 def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) -> None:
     cells = [{"seed": seed, "fraction": fraction} for seed in (0, 1) for fraction in (0.01, 1.0)]
     for name, order in (("a", cells), ("b", cells[::-1])):
@@ -125,7 +136,7 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            grid.write_failure(tmp_path, cell, EmptyClass("no sign"))
+            failures.write(tmp_path, cell, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
     assert found.strip() == "- rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1): EmptyClass: no sign"
     for seed in (0, 1):
