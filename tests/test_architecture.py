@@ -48,18 +48,21 @@ ARROWS: Mapping[str, str] = {
     "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
-    "grid": f"plan pretrain.checkpoint data.locate records registry {TOOLS}",
-    "tuning": f"run grid account evaluate.bench evaluate.search records cost {TOOLS}",
-    "sweep": f"tuning run grid plan account pretrain.checkpoint data.locate records registry cost {TOOLS}",
+    "failures": "plan records errors files",
+    "grid": f"plan pretrain.checkpoint registry {TOOLS}",
+    "jobs": f"run grid plan pretrain.checkpoint data.locate records {TOOLS}",
+    "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
+    "tuning": f"run jobs failures account evaluate.bench evaluate.search records cost {TOOLS}",
+    "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
-    "leaderboard.*": "leaderboard.* records stats comparison metrics.* contracts errors",
+    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors",
     "differences": "records comparison stats metrics.* contracts errors progress",
     "bundle": "differences provenance records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep grid run prepare plan leaderboard differences bundle pretrain.* data.* "
+    "cli.*": "cli.show sweep matrix grid run prepare plan leaderboard differences bundle pretrain.* data.* "
     f"phantom.* registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves

@@ -208,6 +208,19 @@ def test_another_fraction_fits_another_head_on_the_same_features(road: Road) -> 
     assert len(list(records.read_all(road.results))) == 2
 
 
+def test_the_fraction_may_be_of_the_validation_labels_too(road: Road) -> None:
+    _, whole = road.record()
+    done = road.run("--fraction", "0.5", "--cut-validation", "--json")
+    cut = Record.model_validate_json(done.out)
+    plain = Record.model_validate_json(road.run("--fraction", "0.5", "--json").out)
+    assert cut.cell.cut_validation and not plain.cell.cut_validation
+    assert cut.parts["used"] == plain.parts["used"] and cut.data.split == plain.data.split
+    assert plain.parts["validation"] == whole.parts["validation"]
+    assert cut.parts["validation"].persons == -(-whole.parts["validation"].persons // 2)
+    assert cut.data.fraction != plain.data.fraction
+    assert len(list(records.read_all(road.results))) == 3  # neither took the other's place
+
+
 def test_json_is_the_record_and_nothing_else(road: Road) -> None:
     done = road.run("--json")
     path, record = road.record()

@@ -131,3 +131,9 @@ def test_what_learns_from_no_label_has_no_fraction() -> None:
     assert cell(task="xrays:zero-shot", fraction=1).labels_used is None
     with pytest.raises(UsageError, match=r"xrays:zero-shot learns from no label.*Leave --fraction out"):
         cell(task="xrays:zero-shot", fraction=0.1)
+
+
+def test_validation_labels_are_cut_only_where_that_means_something() -> None:
+    assert cell(cut_validation=True).cut_validation
+    with pytest.raises(UsageError, match="Leave --cut-validation out"):
+        cell(task="xrays:zero-shot", fraction=1, cut_validation=True)

@@ -92,6 +92,16 @@ def test_fractions_are_nested_and_drawn_by_the_seed() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(other.parts, small.parts, strict=True))  # the split stays
 
 
+def test_validation_labels_are_cut_on_request_alone() -> None:
+    pool = task_data.load(LOCATED, Reader(), CARD, TASK, "clean")
+    whole = pool.draw(0.1, 0)
+    assert np.array_equal(whole.validation, pool.parts.validation)
+    small, large = (pool.draw(fraction, 0, cut_validation=True) for fraction in (0.1, 0.5))
+    assert set(small.validation) < set(large.validation) < set(pool.parts.validation)
+    assert (len(persons(small, small.validation)), len(persons(large, large.validation))) == (2, 8)  # of 16
+    assert np.array_equal(small.used, whole.used) and small.parts == pool.parts
+
+
 def test_the_fraction_leaves_the_fingerprint_and_the_policy_does_not() -> None:
     assert load(fraction=0.5).fingerprint == load().fingerprint
     assert load(task=replace(TASK, blank=None)).fingerprint != load().fingerprint

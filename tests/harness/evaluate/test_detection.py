@@ -79,7 +79,7 @@ def data(geometry: Geometry = "pad", upsample: int | None = None) -> tuple[Bench
     labels = np.array([[len(own) > 0] for own in boxes], np.int8)
     parts = Parts(np.arange(30), np.arange(30, 45), np.arange(45, COUNT))
     located = Located(Path("rectangles"), "real")
-    return bench, TaskData(located, "", True, frame, labels, "f", parts, (), parts.train)
+    return bench, TaskData(located, "", True, frame, labels, "f", parts, (), parts.train, parts.validation)
 
 
 def parts_of(bench: Bench, found: TaskData) -> tuple[Examples, Examples, Examples]:
@@ -236,9 +236,10 @@ def test_a_part_without_a_box_is_named() -> None:
     empty = np.flatnonzero([not boxes for boxes in found.frame["boxes"]])
     with pytest.raises(EmptyClass, match="'box' has no positive among the training images of this draw"):
         detection.check(TASK, found._replace(used=empty))
-    for part, name in (("validation", "the validation images"), ("test", "the test images")):
-        with pytest.raises(EmptyClass, match=f"'box' has no positive among {name}"):
-            detection.check(TASK, found._replace(parts=found.parts._replace(**{part: empty})))
+    with pytest.raises(EmptyClass, match="'box' has no positive among the validation images"):
+        detection.check(TASK, found._replace(validation=empty))
+    with pytest.raises(EmptyClass, match="'box' has no positive among the test images"):
+        detection.check(TASK, found._replace(parts=found.parts._replace(test=empty)))
 
 
 def test_a_table_without_boxes_is_refused() -> None:

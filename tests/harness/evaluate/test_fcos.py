@@ -39,6 +39,21 @@ def test_places_are_strides_apart_in_pictures_of_any_size(side: int) -> None:
         assert (squares[:, 2] - squares[:, 0] == stride / 2).all()
 
 
+def test_an_encoder_s_scale_does_not_matter() -> None:
+    """Frozen maps of one encoder may be a hundred times as large as those of another."""
+    maps = pyramid(80, count=2)
+    scaled = {
+        stride: maps[stride] * scale for stride, scale in zip(maps, (100.0, 0.1, 7.0, 1.0), strict=True)
+    }
+    plain, other = (
+        detector().fcos.backbone({str(stride): each for stride, each in found.items()})
+        for found in (maps, scaled)
+    )
+    for level in plain:
+        torch.testing.assert_close(plain[level], other[level], rtol=0, atol=0.01)
+        assert plain[level].std() > 0.5
+
+
 def test_a_network_is_as_wide_as_its_encoder_allows() -> None:
     assert detector().width == 32  # group norm's least
     assert detector({4: 32, 8: 64, 16: 128, 32: 256}).width == 64

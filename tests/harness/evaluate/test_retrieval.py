@@ -90,7 +90,7 @@ def test_too_few_pairs_are_refused_with_their_number() -> None:
         none = np.arange(0)
         table = np.ones((count, labels), np.int8)
         parts = Parts(none, none, np.arange(count))
-        return TaskData(Located(None, "real"), "", True, frame, table, "", parts, (), none)  # type: ignore[arg-type]
+        return TaskData(Located(None, "real"), "", True, frame, table, "", parts, (), none, none)  # type: ignore[arg-type]
 
     retrieval.check(OPEN, data(6, 0))
     with pytest.raises(EmptyClass, match="more than 5 among the test pairs, but there are 5"):

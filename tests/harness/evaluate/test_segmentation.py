@@ -187,10 +187,12 @@ def test_a_part_without_masks_is_refused_at_the_door(made: tuple[Bench, pd.DataF
     frame = made[1]
     labels = (frame[["mask"]] != "").to_numpy(np.int8)
     parts = Parts(train=np.arange(30), validation=np.arange(30, 40, 2), test=np.arange(40, 60))
-    data = TaskData(Located(Path("there"), "real"), "", True, frame, labels, "f", parts, (), parts.train)
+    data = TaskData(
+        Located(Path("there"), "real"), "", True, frame, labels, "f", parts, (), parts.train, parts.validation
+    )
     with pytest.raises(EmptyClass, match="'mask' has no positive among the validation images"):
         segmentation.check(TASK, data)
-    segmentation.check(TASK, data._replace(parts=parts._replace(validation=np.arange(30, 40))))
+    segmentation.check(TASK, data._replace(validation=np.arange(30, 40)))
     with pytest.raises(BadTable, match="there: the reader gave no column 'mask'"):
         segmentation.check(TASK, data._replace(frame=frame.drop(columns="mask")))
 
