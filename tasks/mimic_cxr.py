@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import DataError
-from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth, with_finding_alone
+from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._reports import Report, parse
@@ -211,19 +211,14 @@ def _labels(root: Path) -> pd.DataFrame:
 
 # --- the phantom -------------------------------------------------------------------------------------
 
-ALONE = 40  # of so many persons one, in the test part, shows nothing but one of the scored findings
 BLANK_VIEW = 1  # person whose first picture has no ViewPosition
 PROCEDURES = {"PA": "CHEST (PA AND LAT)", "AP": "CHEST (PORTABLE AP)", "LATERAL": "CHEST (PA AND LAT)"}
 DIRECTIONS = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
 
 
 def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
-    """Of twenty persons one is in the test and one in the validation part. Half of the test part are cases
-    for 5x200, too few of which are there by chance; the official test part is not chosen so.
-
-    Subjects are numbered from 19999001 and studies from 59999001; past 999 they have nine digits, as no real
-    one has.
-    """
+    """Of twenty persons one is in the test and one in the validation part. Subjects are numbered from
+    19999001 and studies from 59999001; past 999 they have nine digits, as no real one has."""
     studies = draw(cohort, partial(_write_person, root, cohort), workers=workers, label="drawing MIMIC-CXR")
     pictures = [picture for study in studies for picture in study.pictures]
     tables = {
@@ -250,15 +245,7 @@ class _Study(NamedTuple):
 
 
 def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Study]:
-    return [_write_study(root, cohort, person, case(cohort, person, study)) for study in person.studies]
-
-
-def case(cohort: Cohort, person: Person, study: Study) -> Study:
-    """The study as it is written: of some persons, with one finding alone."""
-    if person.number % ALONE:
-        return study
-    label = SCORED[person.number // ALONE % len(SCORED)]
-    return with_finding_alone(study, label, cohort.stream("alone", person.number, study.number))
+    return [_write_study(root, cohort, person, study) for study in person.studies]
 
 
 def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _Study:

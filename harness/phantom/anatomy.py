@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-VERSION = 3
+VERSION = 2
 """Counts changes of what a given cohort looks like or says; part of every phantom's stamp and folder name,
 and of the fingerprint of what is measured on it."""
 
@@ -149,12 +149,6 @@ class Cohort:
 def with_finding(study: Study, name: str, rng: np.random.Generator) -> Study:
     """`study` with that finding too: for datasets whose makers chose their cases. What was said stays."""
     return study if study.has(name) else replace(study, findings=(*study.findings, _finding(name, rng)))
-
-
-def with_finding_alone(study: Study, name: str, rng: np.random.Generator) -> Study:
-    """`study` with that finding, asserted, and no other. What was denied stays denied."""
-    denied = {other: 0 for other, value in study.statements.items() if value == 0 and other != name}
-    return replace(study, findings=(_finding(name, rng),), statements={name: 1, **denied})
 
 
 def level(finding: Finding) -> float:

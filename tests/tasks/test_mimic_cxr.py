@@ -173,8 +173,7 @@ def test_the_phantom_reads_back_as_written(phantom: tuple[Cohort, Path]) -> None
     assert set(table["image_id"]) == set(stamp)
     whole = seen = 0
     for person in cohort.people():
-        for drawn in person.studies:
-            study = mimic_cxr.case(cohort, person, drawn)
+        for study in person.studies:
             rows = table[table["study_id"] == f"59999{4 * (person.number - 1) + study.number:03d}"]
             assert set(rows["person_id"]) == {f"19999{person.number:03d}"}
             assert sorted(stamp[image]["view"] for image in rows["image_id"]) == sorted(
@@ -199,23 +198,6 @@ def test_the_phantom_reads_back_as_written(phantom: tuple[Cohort, Path]) -> None
                 seen += 1
     assert seen == len(table)
     assert whole > 0.7 * seen  # most reports have both sections
-
-
-def test_the_test_part_holds_each_finding_alone() -> None:
-    """Enough of them for balanced draws, in the official table's own terms: one label is 1, no other is."""
-    cohort = Cohort("mimic_cxr", 200, seed=0, size=(64, 52))
-    of_case = [person for person in cohort.people() if person.number % 40 == 0]
-    assert all(person.number % 20 == 0 for person in of_case)  # those of the test part
-    shown = []
-    for person in of_case:
-        for drawn in person.studies:
-            study = mimic_cxr.case(cohort, person, drawn)
-            [name] = [label for label, value in study.statements.items() if value]
-            assert study.statements[name] == 1 and [finding.name for finding in study.findings] == [name]
-            shown.append(name)
-    assert set(shown) == set(mimic_cxr.SCORED)
-    other = cohort.person(41)
-    assert mimic_cxr.case(cohort, other, other.studies[0]) is other.studies[0]
 
 
 @pytest.mark.parametrize("layout", report.LAYOUTS)
