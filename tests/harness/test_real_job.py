@@ -17,6 +17,9 @@ from harness import plan, records, registry, settings
 from harness.data import locate, task_data
 from harness.records import Record
 from tests import fakes
+from tests.harness.command import harness
+
+SAMPLE = Path(__file__).parents[2] / "docs" / "chestxray14_sample.py"
 
 
 @pytest.mark.slow
@@ -54,6 +57,30 @@ def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
     of_test, of_others = (set(people[labels.index[rows]]) for rows in (tested, ~tested))
     assert len(of_test) == test.persons
     assert not of_test & of_others
+
+
+@pytest.mark.slow
+def test_a_sample_without_some_labels_is_refused_and_can_have_a_task_of_its_own(
+    realdata: Path, tmp_path: Path
+) -> None:
+    floor = replace(
+        fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)}, trained_on=()
+    )
+    common = ("--method", fakes.write_method(tmp_path, floor), "--data-root", realdata)
+    whole = harness("run", *common, "--task", "chestxray14", "--results", tmp_path / "results")
+    assert whole.code == 1 and "'Hernia' has no positive" in whole.err
+
+    own = harness("run", *common, "--task", SAMPLE, "--results", tmp_path / "results", "--json")
+    assert own.code == 0, own.err
+    record = Record.model_validate_json(own.out)
+    assert (record.cell.task, record.task.labels) == ("chestxray14_sample:linear", ("Pneumonia",))
+    folder = realdata / "chestxray14"
+    rows = pd.read_csv(folder / "Data_Entry_2017_v2020.csv").set_index("Image Index")
+    tested = rows.loc[(folder / "test_list.txt").read_text().split()]
+    ill = tested["Finding Labels"].str.split("|").map(lambda names: "Pneumonia" in names)
+    test = record.parts["test"]
+    assert (test.images, test.positives["Pneumonia"]) == (len(tested), ill.sum())
+    assert test.persons == tested["Patient ID"].nunique()
 
 
 def test_every_real_person_is_in_one_part(realdata: Path) -> None:
