@@ -315,6 +315,7 @@ class DatasetCard:
     tasks: tuple[Task, ...]  # the first is the default kind
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
     phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
+    dials: tuple[str, ...] = ()  # of harness/phantom's Dials, that its phantom has beside contrast and noise
 
     @property
     def by_name(self) -> dict[str, tuple[Kind, Task]]:

@@ -140,6 +140,7 @@ STYLES = (  # source, id and file of a person's images, as in the real lists; no
     ("fig1", "COVID-{person}", "COVID-{person} {image}.JPG"),
     ("", "ANON{person}", "DX.1.2.840.{person}.{image}.jpg"),
 )
+CONFOUNDED = {True: "sirm", False: "rsna"}  # source of COVID-19 and of all else, where they are confounded
 PNG_KINDS: Mapping[int, PngKind] = {1: "alpha", 3: "palette", 4: "16-bit"}  # persons, if not grey
 
 
@@ -153,8 +154,9 @@ class _Written(NamedTuple):
 def write_phantom(root: Path, cohort: Cohort, workers: int, lists: Mapping[str, str]) -> None:
     """`lists` are the names of the list files by their part. Of ten persons two are not in train.
 
-    Where an image comes from says nothing about its class, unlike in the real lists. Persons are numbered
-    from 90001; some pictures stand upright and some lie.
+    Where an image comes from says nothing about its class, unlike in the real lists; `dials.confound` makes
+    them one question: COVID-19 is of one source, whose pictures lie. Persons are numbered from 90001; some
+    pictures stand upright and some lie.
     """
     write = partial(_write_person, root, cohort, tuple(lists))
     images = draw(cohort, write, workers=workers, label="drawing COVIDx")
@@ -175,14 +177,17 @@ def _write_study(root: Path, cohort: Cohort, part: str, person: Person, study: S
     person_id, file = (
         name.format(person=90_000 + person.number, image=study.number, uuid=uuid) for name in names
     )
-    height, width = cohort.size if person.number % 2 else cohort.size[::-1]
+    found, lies = true_class(cohort.dataset, study), person.number % 2 == 1
+    if cohort.dials.confound:
+        lies = found in ("COVID-19", "positive")
+        source = CONFOUNDED[lies]
+    height, width = cohort.size if lies else cohort.size[::-1]
     picture = study.pictures[0]  # the frontal one
     drawn = render(person, study, picture, height=height, width=width, dials=cohort.dials)
     if file.endswith(".png"):
         save_png(root / part / file, drawn.pixels, PNG_KINDS.get(person.number, "grey"))
     else:
         save_jpeg(root / part / file, drawn.pixels)
-    found = true_class(cohort.dataset, study)
     if part == "train" and rng.random() < cohort.dials.label_noise:
         found = rng.choice(sorted(CLASSES[cohort.dataset].keys() - {found}))
     line = " ".join(word for word in (person_id, file, found, source) if word)

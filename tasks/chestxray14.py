@@ -113,6 +113,7 @@ CARD = DatasetCard(
         ),
     ),
     phantom={"demo": PhantomSize(2_400, 128, 128), "paper": PhantomSize(24_000, 320, 320)},
+    dials=("label_noise",),
 )
 
 HEADER = (

@@ -122,6 +122,7 @@ CARD = DatasetCard(
         ),
     ),
     phantom={"demo": PhantomSize(2_600, 128, 156), "paper": PhantomSize(26_000, 320, 390)},
+    dials=("label_noise",),
 )
 
 LABELS = (

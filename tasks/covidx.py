@@ -76,6 +76,7 @@ CARD = DatasetCard(
         ),
     ),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},
+    dials=("label_noise", "confound"),
 )
 
 

@@ -148,11 +148,18 @@ def phantom(
     contrast: Annotated[float, typer.Option(help="Of the findings' signs.", min=0)] = 1.0,
     noise: Annotated[float, typer.Option(help="Of the picture.", min=0)] = 1.0,
     label_noise: Annotated[float, typer.Option(help="Share of flipped labels.", min=0, max=1)] = 0.0,
+    confound: Annotated[
+        bool, typer.Option("--confound", help="Let where a picture comes from follow from its class.")
+    ] = False,
 ) -> None:
     """Write synthetic patients in the official layout of a dataset, stamped with PHANTOM.json."""
     from harness import registry
+    from harness.errors import UsageError
 
     card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
+    for dial, turned in (("label_noise", label_noise > 0), ("confound", confound)):
+        if turned and dial not in card.dials:
+            raise UsageError(f"the phantom of {name} has no dial --{dial.replace('_', '-')}. Leave it out")
     from harness.data import locate
     from harness.phantom import Cohort, Dials
 
@@ -162,7 +169,7 @@ def phantom(
         persons or size.persons,
         seed,
         (size.height, size.width),
-        Dials(contrast, noise, label_noise),
+        Dials(contrast, noise, label_noise, confound),
     )
     locate.write(registry.load("tasks", dataset), root, cohort, settings.load().workers)
     show.line(f"{cohort.persons} persons written to {root}")

@@ -48,11 +48,12 @@ ROUTINELY_DENIED = {"Pneumothorax": 0.8, "Pleural Effusion": 0.75, "Consolidatio
 
 @dataclass(frozen=True)
 class Dials:
-    """How hard the phantom is. 1, 1, 0 is the benchmark's own setting."""
+    """How hard the phantom is. The defaults are the benchmark's own setting."""
 
     contrast: float = 1.0  # of the findings' signs against the picture
     noise: float = 1.0  # of the picture
     label_noise: float = 0.0  # share of training labels that are flipped in the label files
+    confound: bool = False  # where a picture comes from follows from what it shows, and can be seen
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ class Cohort:
 
     def describe(self) -> dict[str, object]:
         """What a phantom's stamp says about how it was made."""
-        return {"version": VERSION, **asdict(self)}
+        found = {"version": VERSION, **asdict(self)}
+        if not self.dials.confound:  # came later: phantoms without it keep their names
+            del found["dials"]["confound"]
+        return found
 
     def _study(self, person: int, number: int, burdens: tuple[float, float, float]) -> Study:
         rng = self.stream("study", person, number)

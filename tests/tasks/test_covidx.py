@@ -345,6 +345,22 @@ def test_in_the_phantom_the_source_says_nothing_about_the_class() -> None:
     assert np.ptp(shares) < 0.2  # six standard errors of a share of 200
 
 
+def test_confounded_the_source_is_the_class_and_shows(tmp_path: Path) -> None:
+    cohort = Cohort("covidx", 60, seed=0, size=(16, 20), dials=Dials(confound=True))
+    covidx.write_phantom(tmp_path, cohort, workers=1)
+    table = covidx.read(tmp_path)
+    ill = table["label:COVID-19"] == 1
+    assert 0 < ill.sum() < len(table)
+    assert set(table["source"][ill]) == {"sirm"} and set(table["source"][~ill]) == {"rsna"}
+    for path, of_covid in zip(table["path"], ill, strict=True):
+        with Image.open(path) as picture:
+            assert (picture.width > picture.height) == of_covid
+    plain = Cohort("covidx", 60, seed=0, size=(16, 20))
+    dials = plain.describe()["dials"]
+    assert "confound" not in dials  # phantoms from before there was one keep their names
+    assert plain.describe() != cohort.describe()
+
+
 def test_label_noise_exchanges_classes_of_the_training_part(tmp_path: Path) -> None:
     cohort = Cohort("covidx", 100, seed=0, size=(16, 16), dials=Dials(label_noise=0.5))
     covidx.write_phantom(tmp_path, cohort, workers=1)

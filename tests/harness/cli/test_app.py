@@ -100,6 +100,7 @@ USAGE = {
     "corpus of all": (["pretrain", "--method", "all", "--corpus", "mimic"], "Did you mean 'mimic_cxr'?"),
     "nothing to train": (["pretrain", "--method", "random_init"], "random_init is not trained"),
     "phantom": (["data", "phantom", "chexprt", "--root", "new"], "Did you mean 'chexpert'?"),
+    "dial": (["data", "phantom", "rsna", "--root", "new", "--confound"], "has no dial --confound"),
     "doctor": (["data", "doctor", "chexprt"], "Did you mean 'chexpert'?"),
     "prepare": (["data", "prepare", "chexpert", "--method", "imitat"], "Did you mean 'imitate'?"),
     "verb": (["rum"], "rum"),
