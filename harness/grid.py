@@ -5,7 +5,6 @@ Apart because it is answered from names and cards alone, before any data is look
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,10 +17,6 @@ from harness.errors import ImpossiblePairing, UnknownName, UsageError
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-
-logger = logging.getLogger(__name__)
-
-QUARANTINE = "quarantine"
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 """Kinds that read an encoder's features and never its maps or gradients."""
