@@ -327,6 +327,11 @@ class DatasetCard:
         }
 
 
+def options(cut_validation: bool, tuned: int) -> tuple[str, ...]:
+    """What of a cell is not as by default, in words that stand in names of files."""
+    return (*(["cut"] if cut_validation else []), *([f"tuned{tuned}"] if tuned else []))
+
+
 TABLE_COLUMNS: tuple[str, ...] = (
     "image_id",  # unique, stable across machines: the official relative path or id
     "path",  # absolute

@@ -72,12 +72,13 @@ class Paired(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The seeds of one (task, protocol, fraction) that both sides have."""
+    """The seeds of one (task, protocol, fraction, options) that both sides have."""
 
     data: DataKind
     task: str
     protocol: str
     fraction: float
+    options: tuple[str, ...]  # what is not as by default
     first: str  # the checkpoint without its seed
     second: str
     seeds: tuple[int, ...]
@@ -197,9 +198,9 @@ def _unlike(first: Predictions, second: Predictions) -> str:
 def folders(first: Sequence[Cell], second: Sequence[Cell]) -> Folders:
     """Cells of both sides matched, and tested over their seeds.
 
-    Where each side has one cell for each (data, task, protocol, fraction, seed), those match, whatever their
-    method and checkpoint: this is how two methods are compared. Else method and checkpoint must match too:
-    this is how two results folders are. Raises UsageError for a side that has a cell twice.
+    Where each side has one cell for each (data, task, protocol, fraction, options, seed), those match,
+    whatever their method and checkpoint: this is how two methods are compared. Else method and checkpoint
+    must match too: this is how two results folders are. Raises UsageError for a side that has a cell twice.
     """
     by_checkpoint = any(len({_key(cell, False) for cell in side}) < len(side) for side in (first, second))
     sides = [{_key(cell, by_checkpoint): cell for cell in side} for side in (first, second)]
@@ -232,7 +233,8 @@ def folders(first: Sequence[Cell], second: Sequence[Cell]) -> Folders:
 def _key(cell: Cell, by_checkpoint: bool) -> tuple[Any, ...]:
     block = cell.record.cell
     owner = (block.method, block.checkpoint) if by_checkpoint else ()
-    return (*owner, cell.record.data.kind, block.task, block.protocol, block.fraction, block.seed)
+    place = (cell.record.data.kind, block.task, block.protocol, block.fraction, block.options, block.seed)
+    return (*owner, *place)
 
 
 def _rows(groups: dict[tuple[Any, ...], list[tuple[Cell, Cell]]]) -> list[Row]:
@@ -255,6 +257,7 @@ def _row(first: Sequence[Cell], second: Sequence[Cell]) -> Row:
         task=record.cell.task,
         protocol=record.cell.protocol,
         fraction=record.cell.fraction,
+        options=record.cell.options,
         first=record.pretraining.family,
         second=second[0].record.pretraining.family,
         seeds=tuple(cell.record.cell.seed for cell in first),

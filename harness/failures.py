@@ -1,6 +1,8 @@
 """Cells that could not be computed, and why: one file each, in a folder beside the records.
 
-Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after.
+Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after. What an
+error says may name a person or a path: on real data it stands in a file of its own, for its owner alone (git
+and the leaderboard leave `*.log` out).
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.contracts import DataKind, ProfileName
 from harness.errors import BadRecord
-from harness.files import write_json
+from harness.files import replacing, write_json
 from harness.plan import CellPlan
-from harness.records import CellBlock
+from harness.records import Record
 
 FOLDER = "failures"
 
@@ -21,6 +24,8 @@ FOLDER = "failures"
 class Failure(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    data: DataKind
+    profile: ProfileName
     method: str
     task: str
     protocol: str
@@ -29,24 +34,29 @@ class Failure(BaseModel):
     tuned: int
     cut_validation: bool
     error: str  # its class
-    message: str
+    message: str  # "" on real data
 
     @property
     def reason(self) -> str:
-        return f"{self.error}: {self.message}"
+        return f"{self.error}: {self.message}" if self.message else self.error
 
-    def is_of(self, cell: CellBlock) -> bool:
+    def is_of(self, record: Record) -> bool:
         """Whether it is the same cell, whatever the checkpoint."""
-        names = set(type(self).model_fields) - {"error", "message"}
-        return all(getattr(self, name) == getattr(cell, name) for name in names)
+        names = set(type(self).model_fields) - {"data", "profile", "error", "message"}
+        return (self.data, self.profile) == (record.data.kind, record.pretraining.profile) and all(
+            getattr(self, name) == getattr(record.cell, name) for name in names
+        )
 
 
-def path_of(results: Path, cell: CellPlan) -> Path:
-    return results / FOLDER / f"{cell.name.replace(' ', '-').replace(':', '-')}.json"
+def path_of(results: Path, data: DataKind, cell: CellPlan) -> Path:
+    name = f"{cell.method.profile_name} {cell.name}"
+    return results / FOLDER / data / f"{name.replace(' ', '-').replace(':', '-')}.json"
 
 
-def write(results: Path, cell: CellPlan, error: BaseException) -> None:
+def write(results: Path, data: DataKind, cell: CellPlan, error: BaseException) -> None:
     failure = Failure(
+        data=data,
+        profile=cell.method.profile_name,
         method=cell.method.name,
         task=cell.task_id,
         protocol=cell.protocol,
@@ -55,19 +65,34 @@ def write(results: Path, cell: CellPlan, error: BaseException) -> None:
         tuned=cell.tuned,
         cut_validation=cell.cut_validation,
         error=type(error).__name__,
-        message=str(error),
+        message=str(error) if data == "phantom" else "",
     )
-    write_json(path_of(results, cell), failure.model_dump())
+    if data == "real":
+        with replacing(_log(results, data, cell)) as log:
+            log.write_text(f"{failure.error}: {error}\n", encoding="utf-8")
+    write_json(path_of(results, data, cell), failure.model_dump())
 
 
-def reason(results: Path, cell: CellPlan) -> str:
+def reason(results: Path, data: DataKind, cell: CellPlan) -> str:
     """Why a cell has no record. One that left no word was never begun, or its process was killed."""
-    path = path_of(results, cell)
-    return _read(path).reason if path.exists() else "its process died before the cell was done"
+    path, log = path_of(results, data, cell), _log(results, data, cell)
+    if not path.exists():
+        return "its process died before the cell was done"
+    return log.read_text(encoding="utf-8").strip() if log.exists() else _read(path).reason
+
+
+def forget(results: Path, data: DataKind, cell: CellPlan) -> None:
+    """What an earlier sweep wrote down is not this one's reason."""
+    for path in (path_of(results, data, cell), _log(results, data, cell)):
+        path.unlink(missing_ok=True)
+
+
+def _log(results: Path, data: DataKind, cell: CellPlan) -> Path:
+    return path_of(results, data, cell).with_suffix(".log")
 
 
 def read_all(results: Path) -> Iterator[Failure]:
-    for path in sorted((results / FOLDER).glob("*.json")):
+    for path in sorted((results / FOLDER).rglob("*.json")):
         yield _read(path)
 
 

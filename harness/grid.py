@@ -45,7 +45,9 @@ def cells(
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
     means its dataset's default kind. `tuned` and `cut_validation` are of the cells that can be. Raises
-    UnknownName for a name or pattern that fits nothing."""
+    UnknownName for a name or pattern that fits nothing, UsageError for what is no fraction."""
+    for fraction in fractions:
+        plan.require_share(fraction)
     for protocol in protocols:
         if protocol not in get_args(ProtocolName):
             raise UnknownName("protocol", protocol, get_args(ProtocolName))

@@ -80,6 +80,16 @@ def put_aside(results: Path, job: Job) -> None:
         logger.warning("%s. It was put aside as %s, and the cell runs again", error, aside)
 
 
+def mixed(found: Iterable[Record]) -> list[str]:
+    """Tasks, with their protocol, whose records saw different images, labels or splits: the data changed
+    between two sweeps, and what was done before the change stayed."""
+    data: dict[str, set[tuple[str, str]]] = {}
+    for record in found:
+        task = f"{record.cell.task} {record.cell.protocol}"
+        data.setdefault(task, set()).add((record.data.fingerprint, record.data.split))
+    return sorted(task for task, versions in data.items() if len(versions) > 1)
+
+
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     """Jobs that read the same features stand together; one of a kind that trains more than a probe stands
     alone."""

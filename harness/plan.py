@@ -16,6 +16,7 @@ from harness.contracts import (
     ProtocolName,
     Split,
     Task,
+    options,
 )
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
@@ -63,9 +64,7 @@ class CellPlan:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """In words, what is not as by default."""
-        cut, tuned = ["cut"] * self.cut_validation, [f"tuned{self.tuned}"] * bool(self.tuned)
-        return (*cut, *tuned)
+        return options(self.cut_validation, self.tuned)
 
     @property
     def name(self) -> str:
@@ -122,8 +121,7 @@ def cell(
     dataset_source = task.partition(":")[0]
     found = registry.task_of(task)
     registry.check_pairing(chosen.name, chosen.card.has_text, found)
-    if not 0 < fraction <= 1:
-        raise UsageError(f"--fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
+    require_share(fraction)
     if found.kind in NEEDS_TEXT and fraction != 1:
         raise UsageError(
             f"{found.id} learns from no label, so that --fraction {fraction:g} would change nothing. "
@@ -151,6 +149,11 @@ def cell(
                 cut_validation=cut_validation,
             )
     raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
+
+
+def require_share(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise UsageError(f"a fraction is a share in (0, 1], not {fraction:g}. One per cent is 0.01")
 
 
 def validation_can_be_cut(kind: Kind, protocol: ProtocolName) -> bool:

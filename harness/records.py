@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName
+from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
 from harness.errors import BadRecord
 from harness.files import hash_of, replacing, write_json
 
@@ -39,6 +39,10 @@ class CellBlock(_Block):
     seed: int  # of the label draw and of the bootstrap
     tuned: int = 0  # configurations of a trained head that were compared; 0: it has the default settings
     cut_validation: bool = False  # whether the fraction is of the validation labels too
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return options(self.cut_validation, self.tuned)
 
 
 class TaskBlock(_Block):
@@ -211,10 +215,8 @@ class Predictions(NamedTuple):
 def place_of(results: Path, data: DataKind, cell: CellBlock) -> Path:
     """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
     task = cell.task.replace(":", "-")
-    tuned = f"-tuned{cell.tuned}" if cell.tuned else ""
-    cut = "-cut" if cell.cut_validation else ""
-    name = f"{cell.protocol}-{cell.fraction * 100:g}pct-s{cell.seed}{cut}{tuned}.json"
-    return results / data / task / cell.checkpoint / name
+    name = "-".join((cell.protocol, f"{cell.fraction * 100:g}pct", f"s{cell.seed}", *cell.options))
+    return results / data / task / cell.checkpoint / f"{name}.json"
 
 
 def path_of(results: Path, record: Record) -> Path:

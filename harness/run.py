@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import account, device, records, registry, stats
+from harness import account, device, provenance, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
 from harness.contracts import DRAWN
@@ -77,6 +77,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     is decoded or trained."""
     place = device.choose(settings.device)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
+    provenance.forget_peak_memory()
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)

@@ -49,6 +49,7 @@ class Summary:
     before: int = 0  # by an earlier sweep
     left: int = 0  # beyond the limit
     failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
+    mixed: list[str] = field(default_factory=list)  # tasks whose cells are not of the same data
 
 
 def run(
@@ -62,23 +63,26 @@ def run(
     summary = Summary()
     try:
         matched = _jobs(wanted, settings, named, summary, options.address)
-        todo = [job for job in matched if not jobs.complete(settings.results, job)]
+        found = [jobs.complete(settings.results, job) for job in matched]
+        todo = [job for job, record in zip(matched, found, strict=True) if not record]
         for job in todo:
             jobs.put_aside(settings.results, job)
         summary.before = len(matched) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
-        for job in todo:  # what an earlier sweep wrote down is not this one's reason
-            failures.path_of(settings.results, job.cell).unlink(missing_ok=True)
+        for job in todo:
+            failures.forget(settings.results, job.data, job.cell)
         if todo:
             _tune(todo, settings, options, arguments)
     finally:
         ray.shutdown()
     for job in todo:
-        if jobs.complete(settings.results, job):
+        if record := jobs.complete(settings.results, job):
+            found.append(record)
             summary.done += 1
         else:
-            summary.failed[job.cell.name] = failures.reason(settings.results, job.cell)
+            summary.failed[job.cell.name] = failures.reason(settings.results, job.data, job.cell)
+    summary.mixed = jobs.mixed(filter(None, found))
     return summary
 
 
@@ -115,7 +119,7 @@ def _jobs(
         if isinstance(job, Job):
             found.append(job)
         elif job is not None:
-            failures.write(settings.results, cell, job)
+            failures.write(settings.results, "real" if settings.data_roots else "phantom", cell, job)
             summary.failed[cell.name] = str(job)
     return found
 
@@ -130,6 +134,8 @@ def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint
         if isinstance(error.cause, HarnessError):
             raise error.cause from error
         raise HarnessError(f"{method.name} has no checkpoint: {error.cause!r}") from error
+    except ray.exceptions.RayError as error:  # its process was killed: for memory, or with its machine
+        raise HarnessError(f"{method.name} has no checkpoint: {error}") from error
     return made
 
 
@@ -209,7 +215,7 @@ def _trial(
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            failures.write(settings.results, job.cell, error)
+            failures.write(settings.results, job.data, job.cell, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
         value = record.metrics[record.task.metric].value * 100

@@ -199,7 +199,7 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         record = road.finish(prepared, job.cell, arguments, cost, search=block).record
     except Exception as error:  # noqa: BLE001 - written down, as that of any cell
-        failures.write(settings.results, job.cell, error)
+        failures.write(settings.results, job.data, job.cell, error)
         tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
         return
     value = record.metrics[record.task.metric].value * 100

@@ -47,8 +47,9 @@ ARROWS: Mapping[str, str] = {
     "plan": "registry contracts errors",
     "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
-    "run": f"plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device {TOOLS}",
-    "failures": "plan records errors files",
+    "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
+    f"provenance {TOOLS}",
+    "failures": "plan records contracts errors files",
     "grid": f"plan pretrain.checkpoint registry {TOOLS}",
     "jobs": f"run grid plan pretrain.checkpoint data.locate records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",

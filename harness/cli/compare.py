@@ -110,7 +110,7 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
 
 
 def _row(row: Row) -> list[str]:
-    task = f"{row.task}, {row.protocol}"
+    task = ", ".join((row.task, row.protocol, *row.options))
     start = [
         row.data,
         task,

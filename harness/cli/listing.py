@@ -220,7 +220,7 @@ def results(
                 cell.protocol,
                 f"{cell.fraction * 100:g} %",
                 str(cell.seed),
-                " ".join(["cut"] * cell.cut_validation + [f"tuned{cell.tuned}"] * bool(cell.tuned)),
+                " ".join(cell.options),
                 record.task.metric.replace("_", " ").replace("auroc", "AUROC"),
                 f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
                 f"{record.written:%Y-%m-%d %H:%M}",

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from harness.contracts import Task
 from harness.data.task_data import TaskData
@@ -33,6 +35,17 @@ def check(task: Task, data: TaskData) -> None:
             (data.parts.test, "the test images"),
         ):
             require_one_label(data.labels[rows], task.labels, name)
+
+
+def log_odds(logits: Tensor, exclusive: bool) -> np.ndarray:
+    """[N, L] of each label from a network's outputs [N, L]: as they are, or in an exclusive task, where their
+    softmax is p, log p / (1 - p)."""
+    if exclusive:
+        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+        others = torch.where(own, -torch.inf, logits[:, None])  # [N, L, L]
+        logits = logits - others.logsumexp(dim=2)
+    odds: np.ndarray = logits.cpu().numpy()
+    return odds
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,7 @@ def batches(train: Examples, size: int, seed: int) -> Iterator[Batch]:
 
 
 def log_odds(model: Classifier, examples: Examples, exclusive: bool) -> np.ndarray:
-    """[N, L] of each label in evaluation mode; in an exclusive task log p / (1 - p) of the softmax's p, so
-    that pictures can be ranked by it."""
+    """[N, L] in evaluation mode; see `classifier.log_odds`."""
     bench = examples.bench
     model.eval()
     parts = []
@@ -223,13 +222,7 @@ def log_odds(model: Classifier, examples: Examples, exclusive: bool) -> np.ndarr
             rows = examples.rows[start : start + 2 * BATCH]
             pixels = torch.from_numpy(bench.images.pixels[rows]).to(bench.device)
             parts.append(model(transforms.evaluation_view(pixels, bench.encoder.preprocessing)).float())
-    logits = torch.cat(parts)
-    if exclusive:
-        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-        others = torch.where(own, -torch.inf, logits[:, None])  # [N, L, L]
-        logits = logits - others.logsumexp(dim=2)
-    odds: np.ndarray = logits.cpu().numpy()
-    return odds
+    return classifier.log_odds(torch.cat(parts), exclusive)
 
 
 def _start(bench: Bench, task: Task, train: Examples) -> Classifier:

@@ -40,16 +40,16 @@ class Trained(NamedTuple):
     epoch: int  # whose weights are kept, counted from 1
     losses: tuple[float, ...]  # on validation, one per epoch
 
-    def scores(self, features: Tensor) -> np.ndarray:
+    def scores(self, features: Tensor, exclusive: bool) -> np.ndarray:
         """[N, L] float32 log-odds of `features` [N, D]."""
         with torch.inference_mode():
-            scores: np.ndarray = self.layer(features.float()).cpu().numpy()
-        return scores
+            return classifier.log_odds(self.layer(features.float()), exclusive)
 
 
 @dataclass(frozen=True)
 class MinibatchHead:
     trained: Trained
+    exclusive: bool
     decision: Decision
 
     @property
@@ -73,7 +73,7 @@ class MinibatchHead:
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        return self.decision.arrays(test, self.trained.scores(test.features()))
+        return self.decision.arrays(test, self.trained.scores(test.features(), self.exclusive))
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> MinibatchHead:
@@ -82,8 +82,8 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
         trained = train_head(
             Labelled(train.features(), train.labels), held_out, seed=seed, exclusive=task.exclusive
         )
-    decision = classifier.decide(task, validation, trained.scores(held_out.features))
-    return MinibatchHead(trained, decision)
+    scores = trained.scores(held_out.features, task.exclusive)
+    return MinibatchHead(trained, task.exclusive, classifier.decide(task, validation, scores))
 
 
 def train_head(train: Labelled, validation: Labelled, *, seed: int, exclusive: bool = False) -> Trained:

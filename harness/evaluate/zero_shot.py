@@ -7,7 +7,8 @@ labels do not exclude each other, less the cosine to the mean of the prompts tha
 al., Nature Biomedical Engineering 2022). An image's score does not depend on the other images.
 
 `gloria` (Huang et al., ICCV 2021, released code): the method's own similarity to the nearest prompt of a
-class, standardised over all test images, so that it depends on which they are.
+class, standardised over the images that are scored together: those of a draw. A decision depends on them, the
+order of the images by one class does not.
 """
 
 from __future__ import annotations
@@ -54,10 +55,17 @@ class Prompts:
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         """`truth` [N, L] int8, `scores` [N, L] float32, `prompt_scores` [N, P, L] float16; `drawn` [N, D]
-        bool, which images are in which draw; of an exclusive task `decisions` [N] int8."""
-        exclusive = self.task.exclusive
+        bool, which images are in which draw; of an exclusive task `decisions` int8, [N], or as they depend on
+        the draw [N, D] and of single prompts `prompt_decisions` [N, P, D]."""
+        exclusive, drawn = self.task.exclusive, balanced.draws_of(test.frame)
+        of_draws: dict[str, np.ndarray] = {}
         if self.scoring == "gloria":
-            together, single = gloria(self._compare(test, ASSERTED, pairing.similarity)[0])
+            similarities = self._compare(test, ASSERTED, pairing.similarity)[0]
+            together, single = similarities.max(axis=2), similarities.swapaxes(1, 2)
+            of_draws = {
+                "decisions": gloria(together, drawn),
+                "prompt_decisions": gloria(single, drawn),
+            }
         elif exclusive:
             together, single = clip(*self._compare(test, ASSERTED, pairing.cosine))
         else:
@@ -70,11 +78,11 @@ class Prompts:
             "truth": test.labels.astype(np.int8),
             "scores": together.astype(np.float32),
             "prompt_scores": single.astype(np.float16),  # halves the file; a spread needs no more
-            "drawn": balanced.draws_of(test.frame),
+            "drawn": drawn,
         }
         if exclusive:
             found["decisions"] = together.argmax(axis=1).astype(np.int8)
-        return found
+        return found | of_draws
 
     def _compare(
         self, test: Examples, frames: tuple[str, ...], alike: pairing.Alike
@@ -106,17 +114,15 @@ def clip(cosines: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return cosines.mean(axis=2) / lengths, cosines.swapaxes(1, 2)
 
 
-def gloria(similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N, L] and [N, P, L] from the method's similarities [N, L, P]."""
-    return _standardised(similarities.max(axis=2)), _standardised(similarities).swapaxes(1, 2)
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 over the images, 0 where all are alike."""
-    centred = scores - scores.mean(axis=0)
-    deviation = scores.std(axis=0)
-    standard: np.ndarray = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
-    return standard
+def gloria(scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """[N, ..., D] int8, the label of each image in each of the draws `drawn` [N, D]: the largest of `scores`
+    [N, ..., L] less their mean, over their deviation, of the images of that draw; 0 where all are alike."""
+    decisions = []
+    for draw in drawn.T:
+        centred, deviation = scores - scores[draw].mean(axis=0), scores[draw].std(axis=0)
+        standard = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+        decisions.append(standard.argmax(axis=-1))
+    return np.stack(decisions, axis=-1).astype(np.int8)
 
 
 def check(task: Task, data: TaskData) -> None:

@@ -42,13 +42,6 @@ class Row(NamedTuple):
     method: str
 
 
-class Block(NamedTuple):
-    """A column of a table: what methods are ranked on."""
-
-    table: Table
-    fraction: float
-
-
 @dataclass(frozen=True)
 class Cell:
     """The runs of one row at one fraction: all of the same test images."""
@@ -147,7 +140,7 @@ class Standing:
 
 class Ranks(NamedTuple):
     rows: list[Row]
-    blocks: list[Block]  # in which all rows stand
+    blocks: list[Table]  # in which all rows stand
     left_out: int  # blocks in which some row does not
     ranking: comparison.Ranking
 
@@ -195,16 +188,20 @@ def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of all rows over the blocks in which each of them stands; None where fewer than two rows or blocks
-    are left."""
-    values: dict[Block, dict[Row, float]] = {}
+    """Of all rows over the tables in which each of them stands; None where fewer than two rows or tables are
+    left. A table is one block, by the mean over the fractions that its rows have in common: these share test
+    images and checkpoints, and the tests of ranks are about blocks that are independent."""
+    rows = sorted({row for standing in standings for row in standing.cells})
+    values = {}
     for standing in standings:
-        for row, cells in standing.cells.items():
-            for fraction, cell in cells.items():
-                values.setdefault(Block(standing.table, fraction), {})[row] = cell.interval.value
-    rows = sorted({row for found in values.values() for row in found})
-    blocks = [block for block, found in values.items() if len(found) == len(rows)]
+        common = set.intersection(*(set(cells) for cells in standing.cells.values()))
+        if common and len(standing.cells) == len(rows):
+            values[standing.table] = {
+                row: np.mean([cells[fraction].interval.value for fraction in sorted(common)])
+                for row, cells in standing.cells.items()
+            }
+    blocks = list(values)
     if len(blocks) < 2 or len(rows) < 2:
         return None
     table = np.array([[values[block][row] for row in rows] for block in blocks])
-    return Ranks(rows, blocks, len(values) - len(blocks), comparison.ranking(table))
+    return Ranks(rows, blocks, len(standings) - len(blocks), comparison.ranking(table))

@@ -113,9 +113,10 @@ def _spread(standing: Standing) -> Iterator[str]:
         for fraction, cell in sorted(standing.cells[row].items()):
             if found := stats.spread(cell.runs, cell.main.values):
                 training, labels, rest = (f"{value * 100:.1f}" for value in found)
+                drawn = "draws of labels" if standing.table.protocol == "clean" else "seeds of the head"
                 yield (
                     f"\n{row.family} at {_share(fraction)}: standard deviation {training} between "
-                    f"checkpoints, {labels} between draws of labels, {rest} beyond both.\n"
+                    f"checkpoints, {labels} between {drawn}, {rest} beyond both.\n"
                 )
 
 
@@ -160,17 +161,19 @@ def _explained(ranks: Ranks) -> str:
     found = ranks.ranking
     without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
     return (
-        f"Ranks over {len(ranks.blocks)} columns (a task at a fraction) in which all {len(ranks.rows)} "
-        f"stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks more than "
-        f"{found.critical:.2f} apart differ (Nemenyi)."
+        f"Ranks over {len(ranks.blocks)} tasks, each by its mean over fractions, in which all "
+        f"{len(ranks.rows)} stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks "
+        f"more than {found.critical:.2f} apart differ (Nemenyi)."
     )
 
 
 def _protocols(found: Sequence[Standing]) -> Iterator[str]:
     """Clean beside published, where both are there: what the faults of a protocol are worth."""
-    clean = {standing.table.task: standing for standing in _clean(found)}
+    clean: dict[str, list[Standing]] = {}
+    for standing in _clean(found):
+        clean.setdefault(standing.table.task, []).append(standing)
     pairs = [
-        (clean[standing.table.task], standing)
+        (_nearest(clean[standing.table.task], standing), standing)
         for standing in found
         if standing.table.protocol == "published" and standing.table.task in clean
     ]
@@ -198,6 +201,11 @@ def _protocols(found: Sequence[Standing]) -> Iterator[str]:
         + text_of(lines, ["task", "checkpoint", *map(_share, fractions)])
         + same
     )
+
+
+def _nearest(clean: Sequence[Standing], published: Standing) -> Standing:
+    """Of several, that of the same data; draws of balanced images are other data under each protocol."""
+    return max(clean, key=lambda standing: standing.table.data == published.table.data)
 
 
 def _value(cell: Cell | None) -> float | None:
@@ -243,7 +251,8 @@ def _checkpoints(found: Sequence[Standing]) -> str:
     return (
         "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
         "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
-        f"answers). Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
+        "answers). Peak memory is that of the process that computed a cell, the largest over the cells. "
+        f"Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
     )
 
 

@@ -21,25 +21,43 @@ class ZeroShot:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
         """`truth` [N, L], `scores` [N, L] and, where labels exclude each other, `decisions` [N] as of
-        Classification; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts alone. Raises as that
-        does."""
+        Classification, or of each draw [N, D]; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts
+        alone, and `prompt_decisions` [N, P, D] where these depend on the draw. Raises as that does."""
         decided = "decisions" in arrays
         metric = "accuracy" if decided else "macro_auroc"
         self._drawn = arrays["drawn"].T.astype(np.float64)
-        self._all = Classification(arrays, labels)
+        self._all = self._of_draws(
+            {"truth": arrays["truth"], "scores": arrays["scores"]}, labels, arrays.get("decisions")
+        )
         self._single = []
-        for scores in arrays["prompt_scores"].astype(np.float32).swapaxes(0, 1):
-            decisions = {"decisions": scores.argmax(axis=1)} if decided else {}
-            table = {"truth": arrays["truth"], "scores": scores, **decisions}
-            self._single.append(Classification(table, labels))
-        self._row = self._all.names.index(metric)
-        self.names = (*self._all.names, f"{metric}:lowest_prompt", f"{metric}:highest_prompt")
+        for prompt, scores in enumerate(arrays["prompt_scores"].astype(np.float32).swapaxes(0, 1)):
+            decisions = scores.argmax(axis=1) if decided else None
+            if "prompt_decisions" in arrays:
+                decisions = arrays["prompt_decisions"][:, prompt]
+            self._single.append(
+                self._of_draws({"truth": arrays["truth"], "scores": scores}, labels, decisions)
+            )
+        names = self._all[0].names
+        self._row = names.index(metric)
+        self.names = (*names, f"{metric}:lowest_prompt", f"{metric}:highest_prompt")
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         single = np.stack([self._over_draws(score, weights)[self._row] for score in self._single])  # [P, R]
         return np.vstack((self._over_draws(self._all, weights), single.min(axis=0), single.max(axis=0)))
 
-    def _over_draws(self, score: Classification, weights: np.ndarray) -> np.ndarray:
+    def _of_draws(
+        self, arrays: Mapping[str, np.ndarray], labels: Sequence[str], decisions: np.ndarray | None
+    ) -> list[Classification]:
+        """One for each draw; the same one where decisions do not depend on it."""
+        count = len(self._drawn)
+        if decisions is None:
+            return [Classification(arrays, labels)] * count
+        if decisions.ndim == 1:
+            return [Classification({**arrays, "decisions": decisions}, labels)] * count
+        return [Classification({**arrays, "decisions": column}, labels) for column in decisions.T]
+
+    def _over_draws(self, scores: Sequence[Classification], weights: np.ndarray) -> np.ndarray:
         """[M, R]"""
-        means: np.ndarray = np.mean([score(weights * draw[:, None]) for draw in self._drawn], axis=0)
+        pairs = zip(scores, self._drawn, strict=True)
+        means: np.ndarray = np.mean([score(weights * draw[:, None]) for score, draw in pairs], axis=0)
         return means

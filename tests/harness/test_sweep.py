@@ -91,14 +91,14 @@ def test_a_cell_that_fails_stops_no_other_and_runs_again(
     said, _ = process.communicate()
     assert process.returncode == 1, said
     assert f"{CELLS - 1} cells done, 0 were done before, 1 failed" in said
-    assert "failed: " in said and len(list((tmp_path / failures.FOLDER).iterdir())) == 1
+    assert "failed: " in said and len(list(failures.read_all(tmp_path))) == 1
     (blocked / "in the way").rmdir()
     blocked.rmdir()
     process = place.start(tmp_path)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert f"1 cells done, {CELLS - 1} were done before, 0 failed" in said
-    assert list((tmp_path / failures.FOLDER).iterdir()) == []
+    assert list(failures.read_all(tmp_path)) == []
     assert found(tmp_path) == whole
 
 

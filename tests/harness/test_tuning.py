@@ -114,7 +114,7 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
     run_next(order, "second")
     run_next(order, "cell")
     assert reports[-1]["cells"] == 1 and sum(report["cells"] for report in reports) == 1
-    reason = failures.reason(settings.results, job.cell)
+    reason = failures.reason(settings.results, job.data, job.cell)
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 

@@ -70,7 +70,7 @@ def data(labels: np.ndarray) -> TaskData:
     rows = SimpleNamespace(
         train=np.arange(n // 2), validation=np.arange(n // 2, 3 * n // 4), test=np.arange(3 * n // 4, n)
     )
-    made: Any = SimpleNamespace(labels=labels, parts=rows, used=rows.train)
+    made: Any = SimpleNamespace(labels=labels, parts=rows, used=rows.train, validation=rows.validation)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from harness.errors import TrainingDiverged
 from harness.evaluate import published_linear
@@ -81,6 +82,8 @@ def test_one_label_that_excludes_the_others_is_learnt_by_cross_entropy() -> None
     logits = head.layer(features[:96]).detach()
     expected = torch.logsumexp(logits, dim=1) - logits[torch.from_numpy(labels[:96]).bool()]
     assert min(head.losses) == pytest.approx(float(expected.mean()), rel=1e-5)
+    probabilities = expit(head.scores(features[:96], exclusive=True))
+    assert probabilities == pytest.approx(logits.softmax(dim=1).numpy(), abs=1e-5)
 
 
 def test_the_seed_decides() -> None:
@@ -98,7 +101,7 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
 
 def test_the_block_says_how_the_epoch_was_chosen() -> None:
     trained = train_head(data(200), data(60, 1), seed=0)
-    block = MinibatchHead(trained, Decision({"one": 0.5, "two": -0.5})).block
+    block = MinibatchHead(trained, False, Decision({"one": 0.5, "two": -0.5})).block
     assert block.settings == {
         **{"features": 6, "batch": 48, "epochs": 50, "patience": 10, "rate": 5e-4, "decay": 1e-6},
         **{"criterion": "lowest loss", "decision": "largest Youden index on validation"},

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from harness.contracts import ImageFeatures, Task, TextFeatures
@@ -111,22 +112,28 @@ def test_labels_that_do_not_exclude_each_other_are_asserted_against_denied() -> 
     assert found["prompt_scores"][:, 0] == pytest.approx(table[:, ::2] - table[:, 1::2], abs=2e-3)
 
 
-def test_a_score_does_not_depend_on_the_other_images_but_gloria_s_does() -> None:
+def test_a_score_does_not_depend_on_the_other_images() -> None:
     test = examples()
     some = Examples(test.bench, test.rows[:7], test.frame.iloc[:7], test.labels[:7])
     assert predicted(TASK, some)["scores"] == pytest.approx(predicted(TASK, test)["scores"][:7], abs=1e-6)
-    whole = predicted(EXCLUSIVE, test, scoring="gloria")["scores"]
-    assert not np.allclose(predicted(EXCLUSIVE, some, scoring="gloria")["scores"], whole[:7], atol=0.05)
 
 
-def test_gloria_s_scores_are_standardised_maxima_of_the_method_s_similarity() -> None:
-    test = examples()
-    texts = zero_shot.prompts(TASK, zero_shot.ASSERTED)
-    best = np.stack([embedded(test, list(group))[2].max(axis=1) for group in texts], axis=1)
-    expected = (best - best.mean(axis=0)) / best.std(axis=0)
+def test_gloria_decides_by_maxima_standardised_over_the_images_of_a_draw() -> None:
+    rng = np.random.default_rng(2)
+    drawn = np.stack([rng.random(N) < 0.5, rng.random(N) < 0.5, np.ones(N, dtype=bool)], axis=1)
+    test = examples(**{f"draw:{number}": column for number, column in enumerate(drawn.T)})
     found = predicted(EXCLUSIVE, test, scoring="gloria")
-    assert found["scores"] == pytest.approx(expected, abs=1e-4)
-    assert zero_shot.gloria(np.ones((4, 2, 3)))[0].tolist() == [[0, 0]] * 4  # all alike: no deviation
+    texts = zero_shot.prompts(TASK, zero_shot.ASSERTED)
+    alike = np.stack([embedded(test, list(group))[2] for group in texts], axis=1)  # [N, L, P]
+    assert found["scores"] == pytest.approx(alike.max(axis=2), abs=1e-5)
+    for number, draw in enumerate(drawn.T):
+        alone = StandardScaler().fit_transform(alike.max(axis=2)[draw])
+        assert np.array_equal(found["decisions"][draw, number], alone.argmax(axis=1))
+        for prompt in range(alike.shape[2]):
+            alone = StandardScaler().fit_transform(alike[draw][..., prompt])
+            assert np.array_equal(found["prompt_decisions"][draw, prompt, number], alone.argmax(axis=1))
+    assert (found["decisions"][:, 0] != found["decisions"][:, 1]).any()  # they depend on the draw
+    assert zero_shot.gloria(np.ones((4, 2)), np.ones((4, 1), dtype=bool)).tolist() == [[0]] * 4  # all alike
 
 
 def test_a_prompt_without_words_for_the_method_is_named() -> None:

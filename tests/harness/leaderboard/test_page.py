@@ -136,9 +136,10 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            failures.write(tmp_path, cell, EmptyClass("no sign"))
+            failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
-    assert found.strip() == "- rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1): EmptyClass: no sign"
+    place = "phantom, rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1)"
+    assert found.strip() == f"- {place}: EmptyClass: no sign"
     for seed in (0, 1):
         fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=seed)
     assert "(imitate; seeds 0, 1)" in leaderboard.build(tmp_path)  # what was done since is no failure
@@ -168,7 +169,12 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     for task in ("chexpert:linear", "rsna:linear"):
         for name, skill in skills.items():
             fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task)
+        for name, skill in zip(skills, (8.0, 1.0, 0.0), strict=True):  # no task counts twice
+            fakes.write(
+                tmp_path, skill, method=name, family=f"{name}-x", task="chexpert:linear", fraction=0.1
+            )
     fakes.write(tmp_path, 9.0, method="floor", family="floor-x", fraction=1.0)  # the others are not there
+    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", task="siim:linear")
     page = leaderboard.build(tmp_path)
     table = tables_of(page)
     assert [row[:2] for row in table["All kinds"]] == [
@@ -183,11 +189,12 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     ]
     p = friedmanchisquare([1, 1], [2, 2], [3, 3]).pvalue
     assert (
-        "Ranks over 2 columns (a task at a fraction) in which all 3 stand (1 more lack one of them)" in page
+        "Ranks over 2 tasks, each by its mean over fractions, in which all 3 stand (1 more lack one of them)"
+        in page
     )
     assert f"That all are alike: p = {p:.2g}" in page
     best = table["linear"][0]
-    assert best == ["best-x", "1.00", "100.0 / –", "100.0"]
+    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0", "–"]
 
 
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:

@@ -50,6 +50,29 @@ def test_accuracy_is_the_mean_over_draws_and_its_spread_that_of_single_prompts()
     assert min(single) < max(single)
 
 
+def test_decisions_may_depend_on_the_draw() -> None:
+    rng = np.random.default_rng(1)
+    drawn = rng.random((N, 3)) < 0.6
+    decisions, alone = rng.integers(3, size=(N, 3)), rng.integers(3, size=(N, P, 3))
+    arrays = {
+        "truth": TRUTH,
+        "scores": tables().mean(axis=0),
+        "decisions": decisions,
+        "prompt_scores": tables().swapaxes(0, 1).astype(np.float16),
+        "prompt_decisions": alone,
+        "drawn": drawn,
+    }
+    found = values(ZeroShot(arrays, LABELS))
+
+    def accuracy(decided: np.ndarray) -> float:
+        return float(
+            np.mean([accuracy_score(CLASS[draw], decided[draw, k]) for k, draw in enumerate(drawn.T)])
+        )
+
+    assert found["accuracy"] == pytest.approx(accuracy(decisions))
+    assert found["accuracy:lowest_prompt"] == pytest.approx(min(accuracy(alone[:, p]) for p in range(P)))
+
+
 def test_without_decisions_the_spread_is_of_the_area() -> None:
     found = values(score(np.ones((N, 1), dtype=bool), decided=False))
     single = [roc_auc_score(TRUTH, table, average="macro") for table in tables()]
