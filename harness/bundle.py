@@ -86,7 +86,9 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 def read(bundle: Path, results: Path) -> Imported:
     """Takes over the cells of a bundle: all of them are checked before the first is written, each is written
     whole. Raises BadRecord, with nothing written, for a bundle that is not sound or a cell that is there
-    already and is another."""
+    already and is another; UsageError where there is no such file."""
+    if not bundle.is_file():
+        raise UsageError(f"there is no file {bundle}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:

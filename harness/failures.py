@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.contracts import DataKind, ProfileName
+from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord
 from harness.files import replacing, write_json
 from harness.plan import CellPlan
@@ -39,6 +39,10 @@ class Failure(BaseModel):
     @property
     def reason(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error
+
+    @property
+    def uses_labels(self) -> bool:
+        return not self.task.partition(":")[2].startswith(tuple(NEEDS_TEXT))
 
     def is_of(self, record: Record) -> bool:
         """Whether it is the same cell, whatever the checkpoint."""

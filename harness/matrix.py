@@ -5,12 +5,14 @@ Apart from the sweep because it changes nothing, and needs no Ray.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from harness import jobs, records
-from harness.errors import HarnessError
+from harness.errors import BadRecord, HarnessError
 from harness.grid import Grid
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
@@ -21,6 +23,7 @@ class Matrix(NamedTuple):
 
     rows: list[Row]
     missing: dict[str, str]  # data set -> why it cannot be read
+    untrained: list[str]  # methods without a checkpoint
 
 
 class Row(NamedTuple):
@@ -35,33 +38,38 @@ class Row(NamedTuple):
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are medians over the cells of the task that are done."""
-    spent: dict[str, list[float]] = {}
-    sizes: dict[str, list[float]] = {}
+    """Seconds and sizes are medians over all records of the task, of whichever checkpoint."""
     counts: dict[tuple[str, str], list[bool]] = {}
     missing: dict[str, str] = {}
+    untrained: dict[str, None] = {}  # in order
     for cell, job in jobs.match(wanted.cells, settings, named, make=lambda _: None):
         if isinstance(job, HarnessError):
             missing[cell.dataset] = str(job)
             continue
-        record = jobs.complete(settings.results, job) if job else None
-        task = " ".join((cell.task_id, *cell.options))
-        counts.setdefault((task, cell.method.name), []).append(record is not None)
-        if record:
-            seconds = sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test"))
-            path = records.path_of(settings.results, record)
-            size = sum(file.stat().st_size for file in (path, path.with_suffix(".npz")))
-            spent.setdefault(task, []).append(seconds)
-            sizes.setdefault(task, []).append(size / 2**20)
+        if job is None and cell.method.profile.recipe:
+            untrained[cell.method.name] = None
+        done = job is not None and jobs.complete(settings.results, job) is not None
+        counts.setdefault((" ".join((cell.task_id, *cell.options)), cell.method.name), []).append(done)
+    spent, sizes = _costs(settings.results)
     rows = [
-        Row(
-            task,
-            method,
-            sum(done),
-            len(done) - sum(done),
-            median(spent[task]) if task in spent else None,
-            median(sizes[task]) if task in sizes else None,
-        )
+        Row(task, method, sum(done), len(done) - sum(done), spent.get(task), sizes.get(task))
         for (task, method), done in counts.items()
     ]
-    return Matrix(rows, missing)
+    return Matrix(rows, missing, list(untrained))
+
+
+def _costs(results: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Of a cell of each task: seconds, and MiB."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    sizes: dict[str, list[float]] = defaultdict(list)
+    for path in sorted(results.glob("*/*/*/*.json")):
+        try:
+            record = records.read(path)
+        except BadRecord:
+            continue  # the sweep puts it aside, and says so
+        task = " ".join((record.cell.task, *record.cell.options))
+        spent[task].append(sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test")))
+        files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
+        sizes[task].append(sum(file.stat().st_size for file in files) / 2**20)
+    medians = [{task: median(values) for task, values in found.items()} for found in (spent, sizes)]
+    return medians[0], medians[1]

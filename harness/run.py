@@ -5,6 +5,7 @@ Apart because everything that runs cells (the command line, the sweep, a noteboo
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
-from harness.errors import UsageError
+from harness.errors import BadRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
@@ -29,6 +30,8 @@ from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
 from harness.records import HeadBlock, Record, SearchBlock
 from harness.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 REPLICATES = 1000  # resamples of the test persons behind every interval
 
@@ -158,9 +161,36 @@ def finish(
         device=device.describe(bench.device),
         arguments=arguments,
     )
+    _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
     return Outcome(record, path, drawn)
+
+
+def _say_what_is_replaced(results: Path, record: Record) -> None:
+    """A cell that is run again takes the place of its record, which may be of other weights or data."""
+    path = records.path_of(results, record)
+    if not path.exists():
+        return
+    try:
+        before = records.read(path)
+    except BadRecord:
+        return  # nothing is lost by replacing what cannot be read
+    other = [
+        name
+        for name, differs in (
+            ("weights", before.pretraining.weights != record.pretraining.weights),
+            ("data", before.data != record.data),
+            ("version of the task", before.task.version != record.task.version),
+        )
+        if differs
+    ]
+    logger.warning(
+        "%s of %s is replaced%s. To keep both, give --results another folder",
+        path,
+        before.written.date(),
+        f": it was of other {' and '.join(other)}" if other else "",
+    )
 
 
 def _fitted(

@@ -61,6 +61,13 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
         return
     for name, facts in protocols.items():
         sizes = ", ".join(f"{part} {count:,}" for part, count in facts["parts"].items())
+        if not facts["parts"]["train"]:
+            show.line(
+                f"{found.id}, {name} ({located.kind}): {sizes}. Nothing is fitted on this dataset, so that "
+                "no two parts can share anything. What the method was pre-trained on is not looked at here: "
+                f"`audit --across {found.dataset} CORPUS` finds pictures that two datasets share"
+            )
+            continue
         lines = [_line(item) for item in facts["shared"]]
         columns = ["parts", "images", "images in both", "their rows", "persons in both", "images of these"]
         show.table(f"{found.id}, {name} ({located.kind}): {sizes}", [*columns, "of shared sources"], lines)

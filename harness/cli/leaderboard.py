@@ -15,7 +15,7 @@ def leaderboard(
     check: Annotated[bool, typer.Option("--check", help="Only compare; exit 1 with a diff.")] = False,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/")] = None,
 ) -> None:
-    """Rebuild leaderboard.md from the records in results/."""
+    """Rebuild leaderboard.md from the records in results/; of another folder, the page that lies in it."""
     from harness import leaderboard as page
     from harness.errors import BadRecord
     from harness.files import write_text
@@ -28,7 +28,8 @@ def leaderboard(
     if check:
         if difference:
             show.line(difference)
-            raise BadRecord(f"{target} is stale. Rebuild it: python -m harness leaderboard")
+            option = f" --results {results}" if results else ""
+            raise BadRecord(f"{target} is stale. Rebuild it: python -m harness leaderboard{option}")
         show.line(f"{target} is up to date")
         return
     if difference:

@@ -37,6 +37,8 @@ def methods(json: AsJson = False) -> None:
                 "profiles": {key: item.image.name for key, item in card.profiles.items()} if card else {},
                 "trained_on": list(card.trained_on) if card else [],
                 "licence": card.licence if card else "",
+                "citation": card.citation if card else "",
+                "source": card.source if card else "",
                 "error": entry.error,
             }
         )
@@ -218,7 +220,7 @@ def results(
                 cell.task,
                 cell.checkpoint,
                 cell.protocol,
-                f"{cell.fraction * 100:g} %",
+                f"{cell.fraction * 100:g} %" if record.parts["used"].images else "none",
                 str(cell.seed),
                 " ".join(cell.options),
                 record.task.metric.replace("_", " ").replace("auroc", "AUROC"),

@@ -71,7 +71,7 @@ def run(
         record.cell.checkpoint,
         f"{record.cell.fraction * 100:g} % ({used.images} images)" if used.images else "none",
         f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
-        f"{test.images} / {test.persons}",
+        f"{test.images} / {test.persons if record.data.persons_known else 'unknown'}",
         f"{sum(record.cost.seconds.values()):.0f}",
     ]
     name = metric.replace("_", " ").replace("auroc", "AUROC")
@@ -79,4 +79,10 @@ def run(
     show.table("", columns, [row])
     if save_figures:
         show.say(f"{len(done.figures)} figures in {save_figures}.")
-    show.say(f"Record: {done.path}. On the leaderboard with: python -m harness leaderboard")
+    if not record.data.persons_known:
+        show.say(
+            "Whose picture an image is, is not known here: the split is by image, a person may stand in two "
+            "parts, and the interval is over images."
+        )
+    rebuild = "python -m harness leaderboard" + (f" --results {results}" if results else "")
+    show.say(f"Record: {done.path}. On the leaderboard with: {rebuild}")

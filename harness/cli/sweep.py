@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ def sweep(
     context: typer.Context,
     methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
     tasks: Annotated[str, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = "",
-    protocols: Annotated[str, typer.Option(help="clean, published, or both.")] = "clean",
+    protocols: Annotated[str, typer.Option(help="clean, published, or clean,published.")] = "clean",
     fractions: Annotated[str, typer.Option(help="Shares of the training labels.")] = "0.01,0.1,1",
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...", min=1)] = 5,
     checkpoints: Annotated[
@@ -53,8 +54,8 @@ def sweep(
         cut_validation=cut_validation,
     )
     named = grid.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
-    for pair, reason in wanted.impossible.items():
-        show.say(f"left out: {pair}: {reason}")
+    for line in _left_out(wanted.impossible):
+        show.say(f"left out: {line}")
     if tune and not all(cell.tuned for cell in wanted.cells):
         show.say(
             "--tune is for heads that are trained under the clean protocol. All others stay as they are: the "
@@ -92,6 +93,16 @@ def sweep(
     show.say("Next: python -m harness leaderboard")
 
 
+def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:
+    """The pairs of a method that cannot be for the same reason stand in one line."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for pair, reason in impossible.items():
+        subject, _, task = pair.partition(" x ")
+        tasks.setdefault((subject, reason.replace(task, "it") if task else reason), []).append(task)
+    for (subject, reason), found in tasks.items():
+        yield f"{subject} x {', '.join(found)}: {reason}" if found[0] else f"{subject}: {reason}"
+
+
 def _shares(text: str) -> list[float]:
     from harness.errors import UsageError
 
@@ -110,14 +121,18 @@ def _show(matrix: Matrix) -> None:
         for row in matrix.rows
     ]
     show.table("Cells", columns, lines)
-    unknown = sum(row.left for row in matrix.rows if row.seconds is None)
-    hours = sum(row.left * (row.seconds or 0) for row in matrix.rows) / 3600
-    size = sum(row.left * (row.size or 0) for row in matrix.rows)
+    if matrix.untrained:
+        show.line(f"To be pre-trained first, which is not counted below: {', '.join(matrix.untrained)}.")
     left = sum(row.left for row in matrix.rows)
-    show.line(
-        f"{left} cells to do. As their like took so far: {hours:.1f} hours of "
-        f"one worker and {size:.0f} MiB, without the {unknown} of which none was run yet."
-    )
+    known = [row for row in matrix.rows if row.seconds is not None]
+    hours = sum(row.left * (row.seconds or 0) for row in known) / 3600
+    size = sum(row.left * (row.size or 0) for row in known)
+    cost = f"As their like took so far: {hours:.1f} hours of one worker and {size:.0f} MiB."
+    if unknown := left - sum(row.left for row in known):
+        cost = (
+            f"{cost if known else ''} Of {unknown} none was run yet, so that their cost is unknown.".strip()
+        )
+    show.line(f"{left} cells to do. {cost}")
 
 
 def _number(value: float | None) -> str:

@@ -27,10 +27,11 @@ Three tracks that never meet in one table: **phantom** (synthetic pictures, anyo
 
 Ours are each task's own metric, named over its table, in percent: mean over runs [95 % interval]. The
 interval resamples runs and test persons together, so it covers the draw of the labels, the checkpoint where
-runs differ in it, and who happened to be in the test set. Under the published protocol the draw is fixed, as
-in the authors' code, and not covered. Rows of one `group` do not differ from its best at the largest share of
-the labels: paired bootstrap over persons and runs, p-values by Holm. `–` is a hole: not run, or impossible.
-`*` marks numbers of code that no commit holds.
+runs differ in it, and who happened to be in the test set; of a single run, the last alone. Under the
+published protocol the draw is fixed, as in the authors' code, and not covered; what the rules of that
+protocol are says `python -m harness audit --task TASK`. Rows of one `group` do not differ from its best at
+the largest share of the labels: paired bootstrap over persons and runs, p-values by Holm. `–` is a hole: not
+run, or impossible. `*` marks numbers of code that no commit holds.
 """
 
 TRACKS: dict[DataKind, str] = {
@@ -44,6 +45,7 @@ def build(results: Path) -> str:
     """The whole page. Raises BadRecord on the first record that breaks the schema, and where records of one
     task are of several versions."""
     found = standings.read(results)
+    standings.measure([standing for kind in TRACKS for standing in found[kind]])
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
@@ -73,7 +75,8 @@ def _failures(results: Path, done: Sequence[Record]) -> Iterator[str]:
     cells: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in failures.read_all(results):
         if not any(failure.is_of(record) for record in done):
-            place = f"{failure.data}, {failure.task} {failure.protocol} at {failure.fraction * 100:g} %"
+            labelled = f" at {failure.fraction * 100:g} %" if failure.uses_labels else ""
+            place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [
         f"- {place} ({_listed(failure.method for failure in found)}; "

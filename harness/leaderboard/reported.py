@@ -61,7 +61,7 @@ def _value(row: Printed) -> str:
 
 def _table(kind: str, rows: Sequence[Printed]) -> str:
     """One line per (task, metric, method, source); its fractions side by side, its disagreements below."""
-    fractions = list(dict.fromkeys(row["fraction"] for row in rows))
+    fractions = sorted({row["fraction"] for row in rows}, key=lambda text: float(text.rstrip("%") or 0))
     lines: dict[tuple[str, ...], Printed] = defaultdict(dict)
     sources: dict[str, int] = {}
     notes = []

@@ -20,6 +20,7 @@ from harness.contracts import DataKind
 from harness.errors import BadRecord
 from harness.metrics import score
 from harness.metrics.score import Score
+from harness.progress import Bar
 from harness.records import Predictions, Record, TaskBlock
 from harness.stats import Interval, Resampled, Run
 
@@ -185,6 +186,14 @@ def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
     ordered = sorted(items, key=lambda item: (item[1].cell.seed, item[1].pretraining.seed))
     paths, found = zip(*ordered, strict=True)
     return Cell(paths, found)
+
+
+def measure(found: Sequence[Standing]) -> None:
+    """Every interval, which takes a minute for a thousand records; whoever asks later has it at once."""
+    cells = [cell for standing in found for row in standing.cells.values() for cell in row.values()]
+    with Bar("measuring", len(cells), "cells") as bar:
+        for cell in cells:
+            bar.advance(note=f"{cell.interval.value * 100:.1f}")
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:

@@ -26,12 +26,12 @@ def track(found: Sequence[Standing]) -> Iterator[str]:
     if not found:
         yield "No records yet.\n"
         return
+    yield from _all_kinds(_clean(found))
     for kind in get_args(Kind):
         if of_kind := [standing for standing in found if standing.task.kind == kind]:
             yield f"### {kind}\n"
             yield from _overview(_clean(of_kind))
             yield from map(_standing, of_kind)
-    yield from _all_kinds(_clean(found))
     yield from _protocols(found)
     yield _checkpoints(found)
     yield from _missing(found)
@@ -99,10 +99,13 @@ def _standing(standing: Standing) -> str:
     rules = f" Rules in force: {', '.join(task.rules)}." if task.rules else ""
     cut = " · validation labels cut too" if table.cut_validation else ""
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
+    people = f"of {test.persons} persons"
+    if not all(record.data.persons_known for record in standing.every):
+        people = "of persons who are not known: splits and intervals are by image"
     return (
         f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
-        f"{test.images} test images of {test.persons} persons. Version {task.version}, "
+        f"{test.images} test images {people}. Version {task.version}, "
         f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}\n"
         f"{''.join(_spread(standing))}"
     )
@@ -197,7 +200,7 @@ def _protocols(found: Sequence[Standing]) -> Iterator[str]:
     same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
     yield (
         "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
-        "change: points above the clean number.\n\n"
+        "change: points above the clean number. Kinds that use no label stand at 100 %.\n\n"
         + text_of(lines, ["task", "checkpoint", *map(_share, fractions)])
         + same
     )

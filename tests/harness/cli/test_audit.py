@@ -67,6 +67,14 @@ def test_the_page_for_people_explains_the_rules(data: Path) -> None:
     assert "numbers-scaled-to-the-table" in done.out
 
 
+def test_where_nothing_is_fitted_there_is_no_all_clear(tmp_path: Path) -> None:
+    cohort = Cohort("mimic_cxr", 20, 0, (32, 26))
+    locate.write(registry.load("tasks", "mimic_cxr"), tmp_path / "mimic_cxr", cohort, workers=1)
+    done = harness("audit", "--task", "mimic_cxr:retrieval", "--data-root", tmp_path)
+    assert done.code == 0, done.err
+    assert "Nothing is fitted on this dataset" in done.out and "persons in both" not in done.out
+
+
 def test_pictures_that_another_dataset_took_over_are_found(data: Path, tmp_path: Path) -> None:
     """Three of RSNA's in COVIDx: one as it is, one smaller, one under another name and claiming nothing."""
     for name in ("rsna", "covidx"):

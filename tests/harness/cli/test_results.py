@@ -83,7 +83,7 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
         done = harness("results", "import", bundle, "--results", tmp_path / "theirs")
         assert (done.code, done.out) == (0, f"{bundle}: {counts} there already\n"), done.err
     missing = harness("results", "import", tmp_path / "none.zip")
-    assert missing.code == 1
+    assert missing.code == 2
     assert "none.zip: No such file" in missing.err
 
 

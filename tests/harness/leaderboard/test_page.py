@@ -56,6 +56,13 @@ def test_phantom_and_real_never_meet(tmp_path: Path) -> None:
     assert phantom < page.index("| drawn") < real < page.index("| measured")
 
 
+def test_a_table_says_where_persons_are_not_known(tmp_path: Path) -> None:
+    known = fakes.write(tmp_path)
+    assert "of 10 persons." in leaderboard.build(tmp_path)
+    known.write_text(known.read_text().replace('"persons_known": true', '"persons_known": false'))
+    assert "of persons who are not known: splits and intervals are by image." in leaderboard.build(tmp_path)
+
+
 def test_other_data_is_another_table(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     fakes.write(tmp_path, family="other", fingerprint="e" * 64)
@@ -143,6 +150,12 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
     for seed in (0, 1):
         fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=seed)
     assert "(imitate; seeds 0, 1)" in leaderboard.build(tmp_path)  # what was done since is no failure
+
+
+def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
+    cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
+    failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
+    assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
 def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
