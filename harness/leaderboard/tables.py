@@ -162,11 +162,14 @@ def _all_kinds(found: Sequence[Standing]) -> Iterator[str]:
 
 def _explained(ranks: Ranks) -> str:
     found = ranks.ranking
+    first, *others = found.mean.argsort(kind="stable")
+    close = [ranks.rows[k].family for k in others if found.mean[k] - found.mean[first] <= found.critical]
     without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
     return (
         f"Ranks over {len(ranks.blocks)} tasks, each by its mean over fractions, in which all "
         f"{len(ranks.rows)} stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks "
-        f"more than {found.critical:.2f} apart differ (Nemenyi)."
+        f"more than {found.critical:.2f} apart differ (Nemenyi). Not told apart from "
+        f"{ranks.rows[first].family}: {', '.join(close) or 'no other'}."
     )
 
 

@@ -84,7 +84,7 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
         assert (done.code, done.out) == (0, f"{bundle}: {counts} there already\n"), done.err
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
-    assert "none.zip: No such file" in missing.err
+    assert f"there is no file {tmp_path / 'none.zip'}" in missing.err
 
 
 def test_a_record_keeps_no_place_of_the_machine() -> None:

@@ -206,6 +206,7 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
         in page
     )
     assert f"That all are alike: p = {p:.2g}" in page
+    assert "Not told apart from best-x: middle-x, floor-x." in page  # two tasks tell little
     best = table["linear"][0]
     assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0", "–"]
 
