@@ -5,13 +5,15 @@ whose sizes would be one more thing to tune per dataset. Where it differs here f
 
 - levels are the encoder's strides 4 to 32, not 8 to 128: pictures are 80 to 300 pixels wide, not 800;
 - a level is in charge of boxes half as large for its stride, so that several levels get some (`SIZE`);
-- the feature pyramid has batch norms: it reads frozen maps, whose scale differs from encoder to encoder;
+- each convolution of the feature pyramid is followed by a norm over a picture's whole map: what it reads is
+  frozen, and of another scale in every encoder. A norm of each channel by itself learns more slowly;
 - places are strides apart, not the picture's side divided by the map's, rounded down: 80 / 3 is not 32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -49,7 +51,7 @@ class Detector(nn.Module):
         wanted = channels[self.strides[-1]] // 4 // GROUPS * GROUPS
         self.width = min(WIDEST, max(GROUPS, wanted))
         neck = FeaturePyramidNetwork(
-            [channels[stride] for stride in self.strides], self.width, norm_layer=nn.BatchNorm2d
+            [channels[stride] for stride in self.strides], self.width, norm_layer=partial(nn.GroupNorm, 1)
         )
         neck.out_channels = self.width  # what FCOS asks of a backbone
         squares = tuple((int(SIZE * stride),) for stride in self.strides)
