@@ -48,16 +48,7 @@ def record(
     return Record(
         schema_version=2,
         written=datetime.datetime.now(datetime.UTC),
-        cell=records.CellBlock(
-            method=plan.method.name,
-            checkpoint=checkpoint.name,
-            task=plan.task_id,
-            protocol=plan.protocol,
-            fraction=plan.fraction,
-            seed=plan.seed,
-            tuned=plan.tuned,
-            cut_validation=plan.cut_validation,
-        ),
+        cell=records.CellBlock(checkpoint=checkpoint.name, **plan.key),
         task=records.TaskBlock(
             kind=plan.kind,
             version=plan.task.version,

@@ -16,9 +16,11 @@ from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord
 from harness.files import replacing, write_json
 from harness.plan import CellPlan
-from harness.records import Record
+from harness.records import CellBlock, Record
 
 FOLDER = "failures"
+
+Key = tuple[object, ...]
 
 
 class Failure(BaseModel):
@@ -44,12 +46,18 @@ class Failure(BaseModel):
     def uses_labels(self) -> bool:
         return not self.task.partition(":")[2].startswith(tuple(NEEDS_TEXT))
 
-    def is_of(self, record: Record) -> bool:
-        """Whether it is the same cell, whatever the checkpoint."""
-        names = set(type(self).model_fields) - {"data", "profile", "error", "message"}
-        return (self.data, self.profile) == (record.data.kind, record.pretraining.profile) and all(
-            getattr(self, name) == getattr(record.cell, name) for name in names
-        )
+    @property
+    def key(self) -> Key:
+        return _key(self.data, self.profile, self)
+
+
+def key_of(record: Record) -> Key:
+    """That of a failure of the same cell, whatever the checkpoint."""
+    return _key(record.data.kind, record.pretraining.profile, record.cell)
+
+
+def _key(data: DataKind, profile: ProfileName, cell: Failure | CellBlock) -> Key:
+    return (data, profile, *(getattr(cell, name) for name in CellBlock.model_fields if name != "checkpoint"))
 
 
 def path_of(results: Path, data: DataKind, cell: CellPlan) -> Path:
@@ -59,15 +67,9 @@ def path_of(results: Path, data: DataKind, cell: CellPlan) -> Path:
 
 def write(results: Path, data: DataKind, cell: CellPlan, error: BaseException) -> None:
     failure = Failure(
+        **cell.key,
         data=data,
         profile=cell.method.profile_name,
-        method=cell.method.name,
-        task=cell.task_id,
-        protocol=cell.protocol,
-        fraction=cell.fraction,
-        seed=cell.seed,
-        tuned=cell.tuned,
-        cut_validation=cell.cut_validation,
         error=type(error).__name__,
         message=str(error) if data == "phantom" else "",
     )

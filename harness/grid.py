@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import get_args
 
 from harness import plan, registry
 from harness.contracts import NEEDS_TEXT, DatasetCard, Kind, ProtocolName
-from harness.errors import ImpossiblePairing, UnknownName, UsageError
+from harness.errors import ImpossiblePairing, UnknownName
 from harness.plan import CellPlan, MethodPlan
-from harness.pretrain import checkpoint
-from harness.pretrain.checkpoint import Checkpoint
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 """Kinds that read an encoder's features and never its maps or gradients."""
@@ -102,19 +99,3 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
         else:
             chosen.append(registry.task_of(pattern).id)  # raises, or is a dataset's own file
     return list(dict.fromkeys(chosen))
-
-
-def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
-    makers = {method.name: method for method in wanted.methods}
-    known = {item.name: item for item in checkpoint.listing(store) if isinstance(item, Checkpoint)}
-    for name in names:
-        if name not in known:
-            raise UnknownName("checkpoint", name, known)
-        if known[name].card.method not in makers:
-            raise UsageError(f"checkpoint {name} is of no method in this sweep. Name its method in --methods")
-    plans = [makers[known[name].card.method] for name in names]
-    return [
-        checkpoint.named(store, name, method=maker.name, version=maker.card.version)
-        for name, maker in zip(names, plans, strict=True)
-    ]

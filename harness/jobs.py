@@ -15,9 +15,10 @@ from harness import records
 from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate
-from harness.errors import BadRecord, HarnessError
-from harness.grid import FROZEN
+from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
+from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
+from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
 from harness.records import CellBlock, Record
 from harness.settings import Settings
@@ -36,17 +37,7 @@ class Job(NamedTuple):
 
     @property
     def block(self) -> CellBlock:
-        cell = self.cell
-        return CellBlock(
-            method=cell.method.name,
-            checkpoint=self.checkpoint.name,
-            task=cell.task_id,
-            protocol=cell.protocol,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            tuned=cell.tuned,
-            cut_validation=cell.cut_validation,
-        )
+        return CellBlock(checkpoint=self.checkpoint.name, **self.cell.key)
 
 
 def complete(results: Path, job: Job) -> Record | None:
@@ -103,6 +94,22 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 # --- what a cell needs ------------------------------------------------------------------------------
 
 
+def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
+    """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
+    makers = {method.name: method for method in wanted.methods}
+    known = {item.name: item for item in checkpoint.listing(store) if isinstance(item, Checkpoint)}
+    for name in names:
+        if name not in known:
+            raise UnknownName("checkpoint", name, known)
+        if known[name].card.method not in makers:
+            raise UsageError(f"checkpoint {name} is of no method in this sweep. Name its method in --methods")
+    plans = [makers[known[name].card.method] for name in names]
+    return [
+        checkpoint.named(store, name, method=maker.name, version=maker.card.version)
+        for name, maker in zip(names, plans, strict=True)
+    ]
+
+
 def match(
     cells: Iterable[CellPlan],
     settings: Settings,
@@ -119,11 +126,11 @@ def match(
         try:
             data = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
             find = partial(_checkpoint, cell, settings, named, make)
-            checkpoint = _once(memo, _owner(cell, named), find)
+            chosen = _once(memo, _owner(cell, named), find)
         except HarnessError as error:
             yield cell, error
         else:
-            yield cell, Job(cell, checkpoint, data) if checkpoint else None
+            yield cell, Job(cell, chosen, data) if chosen else None
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 from harness import registry
 from harness.contracts import (
@@ -61,6 +61,19 @@ class CellPlan:
     seed: int
     tuned: int = 0  # configurations of a trained head to compare; 0: the default settings
     cut_validation: bool = False  # whether the fraction is of the validation labels too
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The fields of a record's `cell`, without the checkpoint."""
+        return {
+            "method": self.method.name,
+            "task": self.task_id,
+            "protocol": self.protocol,
+            "fraction": self.fraction,
+            "seed": self.seed,
+            "tuned": self.tuned,
+            "cut_validation": self.cut_validation,
+        }
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ ARROWS: Mapping[str, str] = {
     "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
     f"provenance {TOOLS}",
     "failures": "plan records contracts errors files",
-    "grid": f"plan pretrain.checkpoint registry {TOOLS}",
+    "grid": f"plan registry {TOOLS}",
     "jobs": f"run grid plan pretrain.checkpoint data.locate records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
     "tuning": f"run jobs failures account evaluate.bench evaluate.search records cost {TOOLS}",
@@ -63,8 +63,8 @@ ARROWS: Mapping[str, str] = {
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep matrix grid run prepare plan leaderboard differences bundle pretrain.* data.* "
-    f"phantom.* registry records {TOOLS}",
+    "cli.*": "cli.show sweep matrix jobs grid run prepare plan leaderboard differences bundle pretrain.* "
+    f"data.* phantom.* registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

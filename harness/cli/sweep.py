@@ -53,7 +53,9 @@ def sweep(
         tuned=tune or 0,
         cut_validation=cut_validation,
     )
-    named = grid.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
+    from harness import jobs
+
+    named = jobs.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
     for line in _left_out(wanted.impossible):
         show.say(f"left out: {line}")
     if tune and not all(cell.tuned for cell in wanted.cells):

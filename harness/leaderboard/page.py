@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from harness import failures
 from harness.contracts import DataKind
 from harness.failures import Failure
 from harness.leaderboard import reported, standings, tables
-from harness.records import Record
 
 HEAD = """# Leaderboard
 
@@ -49,7 +48,7 @@ def build(results: Path) -> str:
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
-    done = [record for kind in TRACKS for table in found[kind] for record in table.every]
+    done = {failures.key_of(record) for kind in TRACKS for table in found[kind] for record in table.every}
     parts += _failures(results, done)
     parts += reported.section(results / "reported", found["real"])
     parts.append(_footer(results))
@@ -70,11 +69,11 @@ def difference(path: Path, text: str) -> str:
     return "\n".join(lines)
 
 
-def _failures(results: Path, done: Sequence[Record]) -> Iterator[str]:
+def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
     """Cells that were tried and could not be computed, by their reason; not those that were done since."""
     cells: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in failures.read_all(results):
-        if not any(failure.is_of(record) for record in done):
+        if failure.key not in done:
             labelled = f" at {failure.fraction * 100:g} %" if failure.uses_labels else ""
             place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)

@@ -27,10 +27,10 @@ def test_a_failure_is_of_one_cell_whatever_its_checkpoint(tmp_path: Path) -> Non
     failures.write(tmp_path, "real", CELL, OSError("no"))
     done = fakes.record(method="random_init", fraction=0.1)
     assert len(list(failures.read_all(tmp_path))) == 5
-    [of_it] = [failure for failure in failures.read_all(tmp_path) if failure.is_of(done)]
+    [of_it] = [failure for failure in failures.read_all(tmp_path) if failure.key == failures.key_of(done)]
     assert (of_it.data, of_it.seed, of_it.tuned, of_it.cut_validation) == ("phantom", 0, 0, False)
     paper = done.pretraining.model_copy(update={"profile": "paper"})
-    assert not of_it.is_of(done.model_copy(update={"pretraining": paper}))
+    assert failures.key_of(done.model_copy(update={"pretraining": paper})) != of_it.key
 
 
 def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) -> None:

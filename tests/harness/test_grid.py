@@ -1,16 +1,12 @@
-"""Which cells there are, and when one is done."""
+"""Which cells there are."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from harness import grid, plan
-from harness.errors import UnknownName
+from harness import grid
+from harness.errors import UnknownName, UsageError
 from harness.grid import Grid
-from harness.pretrain import checkpoint, make
-from harness.settings import load
 
 
 def cells(**changes: object) -> Grid:
@@ -69,12 +65,7 @@ def test_validation_labels_are_cut_where_labels_are_learnt_from() -> None:
     assert not any(cell.cut_validation for cell in cells(tasks=tasks).cells)
 
 
-def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path) -> None:
-    store = load().checkpoints
-    method = plan.method("random_init", "demo")
-    made = make.untrained(method, load(), seed=0)
-    assert grid.checkpoints(store, cells(), [made.name]) == [checkpoint.read(made.folder)]
-    with pytest.raises(UnknownName, match=made.name):
-        grid.checkpoints(store, cells(), ["random_init-demo"])
-    with pytest.raises(grid.UsageError, match="of no method in this sweep"):
-        grid.checkpoints(store, cells(methods=["imitate"]), [made.name])
+@pytest.mark.parametrize("fraction", [0.0, 10.0])
+def test_what_is_no_share_is_refused_before_anything_is_made(fraction: float) -> None:
+    with pytest.raises(UsageError, match="a fraction is a share in"):
+        cells(fractions=[0.1, fraction])

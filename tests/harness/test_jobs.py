@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import ray.exceptions
 
-from harness import jobs, plan, records
+from harness import grid, jobs, plan, records, sweep
+from harness.errors import HarnessError, UnknownName, UsageError
 from harness.jobs import Job
-from harness.pretrain import make
+from harness.pretrain import checkpoint, make
 from harness.settings import load
 from tests import fakes
 
@@ -81,3 +84,62 @@ def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, 
 def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
     frozen = [job._replace(cell=replace(job.cell, seed=seed)) for seed in range(6)]
     assert [len(group) for group in jobs.grouped(frozen)] == [6]
+
+
+def test_data_that_changed_between_two_sweeps_are_named() -> None:
+    before, after = (fakes.record(seed=seed) for seed in (0, 1))
+    published = fakes.record(protocol="published", fingerprint="0" * 64)
+    assert jobs.mixed([before, after, published]) == []  # protocols have parts of their own
+    assert jobs.mixed([before, fakes.record(seed=1, fingerprint="0" * 64), published]) == [
+        "chexpert:linear clean"
+    ]
+    other = after.data.model_copy(update={"split": "0" * 64})
+    assert jobs.mixed([before, after.model_copy(update={"data": other})]) == ["chexpert:linear clean"]
+
+
+def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job) -> None:
+    def wanted(method: str) -> grid.Grid:
+        return grid.cells(
+            methods=[method],
+            tasks=["chexpert"],
+            protocols=["clean"],
+            fractions=[1.0],
+            seeds=1,
+            profile="demo",
+        )
+
+    store, name = load().checkpoints, job.checkpoint.name
+    assert jobs.checkpoints(store, wanted("random_init"), [name]) == [checkpoint.read(job.checkpoint.folder)]
+    with pytest.raises(UnknownName, match=name):
+        jobs.checkpoints(store, wanted("random_init"), ["random_init-demo"])
+    with pytest.raises(UsageError, match="of no method in this sweep"):
+        jobs.checkpoints(store, wanted("imitate"), [name])
+
+
+@pytest.mark.parametrize(
+    "error", [ray.exceptions.WorkerCrashedError(), ray.exceptions.OutOfMemoryError("full")]
+)
+def test_a_method_whose_pre_training_is_killed_fails_alone(
+    error: Exception, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def options(self, **resources: float) -> Killed:
+            return self
+
+        def remote(self, *arguments: object) -> None:
+            return None
+
+    def get(reference: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sweep, "_machines", lambda address: sweep._Machines(1, 0.0))
+    monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
+    monkeypatch.setattr(sweep.ray, "get", get)
+    cells = [
+        plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
+        for method in ("imitate", "random_init")
+    ]
+    made = make.untrained(cells[1].method, load(), seed=0)
+    found = list(jobs.match(cells, load(), [], partial(sweep._made, load(), None)))
+    assert isinstance(found[0][1], HarnessError) and "imitate has no checkpoint" in str(found[0][1])
+    assert isinstance(found[1][1], Job) and found[1][1].checkpoint.name == made.name
