@@ -6,7 +6,8 @@ whose sizes would be one more thing to tune per dataset. Where it differs here f
 - levels are the encoder's strides 4 to 32, not 8 to 128: pictures are 80 to 300 pixels wide, not 800;
 - a level is in charge of boxes half as large for its stride, so that several levels get some (`SIZE`);
 - each convolution of the feature pyramid is followed by a norm over a picture's whole map: what it reads is
-  frozen, and of another scale in every encoder. A norm of each channel by itself learns more slowly;
+  frozen, and of another scale in every encoder. A norm of each channel by itself learns far more slowly on
+  pictures as small as those of the tests;
 - places are strides apart, not the picture's side divided by the map's, rounded down: 80 / 3 is not 32.
 """
 

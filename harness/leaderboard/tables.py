@@ -189,6 +189,8 @@ def _protocols(found: Sequence[Standing]) -> Iterator[str]:
     lines, alike = [], []
     for one, other in pairs:
         rows = [row for row in one.order if row in other.cells]
+        if not rows:
+            continue
         cells = [
             [(one.cells[row].get(fraction), other.cells[row].get(fraction)) for fraction in fractions]
             for row in rows

@@ -169,6 +169,22 @@ def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> No
     assert "The same under both protocols" not in page
 
 
+def test_of_several_releases_the_same_one_stands_beside_the_published_number(tmp_path: Path) -> None:
+    for letter, skill in (("a", 0.0), ("b", 9.0), ("c", 0.0)):
+        fakes.write(tmp_path, skill, fingerprint=letter * 64, family=f"imitate-{letter}")
+    fakes.write(tmp_path, 9.0, protocol="published", fingerprint="b" * 64, family="imitate-b")
+    fakes.write(tmp_path, 1.0, protocol="published", fingerprint="b" * 64, family="imitate-c")
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["Clean beside published"] == []
+    assert "The same under both protocols: chexpert:linear." in page
+
+
+def test_where_no_checkpoint_has_both_protocols_nothing_is_said_to_be_the_same(tmp_path: Path) -> None:
+    fakes.write(tmp_path, family="imitate-a")
+    fakes.write(tmp_path, protocol="published", family="imitate-b")
+    assert "The same under both protocols" not in leaderboard.build(tmp_path)
+
+
 def test_a_protocol_that_changes_nothing_is_named_and_takes_no_row(tmp_path: Path) -> None:
     for protocol in ("clean", "published"):
         fakes.write(tmp_path, protocol=protocol)

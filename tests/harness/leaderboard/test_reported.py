@@ -58,6 +58,12 @@ def test_a_printed_number_lies_inside_our_interval_or_not(tmp_path: Path) -> Non
     assert table[0][:5] == ["chexpert:linear", "gloria", "1%", "AUC", "75.0"]
 
 
+def test_each_checkpoint_of_the_method_has_a_verdict(tmp_path: Path) -> None:
+    fakes.write(tmp_path, 9.0, **{**OURS, "family": "gloria-y"})
+    table, _ = beside_ours(tmp_path, GLORIA.format("100.0"), **OURS)
+    assert {row[-2]: row[-1] for row in table} == {"gloria-x": "outside", "gloria-y": "inside"}
+
+
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     for change, reason in (
         ({"kind": "phantom"}, "no record on the real data"),
