@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
 from harness.errors import DataError
-from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth
+from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth, with_only
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._reports import Report, parse
@@ -218,7 +218,10 @@ DIRECTIONS = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "la
 
 def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
     """Of twenty persons one is in the test and one in the validation part. Subjects are numbered from
-    19999001 and studies from 59999001; past 999 they have nine digits, as no real one has."""
+    19999001 and studies from 59999001; past 999 they have nine digits, as no real one has.
+
+    Every second test person shows one label of 5x200 and nothing else: by chance far fewer would, and in
+    a small phantom nobody some of them."""
     studies = draw(cohort, partial(_write_person, root, cohort), workers=workers, label="drawing MIMIC-CXR")
     pictures = [picture for study in studies for picture in study.pictures]
     tables = {
@@ -245,7 +248,16 @@ class _Study(NamedTuple):
 
 
 def _write_person(root: Path, cohort: Cohort, person: Person) -> list[_Study]:
-    return [_write_study(root, cohort, person, study) for study in person.studies]
+    return [_write_study(root, cohort, person, study) for study in studies_of(cohort, person)]
+
+
+def studies_of(cohort: Cohort, person: Person) -> tuple[Study, ...]:
+    """The person's studies as they are written."""
+    if person.number % 40:
+        return person.studies
+    rng = cohort.stream("5x200", person.number)
+    label = SCORED[person.number // 40 % len(SCORED)]
+    return tuple(with_only(study, label, rng) for study in person.studies)
 
 
 def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _Study:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Counts changes of what a given cohort looks like or says; part of every phantom's stamp and folder name,
 and of the fingerprint of what is measured on it."""
 
@@ -153,6 +153,12 @@ class Cohort:
 def with_finding(study: Study, name: str, rng: np.random.Generator) -> Study:
     """`study` with that finding too: for datasets whose makers chose their cases. What was said stays."""
     return study if study.has(name) else replace(study, findings=(*study.findings, _finding(name, rng)))
+
+
+def with_only(study: Study, name: str, rng: np.random.Generator) -> Study:
+    """`study` with that finding and no other, and a reader who asserts it and hedges nothing."""
+    denied = {other: value for other, value in study.statements.items() if value == 0 and other != name}
+    return replace(study, findings=(_finding(name, rng),), statements={name: 1, **denied})
 
 
 def level(finding: Finding) -> float:
