@@ -65,10 +65,7 @@ class Entry:
 
 def entries(group: Group) -> dict[str, Entry]:
     """All files of a group, sorted by name: our own, then entry points; a broken one carries its reason."""
-    found = {
-        path.stem: Entry(path.stem, path, f"{group}.{path.stem}")
-        for path in sorted((PACKAGE_ROOT / group).glob("[!_]*.py"))
-    }
+    found = _own(group)
     for point in entry_points(group=f"harness.{group}"):
         if point.name in found:
             problem = f"the name is taken by {found[point.name].path}; rename the entry point in its package"
@@ -88,6 +85,8 @@ def entry(group: Group, name: str) -> Entry:
         if not path.is_file():
             raise UsageError(f"there is no file {path}. Give the path of a {NOUN[group]}'s file, or its name")
         found = _with_card(group, Entry(path.stem, path, None))
+    elif name in (own := _own(group)):
+        found = _with_card(group, own[name])  # without a look at the others: a sweep asks a thousand times
     else:
         known = entries(group)
         if name not in known:
@@ -171,7 +170,12 @@ def check_pairing(name: str, has_text: bool, found: FoundTask) -> None:
 
 def read_card(path: Path) -> Any:
     """The value of `CARD` in a file, from its syntax tree. Raises ValueError naming the line."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return _card_in(path.read_text(encoding="utf-8"), path)
+
+
+@cache
+def _card_in(text: str, path: Path) -> Any:
+    tree = ast.parse(text, filename=str(path))
     constants: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -238,6 +242,12 @@ def _fits(value: object, hint: Any) -> bool:
             _fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items()
         )
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _own(group: Group) -> dict[str, Entry]:
+    """The files of this repository, without their cards."""
+    files = sorted((PACKAGE_ROOT / group).glob("[!_]*.py"))
+    return {path.stem: Entry(path.stem, path, f"{group}.{path.stem}") for path in files}
 
 
 def _with_card(group: Group, found: Entry) -> Entry:

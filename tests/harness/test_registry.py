@@ -77,6 +77,17 @@ def test_a_card_is_read_without_running_its_file(house: Path) -> None:
     assert not registry.method_card("wordless").has_text
 
 
+def test_a_card_is_parsed_once_and_anew_when_its_file_changes(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.method_card("toy")
+    with monkeypatch.context() as patched:
+        patched.setattr(registry.ast, "parse", None)
+        assert registry.method_card("toy") is first
+    (house / "methods/toy.py").write_text(METHOD.replace("2020", "2021"))
+    assert registry.method_card("toy").year == first.year + 1
+
+
 BROKEN = {
     "no card": ("x = 1", "it has no CARD"),
     "not Python": ("CARD = (", "was never closed"),
