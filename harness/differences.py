@@ -168,7 +168,7 @@ def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
         if not records.same_test(found[0], other):
             return f"{every[0].path} and {path} {_unlike(found[0], other)}"
     task = every[0].record.task
-    scores = [score.of(task.kind, item.arrays, task.labels) for item in found]
+    scores = [score.of(task.kind, item.arrays, task.labels, task.metric) for item in found]
     runs = [Run(cell.record.pretraining.seed, cell.record.cell.seed) for cell in every]
     sides = [
         stats.resampled(

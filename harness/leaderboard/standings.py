@@ -71,11 +71,10 @@ class Cell:
     def resampled(self, metric: str) -> Resampled:
         """Raises BadRecord where runs were scored on other test images."""
         first = records.predictions(self.paths[0])
-        return stats.resampled(
-            self.runs, self._scores(first), first.persons, metric, replicates=REPLICATES, seed=0
-        )
+        scores = self._scores(first, metric)
+        return stats.resampled(self.runs, scores, first.persons, metric, replicates=REPLICATES, seed=0)
 
-    def _scores(self, first: Predictions) -> Iterator[Score]:
+    def _scores(self, first: Predictions, metric: str) -> Iterator[Score]:
         for path, record in zip(self.paths, self.records, strict=True):
             found = first if path == self.paths[0] else records.predictions(path)
             if not records.same_test(first, found):
@@ -83,7 +82,7 @@ class Cell:
                     f"{path} has other test images, persons or truths than {self.paths[0]}, so that their "
                     "mean is about no one test set. Run the seeds again on the same data"
                 )
-            yield score.of(record.task.kind, found.arrays, record.task.labels)
+            yield score.of(record.task.kind, found.arrays, record.task.labels, metric)
 
 
 @dataclass(frozen=True)

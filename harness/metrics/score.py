@@ -38,6 +38,12 @@ def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> 
     return Classification({**arrays, "probabilities": expit(arrays["scores"].astype(np.float64))}, labels)
 
 
+def _ranking(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    """The areas under curves alone: of what is decided for, of calibration and of single prompts nothing."""
+    kept = {name: arrays[name] for name in ("truth", "scores", "drawn") if name in arrays}
+    return ZeroShot(kept, labels) if "drawn" in kept else Classification(kept, labels)
+
+
 def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
     return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
 
@@ -52,9 +58,12 @@ SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]
 }
 
 
-def of(kind: Kind, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+def of(
+    kind: Kind, arrays: Mapping[str, np.ndarray], labels: Sequence[str], metric: str | None = None
+) -> Score:
     """The score of a cell's stored `arrays`; see the kind's file in `harness/evaluate/` for what they are.
 
-    Raises EmptyClass when a metric is undefined on these rows.
+    With a `metric`, others may be left out, where that saves time. Raises EmptyClass when a metric is
+    undefined on these rows.
     """
-    return SCORES[kind](arrays, labels)
+    return (_ranking if metric == "macro_auroc" else SCORES[kind])(arrays, labels)

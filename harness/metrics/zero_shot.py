@@ -21,29 +21,35 @@ class ZeroShot:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
         """`truth` [N, L], `scores` [N, L] and, where labels exclude each other, `decisions` [N] as of
-        Classification, or of each draw [N, D]; `drawn` [N, D] bool, `prompt_scores` [N, P, L] of P prompts
-        alone, and `prompt_decisions` [N, P, D] where these depend on the draw. Raises as that does."""
+        Classification, or of each draw [N, D]; `drawn` [N, D] bool; to tell single prompts apart,
+        `prompt_scores` [N, P, L] of P of them, and `prompt_decisions` [N, P, D] where these depend on the
+        draw. Raises as that does."""
         decided = "decisions" in arrays
         metric = "accuracy" if decided else "macro_auroc"
         self._drawn = arrays["drawn"].T.astype(np.float64)
         self._all = self._of_draws(
             {"truth": arrays["truth"], "scores": arrays["scores"]}, labels, arrays.get("decisions")
         )
-        self._single = []
-        for prompt, scores in enumerate(arrays["prompt_scores"].astype(np.float32).swapaxes(0, 1)):
+        self._single: list[list[Classification]] = []
+        alone = arrays.get("prompt_scores", np.empty((len(arrays["truth"]), 0, len(labels))))
+        for prompt, scores in enumerate(alone.astype(np.float32).swapaxes(0, 1)):
             decisions = scores.argmax(axis=1) if decided else None
             if "prompt_decisions" in arrays:
                 decisions = arrays["prompt_decisions"][:, prompt]
             self._single.append(
                 self._of_draws({"truth": arrays["truth"], "scores": scores}, labels, decisions)
             )
-        names = self._all[0].names
-        self._row = names.index(metric)
-        self.names = (*names, f"{metric}:lowest_prompt", f"{metric}:highest_prompt")
+        self.names = self._all[0].names
+        self._row = self.names.index(metric)
+        if self._single:
+            self.names = (*self.names, f"{metric}:lowest_prompt", f"{metric}:highest_prompt")
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
+        together = self._over_draws(self._all, weights)
+        if not self._single:
+            return together
         single = np.stack([self._over_draws(score, weights)[self._row] for score in self._single])  # [P, R]
-        return np.vstack((self._over_draws(self._all, weights), single.min(axis=0), single.max(axis=0)))
+        return np.vstack((together, single.min(axis=0), single.max(axis=0)))
 
     def _of_draws(
         self, arrays: Mapping[str, np.ndarray], labels: Sequence[str], decisions: np.ndarray | None
