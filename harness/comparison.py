@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from scipy.stats import chi2, rankdata, studentized_range
 
+from harness import stats
 from harness.errors import UsageError
 from harness.stats import LEVEL, Interval, Resampled
 
@@ -34,27 +35,28 @@ class Ranking(NamedTuple):
     wins: np.ndarray  # [K, K] share of the blocks in which the row beats the column; a tie counts half
 
 
-def paired_difference(first: Resampled, second: Resampled, *, seed: int, level: float = LEVEL) -> Difference:
-    """The difference of two methods' means over runs, with the interval and test of a paired bootstrap.
+def paired_difference(first: Resampled, second: Resampled, *, level: float = LEVEL) -> Difference:
+    """The difference of two methods' means over runs, paired by test person and by seed: its standard error
+    is that of the differences (see `stats.Error`), and the p-value that of the interval that reaches zero.
 
-    Both are of the same test images, and of as many runs, with the same seeds: a seed draws the same training
-    labels for every method. A replicate draws persons, and runs, once for both (see
-    `stats.two_level_interval`). The p-value is the share of replicates on the far side of zero, twice the
-    smaller one, with one replicate added to each side (Davison & Hinkley 1997, section 4.2): no finite number
-    of replicates shows that p is zero. Raises UsageError for other numbers of runs.
+    Both are of the same persons in the same order. Where there are several runs, their seeds are the same,
+    because a seed draws the same training labels for every method. Raises UsageError where they are not.
     """
-    if len(first.runs) != len(second.runs):
+    seeds = [[run.seed for run in side.runs] for side in (first, second)]
+    if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UsageError(
-            f"a paired test needs the same seeds of both methods, not {len(first.runs)} and "
-            f"{len(second.runs)} of them. Run the seeds that are missing"
+            f"a paired test needs the same seeds of both methods, not {seeds[0]} and {seeds[1]}. Run those "
+            "that are missing"
         )
-    between = Resampled(first.runs, first.values - second.values, first.draws - second.draws)
-    means = between.means(seed)
-    means = means[~np.isnan(means)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    sides = [(means <= 0).sum() + 1, (means >= 0).sum() + 1]
-    p = min(2 * min(sides) / (len(means) + 1), 1.0)
-    return Difference(Interval(float(between.values.mean()), float(low), float(high)), float(p))
+    if not np.array_equal(first.persons, second.persons):
+        raise UsageError(
+            "a paired test needs the same test persons of both methods. Run both on the same data, with the "
+            "same map of persons"
+        )
+    between = first._replace(values=first.values - second.values, draws=first.draws - second.draws)
+    value, error = float(between.values.mean()), stats.error_of(between)
+    reach = error.quantile((1 - level) / 2) * error.size
+    return Difference(Interval(value, value - reach, value + reach), error.p(value))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -176,7 +176,7 @@ def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
         )
         for side in (slice(len(first)), slice(len(first), None))
     ]
-    difference = comparison.paired_difference(*sides, seed=0)
+    difference = comparison.paired_difference(*sides)
     return Paired(task.metric, _mean(first, task.metric), _mean(second, task.metric), difference)
 
 

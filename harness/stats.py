@@ -7,15 +7,19 @@ and counting them as independent makes every interval too narrow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
 
 from harness.errors import EmptyClass
 from harness.metrics.score import Score
 
 LEVEL = 0.95
+SMALLEST_P = 1e-12
 BLOCK = 2**17  # weights held at once: 1 MiB, about a core's cache
 
 
@@ -29,7 +33,7 @@ class Run(NamedTuple):
     """What differs between the runs of one cell of a leaderboard."""
 
     checkpoint: int  # seed of the pre-training
-    labels: int  # seed of the draw of the labels
+    seed: int  # of the cell: it draws the labels, and begins a trained head
 
 
 class Bootstrap(NamedTuple):
@@ -62,20 +66,15 @@ def person_bootstrap(
 
 
 class Resampled(NamedTuple):
-    """One metric of S runs that scored the same test images: as it is, and with its persons resampled.
+    """One metric of S runs that scored the same N test images: as it is, and with its persons resampled.
 
     Two of these with the same persons, replicates and seed resample the same persons: they are paired.
     """
 
     runs: tuple[Run, ...]  # [S]
+    persons: np.ndarray  # [N]
     values: np.ndarray  # [S]
     draws: np.ndarray  # [S, R], NaN where undefined
-
-    def means(self, seed: int) -> np.ndarray:
-        """[R] of the mean over the runs, with runs resampled too."""
-        chosen = _chosen_runs(self.runs, self.draws.shape[1], np.random.default_rng(seed))
-        mean: np.ndarray = np.take_along_axis(self.draws, chosen, axis=0).mean(axis=0)
-        return mean
 
 
 def resampled(
@@ -95,66 +94,112 @@ def resampled(
         row = score.names.index(metric)
         values.append(score(equal)[row, 0])
         draws.append(replicates_of([score], persons, replicates, np.random.default_rng(seed))[0][row])
-    return Resampled(tuple(runs), np.array(values), np.stack(draws))
+    return Resampled(tuple(runs), persons, np.array(values), np.stack(draws))
 
 
-def two_level_interval(metric: str, found: Resampled, *, seed: int, level: float = LEVEL) -> Interval:
-    """The mean over runs, with an interval over runs and test persons together.
+def two_level_interval(metric: str, found: Resampled, *, level: float = LEVEL) -> Interval:
+    """The mean over runs, with an interval that covers test persons and runs: `Error.quantile` standard
+    errors to both sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known of
+    others."""
+    value, means = float(found.values.mean()), found.draws.mean(axis=0)
+    if len(found.runs) == 1:
+        return _interval(metric, value, means, level)
+    _require_defined(metric, value, means)
+    error = error_of(found)
+    reach = error.quantile((1 - level) / 2) * error.size
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
 
-    A replicate draws persons once for all runs, which keeps the pairing, and S - 1 of the S runs with
-    replacement: drawing S would understate the variance of so small a sample by the factor (S - 1) / S
-    (Rao & Wu, JASA 1988). Where every checkpoint was used with every draw of labels, both are drawn, each
-    in that way. A single run is kept as it is, so that its interval covers persons only. The spread of few
-    seeds is itself poorly known, and no resampling of them reaches beyond the best and the worst: with three
-    seeds that differ more than the persons do, the interval covers less than its level.
+
+class Error(NamedTuple):
+    """Of a mean over runs: its variance, by where that comes from."""
+
+    persons: float  # who is in the test part
+    runs: float  # which checkpoints and seeds there are
+    freedom: int  # degrees of freedom of `runs`; 0 where there is one run, and `runs` is 0
+
+    @property
+    def size(self) -> float:
+        return math.sqrt(self.persons + self.runs)
+
+    def quantile(self, tail: float) -> float:
+        """How many standard errors have the share `tail` of all means beyond them.
+
+        That of the normal distribution for persons, of Student's t for the few runs, weighted by their
+        variances: Cochran & Cox, Experimental Designs, 1957, section 4.14. Resampling runs instead would
+        never leave the range of those that there are, which is too narrow by far for five of them.
+        """
+        normal = -ndtri(tail)
+        if not self.runs:
+            return float(normal)
+        return float(self.persons * normal - self.runs * stdtrit(self.freedom, tail)) / self.size**2
+
+    def p(self, value: float) -> float:
+        """Two-sided, of a mean that should be zero: of the interval that just reaches it. At least
+        `SMALLEST_P`."""
+        if not value:
+            return 1.0
+        if abs(value) >= self.quantile(SMALLEST_P / 2) * self.size:
+            return SMALLEST_P
+        log_p = brentq(
+            lambda log_p: self.quantile(math.exp(log_p) / 2) * self.size - abs(value), math.log(SMALLEST_P), 0
+        )
+        return math.exp(log_p)
+
+
+def error_of(found: Resampled) -> Error:
+    means = found.draws.mean(axis=0)
+    persons = float(np.var(means[~np.isnan(means)], ddof=1))
+    return Error(persons, *_between_runs(found.runs, found.values))
+
+
+def _between_runs(runs: Sequence[Run], values: np.ndarray) -> tuple[float, int]:
+    """The variance of the mean of `values` [S] by what differs between runs, and its degrees of freedom.
+
+    Runs that differ in both seeds are independent: s² / S. Those that share a checkpoint or a seed are not:
+    their deviations add up before they are squared, for checkpoints, for seeds, and less once what is in
+    both (Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 2011, with their correction
+    for few clusters). Never less than for either alone; the fewer of both count as degrees of freedom.
     """
-    return _interval(metric, float(found.values.mean()), found.means(seed), level)
+    off = (values - values.mean()) / len(values)
+    clusters = [
+        np.unique(seeds, return_inverse=True)[1] for seeds in (*zip(*runs, strict=True), range(len(runs)))
+    ]
+    counts = [int(cluster.max()) + 1 for cluster in clusters]
+    checkpoints, seeds, both = (
+        float((np.bincount(cluster, off) ** 2).sum()) * count / (count - 1) if count > 1 else 0.0
+        for cluster, count in zip(clusters, counts, strict=True)
+    )
+    freedom = min((count - 1 for count in counts if count > 1), default=0)
+    return max(checkpoints + seeds - both, checkpoints, seeds), freedom
 
 
 class Spread(NamedTuple):
     """Standard deviations between runs, by what differs between them."""
 
     training: float  # the seed of the pre-training
-    labels: float  # the draw of the labels
+    seeds: float  # of the cells: the draw of the labels, and the head
     rest: float  # what both do together
 
 
 def spread(runs: Sequence[Run], values: np.ndarray) -> Spread | None:
-    """From `values` [S] of C checkpoints, each with the same D draws of labels; None where they are not
-    crossed, because then nobody can tell the two apart.
+    """From `values` [S] of C checkpoints, each with the same D seeds; None where they are not crossed,
+    because then nobody can tell the two apart.
 
     The analysis of variance of two random factors without replication (Searle, Casella & McCulloch, Variance
     Components, 1992, chapter 4); a component whose estimate is negative is 0.
     """
-    table = _crossed(runs)
-    if table is None:
-        return None
-    x = values[table]  # [C, D]
-    checkpoints, labels = x.shape
-    of_checkpoint, of_labels = x.mean(axis=1), x.mean(axis=0)
-    rest = x - of_checkpoint[:, None] - of_labels + x.mean()
-    error = (rest**2).sum() / ((checkpoints - 1) * (labels - 1))
-    components = [of_checkpoint.var(ddof=1) - error / labels, of_labels.var(ddof=1) - error / checkpoints]
-    return Spread(*np.sqrt(np.maximum([*components, error], 0)).tolist())
-
-
-def _crossed(runs: Sequence[Run]) -> np.ndarray | None:
-    """[C, D] places of the runs, where every checkpoint has every draw of labels, two of each at least."""
     place = {run: number for number, run in enumerate(runs)}
-    checkpoints, labels = (sorted(set(seeds)) for seeds in zip(*runs, strict=True))
-    full = len(place) == len(runs) == len(checkpoints) * len(labels)
-    if not full or min(len(checkpoints), len(labels)) < 2:
+    checkpoints, seeds = (sorted(set(column)) for column in zip(*runs, strict=True))
+    full = len(place) == len(runs) == len(checkpoints) * len(seeds)
+    if not full or min(len(checkpoints), len(seeds)) < 2:
         return None
-    return np.array([[place[Run(checkpoint, draw)] for draw in labels] for checkpoint in checkpoints])
-
-
-def _chosen_runs(runs: Sequence[Run], replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """[K, R] places of the runs that a replicate is the mean of."""
-    table = _crossed(runs)
-    if table is None:
-        return rng.integers(len(runs), size=(max(len(runs) - 1, 1), replicates))
-    rows, columns = (rng.integers(size, size=(size - 1, replicates)) for size in table.shape)
-    return table[rows[:, None], columns[None]].reshape(-1, replicates)
+    x = values[[[place[Run(checkpoint, seed)] for seed in seeds] for checkpoint in checkpoints]]  # [C, D]
+    rows, columns = x.shape
+    of_checkpoint, of_seed = x.mean(axis=1), x.mean(axis=0)
+    rest = x - of_checkpoint[:, None] - of_seed + x.mean()
+    error = (rest**2).sum() / ((rows - 1) * (columns - 1))
+    components = [of_checkpoint.var(ddof=1) - error / columns, of_seed.var(ddof=1) - error / rows]
+    return Spread(*np.sqrt(np.maximum([*components, error], 0)).tolist())
 
 
 def replicates_of(
@@ -168,6 +213,11 @@ def replicates_of(
 def _image_weights(persons: np.ndarray, replicates: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Blocks [N, r] of how often each image's person was drawn; r adds up to `replicates`."""
     names, person = np.unique(persons, return_inverse=True)
+    if len(names) < 2:
+        raise EmptyClass(
+            f"no interval: the {len(persons)} scored images are of one person, who cannot be resampled. "
+            "Score more persons"
+        )
     size = max(16, BLOCK // len(persons))
     for start in range(0, replicates, size):
         r = min(size, replicates - start)
@@ -178,12 +228,15 @@ def _image_weights(persons: np.ndarray, replicates: int, rng: np.random.Generato
 
 
 def _interval(metric: str, value: float, draws: np.ndarray, level: float) -> Interval:
-    defined = draws[~np.isnan(draws)]
-    if np.isnan(value) or not len(defined):
+    _require_defined(metric, value, draws)
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _require_defined(metric: str, value: float, draws: np.ndarray) -> None:
+    if np.isnan(value) or np.isnan(draws).all():
         where = "on the scored images" if np.isnan(value) else f"in all {len(draws)} replicates"
         raise EmptyClass(
             f"no interval for {metric}: it is undefined {where}, because a class is missing there. "
             "Score a part with more persons of the rarer class"
         )
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))

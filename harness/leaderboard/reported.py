@@ -140,6 +140,6 @@ def _intervals(row: Printed, real: Sequence[Standing]) -> dict[str, stats.Interv
     if metric not in cells[0][1].records[0].metrics:
         return "the metric is computed in another way, or not at all, here"
     return {
-        cell.records[0].pretraining.family: stats.two_level_interval(metric, cell.resampled(metric), seed=0)
+        cell.records[0].pretraining.family: stats.two_level_interval(metric, cell.resampled(metric))
         for _, cell in cells
     }

@@ -36,6 +36,7 @@ class Table(NamedTuple):
     tuned: int  # configurations of each head that were compared; 0: the default settings
     data: str  # fingerprint of images and labels
     split: str
+    persons_known: bool  # else intervals, and so tests, are by image
 
 
 class Row(NamedTuple):
@@ -66,7 +67,7 @@ class Cell:
     @cached_property
     def interval(self) -> Interval:
         """Of the task's own metric, over the runs and the test persons."""
-        return stats.two_level_interval(self.records[0].task.metric, self.main, seed=0)
+        return stats.two_level_interval(self.records[0].task.metric, self.main)
 
     def resampled(self, metric: str) -> Resampled:
         """Raises BadRecord where runs were scored on other test images."""
@@ -117,10 +118,10 @@ class Standing:
         """Tie groups at the largest fraction, of the rows that have the same draws of labels as the best."""
         last = self.fractions[-1]
         there = {row: self.cells[row][last].main for row in self.order if last in self.cells[row]}
-        draws = {row: [run.labels for run in found.runs] for row, found in there.items()}
+        draws = {row: [run.seed for run in found.runs] for row, found in there.items()}
         alike = [row for row in there if draws[row] == draws[next(iter(there))]]
         pairs = list(itertools.combinations(alike, 2))
-        p = [comparison.paired_difference(there[one], there[other], seed=0).p for one, other in pairs]
+        p = [comparison.paired_difference(there[one], there[other]).p for one, other in pairs]
         adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))
         return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
 
@@ -135,7 +136,7 @@ class Standing:
 
     def _seeds(self, row: Row, fraction: float) -> set[int]:
         cell = self.cells[row].get(fraction)
-        return {run.labels for run in cell.runs} if cell else set()
+        return {run.seed for run in cell.runs} if cell else set()
 
 
 class Ranks(NamedTuple):
@@ -162,7 +163,8 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
                 "answer different questions. Sweep the task again, or delete the records of the older version"
             )
         cell, data = record.cell, record.data
-        table = Table(task, cell.protocol, cell.cut_validation, cell.tuned, data.fingerprint, data.split)
+        options = cell.cut_validation, cell.tuned
+        table = Table(task, cell.protocol, *options, data.fingerprint, data.split, record.data.persons_known)
         row = Row(record.pretraining.family, cell.method)
         rows = found[data.kind].setdefault(table, {})
         rows.setdefault(row, defaultdict(list))[cell.fraction].append((path, record))

@@ -100,7 +100,7 @@ def _standing(standing: Standing) -> str:
     cut = " · validation labels cut too" if table.cut_validation else ""
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     people = f"of {test.persons} persons"
-    if not all(record.data.persons_known for record in standing.every):
+    if not table.persons_known:
         people = "of persons who are not known: splits and intervals are by image"
     return (
         f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
@@ -115,11 +115,12 @@ def _spread(standing: Standing) -> Iterator[str]:
     for row in standing.order:
         for fraction, cell in sorted(standing.cells[row].items()):
             if found := stats.spread(cell.runs, cell.main.values):
-                training, labels, rest = (f"{value * 100:.1f}" for value in found)
-                drawn = "draws of labels" if standing.table.protocol == "clean" else "seeds of the head"
+                training, seeds, rest = (f"{value * 100:.1f}" for value in found)
+                drawn = standing.table.protocol == "clean" and fraction < 1
+                what = "draws of labels" if drawn else "seeds of the head"
                 yield (
                     f"\n{row.family} at {_share(fraction)}: standard deviation {training} between "
-                    f"checkpoints, {labels} between {drawn}, {rest} beyond both.\n"
+                    f"checkpoints, {seeds} between {what}, {rest} beyond both.\n"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Mean:
 def difference(first: np.ndarray, second: np.ndarray, replicates: int = 2000) -> comparison.Difference:
     persons = np.arange(len(first))
     one, other = (resampled([Mean(values)], persons, "mean", replicates) for values in (first, second))
-    return comparison.paired_difference(one, other, seed=0)
+    return comparison.paired_difference(one, other)
 
 
 def resampled(
@@ -53,7 +54,7 @@ def test_a_difference_has_a_direction_and_none_has_p_one() -> None:
     values = np.random.default_rng(0).normal(size=100)
     up, down = difference(values + 1, values), difference(values, values + 1)
     assert up.interval == pytest.approx((1, 1, 1)) and down.interval == pytest.approx((-1, -1, -1))
-    assert up.p == down.p == pytest.approx(2 / 2001)
+    assert up.p == down.p == stats.SMALLEST_P
     assert difference(values, values).p == 1
 
 
@@ -69,15 +70,50 @@ def test_the_test_is_wrong_as_often_as_it_says() -> None:
         tables = [base + rng.normal(0, 0.7, base.shape) for _ in range(2)]
         scores = [Classification({"truth": truth, "scores": table}, ["a", "b"]) for table in tables]
         one, other = (resampled([score], person, "macro_auroc", 400, seed) for score in scores)
-        found = comparison.paired_difference(one, other, seed=seed)
+        found = comparison.paired_difference(one, other)
         wrong += found.p < 0.05
     assert 0.02 <= wrong / 300 <= 0.09
 
 
-def test_seeds_must_pair() -> None:
-    one, two = (resampled([Mean(np.arange(3.0))] * runs, np.arange(3), "mean", 9) for runs in (1, 2))
-    with pytest.raises(UsageError, match="2 and 1"):
-        comparison.paired_difference(two, one, seed=0)
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_methods_that_are_alike_are_seldom_told_apart(ratio: float) -> None:
+    """Six methods, five seeds: the chance that Holm lets any of the fifteen pairs differ is 5 % at most."""
+    runs = tuple(stats.Run(seed, seed) for seed in range(5))
+    wrong = 0
+    for trial in range(300):
+        rng = np.random.default_rng(trial)
+        people = np.arange(100)
+        values = 0.5 + rng.normal(0, 0.01, (6, 1)) + rng.normal(0, 0.01 * ratio, (6, 5))
+        draws = rng.normal(0, 0.01, (6, 1, 200))
+        methods = [
+            stats.Resampled(runs, people, value, value[:, None] + draw)
+            for value, draw in zip(values, draws, strict=True)
+        ]
+        pairs = itertools.combinations(methods, 2)
+        p = [comparison.paired_difference(*pair).p for pair in pairs]
+        wrong += comparison.holm(p).min() < 0.05
+    assert wrong / 300 < 0.08  # 0.05 and two standard errors
+
+
+def test_what_is_paired_must_pair() -> None:
+    def runs(*seeds: int, people: int = 3) -> stats.Resampled:
+        values = np.arange(float(people))
+        return stats.resampled(
+            [stats.Run(0, seed) for seed in seeds],
+            [Mean(values)] * len(seeds),
+            np.arange(people),
+            "mean",
+            replicates=9,
+            seed=0,
+        )
+
+    with pytest.raises(UsageError, match=r"\[0, 1\] and \[0\]"):
+        comparison.paired_difference(runs(0, 1), runs(0))
+    with pytest.raises(UsageError, match=r"\[0, 1\] and \[0, 2\]"):
+        comparison.paired_difference(runs(0, 1), runs(0, 2))
+    with pytest.raises(UsageError, match="same test persons"):
+        comparison.paired_difference(runs(0), runs(0, people=4))
+    assert comparison.paired_difference(runs(0), runs(5)).p == 1  # one of each: persons alone are paired
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_nothing_for_the_largest() -> None:

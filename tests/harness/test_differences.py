@@ -72,7 +72,7 @@ def directly(first: list[Path], second: list[Path]) -> comparison.Difference:
                 seed=0,
             )
         )
-    return comparison.paired_difference(*sides, seed=0)
+    return comparison.paired_difference(*sides)
 
 
 def test_two_records_are_tested_person_by_person(tmp_path: Path) -> None:

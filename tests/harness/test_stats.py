@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from harness import stats
@@ -167,70 +167,108 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 # --- several runs ----------------------------------------------------------------------------------
 
 
-def two_level(
+def resampled(
     scores: list[Classification], persons: np.ndarray, *, replicates: int, seed: int = 0
-) -> stats.Interval:
+) -> stats.Resampled:
     runs = [stats.Run(number, number) for number in range(len(scores))]
-    found = stats.resampled(runs, scores, persons, MACRO, replicates=replicates, seed=seed)
-    return stats.two_level_interval(MACRO, found, seed=seed)
+    return stats.resampled(runs, scores, persons, MACRO, replicates=replicates, seed=seed)
 
 
-def test_one_run_is_the_person_bootstrap() -> None:
+def moved(runs: list[stats.Run], values: np.ndarray, persons: np.ndarray) -> stats.Resampled:
+    """Runs of `values` [S], which the persons of each replicate move all alike: by `persons` [R]."""
+    return stats.Resampled(tuple(runs), np.arange(2), values, values[:, None] + persons)
+
+
+def test_one_run_is_the_person_bootstrap_and_copies_of_it_add_nothing() -> None:
     data = clustered(5)
-    alone = two_level([aurocs(*data[:2])], data[2], replicates=300, seed=7)
-    assert alone == bootstrap(*data, replicates=300, seed=7).metrics[MACRO]
-    three = two_level([aurocs(*data[:2])] * 3, data[2], replicates=300, seed=7)
-    assert three == pytest.approx(alone, abs=1e-12)
+    one, three = (resampled([aurocs(*data[:2])] * runs, data[2], replicates=1000, seed=7) for runs in (1, 3))
+    alone = stats.two_level_interval(MACRO, one)
+    assert alone == bootstrap(*data, replicates=1000, seed=7).metrics[MACRO]
+    assert stats.two_level_interval(MACRO, three) == pytest.approx(alone, abs=0.003)
+
+
+def test_one_person_has_no_interval() -> None:
+    truth, scores, _ = clustered(5)
+    with pytest.raises(EmptyClass, match="of one person"):
+        bootstrap(truth, scores, np.zeros(len(truth)), replicates=10, seed=0)
 
 
 def test_value_is_the_mean_over_runs() -> None:
     truth, scores, persons = clustered(6)
     other = scores + np.random.default_rng(0).normal(0, 1, scores.shape)
-    found = two_level([aurocs(truth, scores), aurocs(truth, other)], persons, replicates=50)
+    found = resampled([aurocs(truth, scores), aurocs(truth, other)], persons, replicates=50)
     labels = ("a", "b")
-    assert found.value == pytest.approx(
+    assert stats.two_level_interval(MACRO, found).value == pytest.approx(
         (macro_auroc(truth, scores, labels) + macro_auroc(truth, other, labels)) / 2, abs=1e-12
     )
 
 
-def test_variance_between_runs_is_unbiased() -> None:
-    """Runs that are always right or always wrong do not depend on who is drawn, so the replicates are
-    binomial means of S - 1 draws, whose variance is that of a mean of S: s²/S."""
-    truth, _, persons = clustered(7)
-    right = 24
-    runs = [aurocs(truth, truth if run < right else -truth) for run in range(32)]
-    found = two_level(runs, persons, replicates=4000)
-    share = right / 32
-    assert found.value == pytest.approx(share)
-    assert found.low == pytest.approx(binom.ppf(0.025, 31, share) / 31)
-    assert found.high == pytest.approx(binom.ppf(0.975, 31, share) / 31)
-    values = np.repeat([1.0, 0.0], [right, 32 - right])
-    assert binom.var(31, share) / 31**2 == pytest.approx(values.var(ddof=1) / 32)
+def test_without_persons_it_is_the_t_test_of_the_runs() -> None:
+    values = np.array([0.61, 0.64, 0.66, 0.7, 0.69])
+    found = moved([stats.Run(seed, seed) for seed in range(5)], values, np.zeros(9))
+    interval = stats.two_level_interval("any", found)
+    expected = ttest_1samp(values, 0.6)
+    low, high = expected.confidence_interval(0.95)
+    assert interval == pytest.approx((values.mean(), low, high))
+    assert stats.error_of(found).p(values.mean() - 0.6) == pytest.approx(expected.pvalue)
 
 
-def crossed(values: np.ndarray, replicates: int = 1) -> stats.Resampled:
-    """Runs of C checkpoints, each with the same D draws of labels, that no person moves: `values` [C, D]."""
-    runs = tuple(stats.Run(checkpoint, labels) for checkpoint, labels in np.ndindex(values.shape))
-    return stats.Resampled(runs, values.ravel(), np.repeat(values.reshape(-1, 1), replicates, axis=1))
+def test_without_runs_it_is_the_normal_distribution_of_the_persons() -> None:
+    error = stats.Error(persons=0.04, runs=0.0, freedom=0)
+    assert error.p(0.3) == error.p(-0.3) == pytest.approx(2 * norm.sf(1.5))
+    assert error.p(0) == 1 and error.p(9) == stats.SMALLEST_P
+    assert error.quantile(0.025) == pytest.approx(1.96, abs=0.001)
 
 
-def test_what_training_and_what_labels_do_is_told_apart() -> None:
+def test_an_interval_stays_in_the_range_of_its_metric() -> None:
+    found = moved([stats.Run(seed, seed) for seed in range(3)], np.array([0.0, 0.01, 0.05]), np.zeros(9))
+    assert stats.two_level_interval("any", found).low == 0
+
+
+CROSSED = [stats.Run(checkpoint, seed) for checkpoint in range(5) for seed in range(5)]
+LAYOUTS = {
+    "each with a checkpoint of its own": [stats.Run(seed, seed) for seed in range(5)],
+    "two": [stats.Run(seed, seed) for seed in range(2)],
+    "crossed": CROSSED,
+    "crossed, one failed": CROSSED[:-1],
+    "two checkpoints in turn": [stats.Run(seed % 2, seed) for seed in range(5)],
+    "three checkpoints in turn": [stats.Run(seed % 3, seed) for seed in range(10)],
+}
+
+
+@pytest.mark.parametrize("runs", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("person", [0.01, 0.1], ids=["runs differ more", "persons differ more"])
+def test_intervals_cover_the_truth_whatever_runs_share(runs: list[stats.Run], person: float) -> None:
+    """Checkpoints differ by .03, seeds by .02, and both together by .01; the truth is the mean of all that
+    there could be. An interval from few runs may cover more than it says, not less."""
+    held = 0
+    for trial in range(1000):
+        rng = np.random.default_rng(trial)
+        checkpoints, seeds = rng.normal(0, 0.03, 10), rng.normal(0, 0.02, 10)
+        effects = [checkpoints[run.checkpoint] + seeds[run.seed] for run in runs]
+        values = 0.5 + np.array(effects) + rng.normal(0, 0.01, len(runs)) + rng.normal(0, person)
+        found = moved(runs, values, rng.normal(0, person, 200))
+        interval = stats.two_level_interval("any", found)
+        held += interval.low <= 0.5 <= interval.high
+    assert held / 1000 >= 0.93
+
+
+def test_what_training_and_what_seeds_do_is_told_apart() -> None:
     rng = np.random.default_rng(0)
-    checkpoints, labels = rng.normal(0, 0.04, (500, 1)), rng.normal(0, 0.02, (1, 500))
-    found = crossed(0.7 + checkpoints + labels + rng.normal(0, 0.01, (500, 500)))
-    assert stats.spread(found.runs, found.values) == pytest.approx((0.04, 0.02, 0.01), rel=0.1)
-    one = crossed(np.array([[0.6, 0.6], [0.8, 0.8]]))  # the labels do nothing: by hand, 0.02 is the variance
-    assert stats.spread(one.runs, one.values) == pytest.approx((np.sqrt(0.02), 0, 0))
+    checkpoints, seeds = rng.normal(0, 0.04, (500, 1)), rng.normal(0, 0.02, (1, 500))
+    found = crossed(0.7 + checkpoints + seeds + rng.normal(0, 0.01, (500, 500)))
+    assert found == pytest.approx((0.04, 0.02, 0.01), rel=0.1)
+    one = crossed(np.array([[0.6, 0.6], [0.8, 0.8]]))  # the seeds do nothing: by hand, 0.02 is the variance
+    assert one == pytest.approx((np.sqrt(0.02), 0, 0))
+
+
+def crossed(values: np.ndarray) -> stats.Spread | None:
+    """Of C checkpoints, each with the same D seeds: `values` [C, D]."""
+    runs = [stats.Run(checkpoint, seed) for checkpoint, seed in np.ndindex(values.shape)]
+    return stats.spread(runs, values.ravel())
 
 
 def test_where_both_change_at_once_nobody_can_tell() -> None:
     diagonal = [stats.Run(seed, seed) for seed in range(4)]
     assert stats.spread(diagonal, np.arange(4.0)) is None
     assert stats.spread([stats.Run(0, seed) for seed in range(4)], np.arange(4.0)) is None
-
-
-def test_crossed_runs_are_resampled_on_both_sides() -> None:
-    """25 runs of 5 checkpoints that labels hardly move know the mean no better than 5 runs do."""
-    values = np.random.default_rng(1).normal(0.7, 0.05, (5, 1)) + np.zeros((1, 5))
-    found = crossed(values, replicates=20_000)
-    assert found.means(0).var() == pytest.approx(values.var(ddof=0, axis=0)[0] / 4, rel=0.05)
