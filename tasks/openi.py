@@ -40,7 +40,7 @@ CARD = DatasetCard(
             kinds=("retrieval",),
             labels=(),
             metric="recall_at_5",
-            version=1,
+            version=2,
             splits={"clean": Split(test=0.1, validation=0.1)},  # those of the corpus
             reports=True,
         ),

@@ -21,6 +21,7 @@ from harness.contracts import Kind, ProtocolName, Task
 from harness.cost import Cost
 from harness.data import published
 from harness.data.cache import Images
+from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
@@ -88,6 +89,11 @@ class Examples:
     def sizes(self) -> np.ndarray:
         """[n, 2] native height and width."""
         return np.asarray(self.bench.images.sizes[self.rows])
+
+    def geometry(self, place: int) -> Frame:
+        """Where the picture at `place` lies in what the encoder sees."""
+        height, width = self.sizes()[place].tolist()
+        return Frame(height, width, self.bench.encoder.preprocessing)
 
     def features(self) -> Tensor:
         """[n, D] pooled, on the bench's device."""

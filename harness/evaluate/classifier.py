@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from harness.contracts import Task
 from harness.data.task_data import TaskData
@@ -35,6 +36,18 @@ def check(task: Task, data: TaskData) -> None:
             (data.parts.test, "the test images"),
         ):
             require_one_label(data.labels[rows], task.labels, name)
+
+
+def objective(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
+    """Mean loss of `logits` [B, L] against `truth` [B, L] 1, 0 or -1 for unknown: cross-entropy between the
+    labels of an exclusive task; else binary cross-entropy over what is known, 0 where nothing is."""
+    if exclusive:
+        return functional.cross_entropy(logits, truth.argmax(dim=1))
+    known = truth >= 0
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, truth.clamp(min=0).to(logits), reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def log_odds(logits: Tensor, exclusive: bool) -> np.ndarray:

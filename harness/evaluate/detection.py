@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import Method, Preprocessing, Task
-from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
 from harness.errors import BadTable
 from harness.evaluate import fcos, training
@@ -34,7 +33,7 @@ from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
 from harness.evaluate.training import BATCH, Course
-from harness.metrics.detection import mean_average_precision, per_image
+from harness.metrics.detection import kept, mean_average_precision, per_image
 from harness.records import HeadBlock
 
 SPACE = Space(
@@ -64,13 +63,15 @@ class Finder:
     encoder: nn.Module
     detector: Finds
     block: HeadBlock
+    skipping: bool = False  # whether what the published metric skips is told
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         """`box_xyxy` [M, 4] and `truth_xyxy` [T, 4] float32 in native pixels, `box_scores` [M] float32,
-        `box_image` [M] and `truth_image` [T] int32, the row of the test image that each belongs to, and
-        `sizes` [N, 2] int32, native height and width."""
+        `box_image` [M] and `truth_image` [T] int32, the row of the test image that each belongs to,
+        `sizes` [N, 2] int32, native height and width, and `kept` [N] bool where some are skipped."""
         with frozen(self.encoder, test.bench.device) as encoder:
-            return _part(encoder, test).found(self.detector)
+            found = _part(encoder, test).found(self.detector)
+        return found | ({"kept": kept(found)} if self.skipping else {})
 
     def quality(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """[N] in 0..1, of each picture by itself."""
@@ -155,8 +156,10 @@ def true_boxes(examples: Examples) -> list[Tensor]:
     """Of each picture [K, 4] xyxy float32, in pixels of what the encoder saw."""
     preprocessing, device = examples.bench.encoder.preprocessing, examples.bench.device
     return [
-        torch.from_numpy(frame.boxes_to_view(np.array(true)) * _zoom(preprocessing)).float().to(device)
-        for frame, true in zip(_frames(examples), examples.frame["boxes"], strict=True)
+        torch.from_numpy(examples.geometry(place).boxes_to_view(np.array(true)) * _zoom(preprocessing))
+        .float()
+        .to(device)
+        for place, true in enumerate(examples.frame["boxes"])
     ]
 
 
@@ -164,8 +167,8 @@ def arrays(examples: Examples, found: Sequence[Found]) -> dict[str, np.ndarray]:
     """What `Finder.predict` returns, of what was `found` in each of the pictures."""
     zoom = _zoom(examples.bench.encoder.preprocessing)
     boxes = [
-        frame.boxes_to_native(one.boxes.cpu().numpy() / zoom)
-        for frame, one in zip(_frames(examples), found, strict=True)
+        examples.geometry(place).boxes_to_native(one.boxes.cpu().numpy() / zoom)
+        for place, one in enumerate(found)
     ]
     truths = [np.reshape(true, (-1, 4)) for true in examples.frame["boxes"]]
     rows = np.arange(len(examples))
@@ -177,11 +180,6 @@ def arrays(examples: Examples, found: Sequence[Found]) -> dict[str, np.ndarray]:
         "truth_xyxy": np.concatenate(truths).astype(np.float32),
         "truth_image": np.repeat(rows, list(map(len, truths))).astype(np.int32),
     }
-
-
-def _frames(examples: Examples) -> list[Frame]:
-    preprocessing = examples.bench.encoder.preprocessing
-    return [Frame(height, width, preprocessing) for height, width in examples.sizes().tolist()]
 
 
 def _zoom(preprocessing: Preprocessing) -> float:

@@ -14,7 +14,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.contracts import Method, Task
@@ -38,9 +37,9 @@ SPACE = Space(
     {
         # the encoder moves ten times slower than the layer that starts from nothing (discriminative rates:
         # Howard & Ruder, ACL 2018)
-        "head rate": Range(1e-3, 1e-4, 1e-2),
-        "encoder rate": Range(1e-4, 1e-5, 1e-3),
-        "weight decay": Range(0.01, 1e-4, 1.0),  # AdamW's own (Loshchilov & Hutter, ICLR 2019)
+        "head_rate": Range(1e-3, 1e-4, 1e-2),
+        "encoder_rate": Range(1e-4, 1e-5, 1e-3),
+        "weight_decay": Range(0.01, 1e-4, 1.0),  # AdamW's own (Loshchilov & Hutter, ICLR 2019)
     },
 )
 WARM_UP = 0.1  # share of the steps in which the rates rise, linearly; then they fall as a cosine
@@ -119,7 +118,7 @@ def fit(
         "batch": size,
         "steps": total,
         **configuration,
-        "warm-up": WARM_UP,
+        "warm_up": WARM_UP,
         "patience": PATIENCE,
         "augmentation": "+".join(AUGMENTATION),
         "decision": decision.rule,
@@ -140,10 +139,10 @@ def _train(
     """Leaves the best weights in `model`; steps and value of each look."""
     optimizer = torch.optim.AdamW(
         [
-            {"params": model.encoder.parameters(), "peak": configuration["encoder rate"]},
-            {"params": model.head.parameters(), "peak": configuration["head rate"]},
+            {"params": model.encoder.parameters(), "peak": configuration["encoder_rate"]},
+            {"params": model.head.parameters(), "peak": configuration["head_rate"]},
         ],
-        weight_decay=configuration["weight decay"],
+        weight_decay=configuration["weight_decay"],
     )
     looks: list[int] = []
     values: list[float] = []
@@ -157,7 +156,7 @@ def _train(
                 group["lr"] = group["peak"] * rate(step, total)
             with _precision(x.device):
                 logits = model(x)
-            loss = objective(logits.float(), truth, task.exclusive)
+            loss = classifier.objective(logits.float(), truth, task.exclusive)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -187,16 +186,6 @@ def rate(step: int, total: int) -> float:
     if step <= rising:
         return step / rising
     return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (total - rising)))
-
-
-def objective(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
-    """Mean loss of `logits` [B, L] against `truth` [B, L] 1, 0 or -1 for unknown: cross-entropy between the
-    labels of an exclusive task; else binary cross-entropy over what is known, 0 where nothing is."""
-    if exclusive:
-        return F.cross_entropy(logits, truth.argmax(dim=1))
-    known = truth >= 0
-    losses = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0).to(logits), reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def batches(train: Examples, size: int, seed: int) -> Iterator[Batch]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Task
 from harness.data import published
+from harness.errors import EmptyClass
 from harness.evaluate import detection, pyramid, training, yolo
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
@@ -36,6 +37,11 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
     model, batch, preprocessing = bench.encoder.build(), published.batch(task), bench.encoder.preprocessing
     whole = np.concatenate(training.whole_batches(np.arange(len(validation)), batch))
     judged, boxes = validation.take(whole), true_boxes(train)
+    if not judged.frame["boxes"].map(len).any():
+        raise EmptyClass(
+            f"no box is left among the validation images (n = {len(judged)}): their incomplete last batch is "
+            "dropped. Use a dataset with more persons"
+        )
     with frozen(model, bench.device, but_statistics=True) as encoder:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -72,7 +78,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
         lowest_score=yolo.SURE,
         overlap=yolo.OVERLAP,
     )
-    return Finder(model, detector, block)
+    return Finder(model, detector, block, skipping=True)
 
 
 def _found(encoder: Method, detector: Yolo, examples: Examples, batch: int) -> Iterator[Found]:

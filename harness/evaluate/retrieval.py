@@ -1,7 +1,9 @@
 """The retrieval kind: which report belongs to a picture, and which picture to a report. No label is used.
 
 Apart because it alone scores pairs. Every method is asked for the same pairs, each in the section of the
-report that it was trained to compare with pictures; similarities are the method's own.
+report that it was trained to compare with pictures; similarities are the method's own. Which report is right
+does not depend on that section: one that is worded the same as a whole. Or those who read only impressions,
+many of which say "no acute process", would be asked an easier question.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ class Pairs:
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         """`place` and, where the task has labels, `right`: see harness/metrics/retrieval.py."""
         reports = table.joined(test.frame, self.bench.encoder.text_unit)
-        texts, partner = np.unique(reports, return_inverse=True)  # equal texts are equally similar, exactly
+        texts, column = np.unique(reports, return_inverse=True)  # equal texts are equally similar, exactly
         found = pairing.compare(self.bench, test.rows, texts.tolist(), pairing.similarity)
+        whole = table.joined(test.frame, "findings+impression")
+        partner = np.unique(whole, return_inverse=True)[1]
         shown = test.labels.argmax(axis=1) if self.task.labels else None
         drawn = balanced.draws_of(test.frame)
-        return retrieval.ranked(found.scores[:, partner], drawn, partner, shown)
+        return retrieval.ranked(found.scores[:, column], drawn, partner, shown)
 
 
 def check(task: Task, data: TaskData) -> None:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import Method, Task
-from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
 from harness.errors import BadTable, UsageError
 from harness.evaluate import pyramid, training, unet
@@ -75,7 +74,7 @@ class Segmenter:
     def masks(self, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The true and the predicted mask of each picture, in order: [H, W] bool in its own pixels."""
         for place, share in enumerate(self.shares(examples)):
-            yield _mask(examples, place), _frame(examples, place).map_to_native(share) >= THRESHOLD
+            yield _mask(examples, place), examples.geometry(place).map_to_native(share) >= THRESHOLD
 
     def shares(self, examples: Examples) -> Iterator[np.ndarray]:
         """Of each picture, how probably a pixel of the encoder's input is in a mask: [size, size] float32."""
@@ -162,7 +161,7 @@ def true_shares(examples: Examples) -> Tensor:
     size = examples.bench.encoder.preprocessing.size
     truth = torch.zeros(len(examples), size, size, dtype=torch.uint8)
     for place in np.flatnonzero(_masked(examples.frame)).tolist():
-        share = _frame(examples, place).mask_to_view(_mask(examples, place))
+        share = examples.geometry(place).mask_to_view(_mask(examples, place))
         truth[place] = torch.from_numpy((share * 255).round().astype(np.uint8))
     return truth
 
@@ -187,14 +186,9 @@ def _masked(frame: pd.DataFrame) -> np.ndarray:
     return (frame["mask"] != "").to_numpy()
 
 
-def _frame(examples: Examples, place: int) -> Frame:
-    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
-    return Frame(height, width, examples.bench.encoder.preprocessing)
-
-
 def _mask(examples: Examples, place: int) -> np.ndarray:
     """[H, W] bool in native pixels."""
-    height, width = examples.bench.images.sizes[examples.rows[place]].tolist()
+    height, width = examples.sizes()[place].tolist()
     cell = examples.frame["mask"].iloc[place]
     if not cell:
         return np.zeros((height, width), dtype=bool)

@@ -56,7 +56,7 @@ class Prompts:
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         """`truth` [N, L] int8, `scores` [N, L] float32, `prompt_scores` [N, P, L] float16; `drawn` [N, D]
         bool, which images are in which draw; of an exclusive task `decisions` int8, [N], or as they depend on
-        the draw [N, D] and of single prompts `prompt_decisions` [N, P, D]."""
+        the draw [N, D], and of single prompts `prompt_decisions` [N, P] or [N, P, D]."""
         exclusive, drawn = self.task.exclusive, balanced.draws_of(test.frame)
         of_draws: dict[str, np.ndarray] = {}
         if self.scoring == "gloria":
@@ -82,6 +82,7 @@ class Prompts:
         }
         if exclusive:
             found["decisions"] = together.argmax(axis=1).astype(np.int8)
+            found["prompt_decisions"] = single.argmax(axis=2).astype(np.int8)
         return found | of_draws
 
     def _compare(

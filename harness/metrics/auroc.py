@@ -62,9 +62,11 @@ class Comparison:
         return ratio(won, total * below[-1]), ratio(np.einsum("ir,ir->r", positives, precision), total)
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where the whole is nothing."""
-    share: np.ndarray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+def ratio(part: np.ndarray, whole: np.ndarray, nothing: float = np.nan) -> np.ndarray:
+    """part / whole, broadcast; `nothing` where the whole is 0."""
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    there = np.broadcast_to(whole > 0, shape)
+    share: np.ndarray = np.divide(part, whole, out=np.full(shape, nothing), where=there)
     return share
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.metrics.auroc import Comparison, require_both_classes
+from harness.metrics.auroc import Comparison, ratio, require_both_classes
 
 OVERLAPS = np.linspace(0.40, 0.75, 8)
 """Intersection over union from which a box is right: those of the RSNA challenge, that MGCA averages over."""
@@ -27,15 +27,17 @@ class Detections:
     - `mean_average_precision`: the mean over `OVERLAPS` of the average precision, over all images: a box in
       an image that has none is a false positive, a box that nothing was found for is missed;
     - `average_precision:OVERLAP` for those in `LISTED`;
-    - `mean_average_precision:skipping`: over images that have both a true and a predicted box, the rule of
-      MGCA's released code. It forgives what the first number counts. 0 where no such image is left;
+    - with `kept`, `mean_average_precision:skipping`: over those images, which have both a true and a
+      predicted box. The rule of MGCA's released code: it forgives what the first number counts. 0 where none
+      is left;
     - `froc`: the mean of `sensitivity:RATE` over `FALSE_ALARMS`;
     - `image_auroc`: of the highest score in an image, 0 without a box, for there being a true one.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
         """`arrays`: `box_xyxy` [M, 4] and `truth_xyxy` [T, 4] in native pixels, `box_scores` [M] in 0..1,
-        `box_image` [M] and `truth_image` [T], whose rows they are, and `sizes` [N, 2], a row per image.
+        `box_image` [M] and `truth_image` [T], whose rows they are, `sizes` [N, 2], a row per image, and under
+        the published protocol `kept` [N] bool.
 
         Raises EmptyClass unless there are images with and without a true box.
         """
@@ -44,7 +46,7 @@ class Detections:
         require_both_classes(there[:, None].astype(np.int8), labels, "the scored images", "Score more images")
         highest = np.zeros(images)
         np.maximum.at(highest, arrays["box_image"], arrays["box_scores"])
-        self._kept = _kept(arrays)[:, None]
+        self._kept = arrays["kept"][:, None] if "kept" in arrays else None
         self._images = Comparison(there.astype(np.int8), highest)
         ranking = _rank(arrays)
         self._precision, self._froc = AveragePrecision(ranking), Froc(ranking)
@@ -52,7 +54,7 @@ class Detections:
         self.names = (
             "mean_average_precision",
             *(f"average_precision:{overlap:.2f}" for overlap in LISTED),
-            "mean_average_precision:skipping",
+            *(["mean_average_precision:skipping"] if self._kept is not None else []),
             "froc",
             *(f"sensitivity:{rate:g}" for rate in FALSE_ALARMS),
             "image_auroc",
@@ -60,13 +62,15 @@ class Detections:
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         precision, sensitivity = self._precision(weights), self._froc(weights)
-        skipping = self._precision(weights * self._kept).mean(axis=0)
-        missed = np.isnan(skipping) & ~np.isnan(precision[0])
+        skipping = []
+        if self._kept is not None:
+            some = self._precision(weights * self._kept).mean(axis=0)
+            skipping = [np.where(np.isnan(some) & ~np.isnan(precision[0]), 0.0, some)[None]]
         return np.concatenate(
             [
                 precision.mean(axis=0, keepdims=True),
                 precision[self._listed],
-                np.where(missed, 0.0, skipping)[None],
+                *skipping,
                 sensitivity.mean(axis=0, keepdims=True),
                 sensitivity,
                 self._images.areas(weights)[0][None],
@@ -79,13 +83,13 @@ def mean_average_precision(arrays: Mapping[str, np.ndarray], *, skipping: bool =
     NaN without a true box."""
     weights = np.ones(len(arrays["sizes"]))
     if skipping:
-        weights = _kept(arrays).astype(np.float64)
+        weights = kept(arrays).astype(np.float64)
         if not weights.any() and len(arrays["truth_image"]):
             return 0.0
     return float(AveragePrecision(_rank(arrays))(weights[:, None]).mean())
 
 
-def _kept(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def kept(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """[N] bool: there is a true box, and a predicted one."""
     images = len(arrays["sizes"])
     true, found = (np.bincount(arrays[f"{name}_image"], minlength=images) > 0 for name in ("truth", "box"))
@@ -152,7 +156,7 @@ def intersection_over_union(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray
     both = (high - low).clip(min=0).prod(axis=-1)
     area, true_area = ((xyxy[:, 2:] - xyxy[:, :2]).prod(axis=-1) for xyxy in (boxes, truths))
     either = area[:, None] + true_area - both
-    return _ratio(both, either)
+    return ratio(both, either, nothing=0.0)
 
 
 def match(overlap: np.ndarray) -> np.ndarray:
@@ -198,9 +202,9 @@ class AveragePrecision:
         predicted = self._predicted(weights)  # [U, R]
         for value, right in zip(values, self._right, strict=True):
             found = np.cumsum(weights.take(self._image[right], axis=0), axis=0)  # [K, R]
-            precision = _ratio(found, predicted[right])
+            precision = ratio(found, predicted[right], nothing=0.0)
             best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-            reached = np.searchsorted(RECALLS, _ratio(found, true), side="right")
+            reached = np.searchsorted(RECALLS, ratio(found, true, nothing=0.0), side="right")
             value += (np.diff(reached, axis=0, prepend=0) * best).sum(axis=0) / len(RECALLS)
         return values
 
@@ -210,8 +214,9 @@ class Froc:
     that ranks before the last false alarm allowed. A box whose centre lies in no true box is one; a second
     hit is none.
 
-    As the challenge's script, but for one thing: a hit there is a point inside the object's own shape, an
-    ellipse or a polygon, and here one inside its box.
+    As the challenge's script, but for two things. A hit there is a point inside the object's own shape, an
+    ellipse or a polygon, and here one inside its box. And where boxes run out before a rate is reached, the
+    script repeats the sensitivity of the last rate that was; here all hits count.
     """
 
     def __init__(self, ranking: Ranking) -> None:
@@ -227,7 +232,7 @@ class Froc:
         alarms, hits = self._alarms(weights), weights.take(self._hit_image, axis=0)  # [H, R]
         allowed = np.outer(FALSE_ALARMS, weights.sum(axis=0))  # [A, R]
         found = np.stack([(hits * (alarms < limit)).sum(axis=0) for limit in allowed])
-        return np.where(true > 0, _ratio(found, true), np.nan)
+        return ratio(found, true)
 
 
 class _Before:
@@ -244,10 +249,3 @@ class _Before:
         segments = np.add.reduceat(weights.take(self._image, axis=0), self._starts, axis=0)
         np.cumsum(segments, axis=0, out=before[1:])
         return before.take(self._where, axis=0)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """0 where the whole is nothing."""
-    values = np.zeros_like(part)
-    np.divide(part, whole, out=values, where=np.broadcast_to(whole > 0, part.shape))
-    return values

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.errors import DataError
+from harness.metrics.auroc import ratio
 
 RANKS = (1, 5, 10, 100)
 DIRECTIONS = ("", ":text_to_image")  # what stands behind a metric's name; plain is picture to text
@@ -42,8 +43,7 @@ class Retrieval:
         self._values = np.stack([drawn * value for value in values.values()]).transpose(0, 2, 1)  # [M, D, N]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        sums, total = self._values @ weights, self._drawn @ weights  # [M, D, R], [D, R]
-        shares = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
+        shares = ratio(self._values @ weights, self._drawn @ weights)  # [M, D, R] of sums and [D, R]
         means: np.ndarray = shares.mean(axis=1)
         return means
 

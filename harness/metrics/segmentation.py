@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.errors import DataError
+from harness.metrics.auroc import ratio
 
 NAMES = ("dice", "dice_positives", "iou", "specificity", "sensitivity")
 """The field's convention counts an image without a true mask as 1 where nothing is predicted, else as 0. So
@@ -35,7 +36,7 @@ class Overlaps:
             )
         present, predicted = truth_area > 0, predicted_area > 0
         each = dice(truth_area, predicted_area, overlap)
-        iou = _ratio(overlap, truth_area + predicted_area - overlap)
+        iou = ratio(overlap, truth_area + predicted_area - overlap, nothing=1.0)
         everywhere = np.ones_like(present)
         values = np.stack([each, each, iou, ~predicted, predicted])  # [M, N]
         self._counted = np.stack([everywhere, present, everywhere, ~present, present]).astype(np.float64)
@@ -43,18 +44,9 @@ class Overlaps:
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """[M, R] means under `weights` [N, R]; NaN where no image that counts has weight."""
-        total = self._counted @ weights
-        means = np.full(total.shape, np.nan)
-        np.divide(self._values @ weights, total, out=means, where=total > 0)
-        return means
+        return ratio(self._values @ weights, self._counted @ weights)
 
 
 def dice(truth_area: np.ndarray, predicted_area: np.ndarray, overlap: np.ndarray) -> np.ndarray:
     """[N] 2 overlap / (truth + predicted) of each image, and 1 where both are empty."""
-    return _ratio(2 * overlap, truth_area + predicted_area)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    ratio = np.ones(whole.shape)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
+    return ratio(2 * overlap, truth_area + predicted_area, nothing=1.0)

@@ -22,8 +22,8 @@ class ZeroShot:
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
         """`truth` [N, L], `scores` [N, L] and, where labels exclude each other, `decisions` [N] as of
         Classification, or of each draw [N, D]; `drawn` [N, D] bool; to tell single prompts apart,
-        `prompt_scores` [N, P, L] of P of them, and `prompt_decisions` [N, P, D] where these depend on the
-        draw. Raises as that does."""
+        `prompt_scores` [N, P, L] of P of them, and their `prompt_decisions` [N, P] or [N, P, D]. Raises as
+        that does."""
         decided = "decisions" in arrays
         metric = "accuracy" if decided else "macro_auroc"
         self._drawn = arrays["drawn"].T.astype(np.float64)
@@ -33,9 +33,7 @@ class ZeroShot:
         self._single: list[list[Classification]] = []
         alone = arrays.get("prompt_scores", np.empty((len(arrays["truth"]), 0, len(labels))))
         for prompt, scores in enumerate(alone.astype(np.float32).swapaxes(0, 1)):
-            decisions = scores.argmax(axis=1) if decided else None
-            if "prompt_decisions" in arrays:
-                decisions = arrays["prompt_decisions"][:, prompt]
+            decisions = arrays["prompt_decisions"][:, prompt] if decided else None
             self._single.append(
                 self._of_draws({"truth": arrays["truth"], "scores": scores}, labels, decisions)
             )

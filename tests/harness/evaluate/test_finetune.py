@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.errors import TrainingDiverged
-from harness.evaluate import finetune
+from harness.evaluate import classifier, finetune
 from harness.evaluate.finetune import Finetuned
 from harness.metrics.auroc import macro_auroc
 from tests.harness.evaluate import parts
@@ -25,7 +25,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "EPOCHS", 1)
 
 
-RATES = {"head rate": 0.05, "encoder rate": 0.02, "weight decay": 0.01}  # for a network of 400 weights
+RATES = {"head_rate": 0.05, "encoder_rate": 0.02, "weight_decay": 0.01}  # for a network of 400 weights
 
 
 def fitted(folder: Path, seed: int = 0, hidden: int = 0) -> tuple[Finetuned, dict[str, np.ndarray]]:
@@ -165,12 +165,12 @@ def test_unknown_labels_enter_no_loss() -> None:
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     truth = torch.tensor([[1, 0, -1], [-1, 1, 0], [0, 0, 1], [-1, -1, -1], [1, 1, 1], [0, -1, 0]])
     known = truth >= 0
-    loss = finetune.objective(logits, truth, exclusive=False)
+    loss = classifier.objective(logits, truth, exclusive=False)
     expected = F.binary_cross_entropy_with_logits(logits[known], truth[known].float())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.equal(gradient != 0, known)
-    nothing = finetune.objective(logits, torch.full((6, 3), -1), exclusive=False)
+    nothing = classifier.objective(logits, torch.full((6, 3), -1), exclusive=False)
     assert nothing.item() == 0
 
 

@@ -18,7 +18,7 @@ from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench
 from harness.evaluate.published_segmentation import InputSegmenter, mixed_loss, motion, moved
 from harness.metrics import score
-from harness.metrics.detection import mean_average_precision
+from harness.metrics.detection import kept, mean_average_precision
 from tests.harness.evaluate import test_detection, test_segmentation
 from tests.harness.evaluate.test_detection import Stairs, data, parts_of
 from tests.harness.evaluate.test_segmentation import bench, made, part, read_square
@@ -147,6 +147,7 @@ def test_rectangles_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     head = published_detection.fit(made, BOXES, train, validation, 0)
     arrays = head.predict(test)
     assert (arrays["box_scores"] >= 0.5).all()
+    assert arrays["kept"].tolist() == kept(arrays).tolist()
     # a cell and an anchor for each box and stride, and 20 pictures to learn it from: untrained it is 0
     assert mean_average_precision(arrays, skipping=True) > 0.1
     block = head.block

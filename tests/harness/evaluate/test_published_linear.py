@@ -11,7 +11,7 @@ from harness.errors import TrainingDiverged
 from harness.evaluate import published_linear
 from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled
-from harness.evaluate.published_linear import BATCH, DECAY, EPOCHS, PATIENCE, RATE, MinibatchHead, train_head
+from harness.evaluate.published_linear import BATCH, DECAY, RATE, MinibatchHead, train_head
 from harness.metrics.auroc import macro_auroc
 
 
@@ -23,89 +23,91 @@ def data(count: int, seed: int = 0, *, turned: bool = False) -> Labelled:
     return Labelled(torch.from_numpy(features), 1 - labels if turned else labels)
 
 
+def untrained(seed: int) -> torch.nn.Linear:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(6, 2)
+
+
 def test_it_learns_what_can_be_learnt() -> None:
-    head, test = train_head(data(1_000), data(200, 1), seed=0), data(500, 2)
-    scores = head.layer(test.features).detach().numpy()
+    (layer, head), test = train_head(data(1_000), data(200, 1), seed=0), data(500, 2)
+    scores = layer(test.features).detach().numpy()
     assert macro_auroc(test.labels, scores, ("one", "two")) > 0.9
-    assert head.epoch == int(np.argmin(head.losses)) + 1
-    assert len(head.losses) <= EPOCHS and head.losses[-1] < head.losses[0]
+    assert head.best == int(np.argmin(head.values))
+    assert len(head.values) <= 50 and head.values[-1] < head.values[0]
 
 
 def test_the_first_step_is_adam_s_in_closed_form() -> None:
     """One batch, and a validation loss that only rises: what is kept is the layer after a single step. Adam's
     first step is the rate times the gradient's sign; its decay shrinks the weights before."""
     train, validation = data(BATCH), data(30, 1, turned=True)
-    start = published_linear._layer(6, 2, torch.Generator().manual_seed(3))
-    head = train_head(train, validation, seed=3)
-    rise = [after > before for before, after in zip(head.losses, head.losses[1:], strict=False)]
-    assert all(rise) and head.epoch == 1 and len(head.losses) == 1 + PATIENCE
+    start = untrained(3)
+    layer, head = train_head(train, validation, seed=3)
+    rise = [after > before for before, after in zip(head.values, head.values[1:], strict=False)]
+    assert all(rise) and head.best == 0 and len(head.values) == 1 + 10
     weight, bias = start.weight.detach().numpy(), start.bias.detach().numpy()
     features = train.features.numpy()
     miss = 1 / (1 + np.exp(-(features @ weight.T + bias))) - train.labels
     step = np.sign(miss.T @ features) * RATE
-    np.testing.assert_allclose(head.layer.weight.detach(), weight * (1 - RATE * DECAY) - step, atol=1e-6)
+    np.testing.assert_allclose(layer.weight.detach(), weight * (1 - RATE * DECAY) - step, atol=1e-6)
     np.testing.assert_allclose(
-        head.layer.bias.detach(), bias * (1 - RATE * DECAY) - np.sign(miss.sum(axis=0)) * RATE, atol=1e-6
+        layer.bias.detach(), bias * (1 - RATE * DECAY) - np.sign(miss.sum(axis=0)) * RATE, atol=1e-6
     )
     kept = torch.nn.functional.binary_cross_entropy_with_logits(
-        head.layer(validation.features), torch.from_numpy(validation.labels).float()
+        layer(validation.features), torch.from_numpy(validation.labels).float()
     )
-    assert head.losses[0] == pytest.approx(float(kept.detach()))
+    assert head.values[0] == pytest.approx(float(kept.detach()))
 
 
 def test_an_incomplete_last_batch_of_validation_does_not_count() -> None:
     validation = data(2 * BATCH + 5)
     shorter = Labelled(validation.features[: 2 * BATCH], validation.labels[: 2 * BATCH])
-    assert train_head(data(100), validation, seed=0).losses == train_head(data(100), shorter, seed=0).losses
-
-
-@pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (48, [48]), (49, [48]), (95, [48]), (96, [48, 48])])
-def test_batches_are_whole_or_the_only_one(count: int, sizes: list[int]) -> None:
-    assert [len(rows) for rows in published_linear._whole_batches(torch.arange(count))] == sizes
+    losses = [train_head(data(100), part, seed=0)[1].values for part in (validation, shorter)]
+    assert losses[0] == losses[1]
 
 
 def test_unknown_labels_do_not_count() -> None:
     train = data(BATCH)
     labels = train.labels.copy()
     labels[:, 1] = -1
-    twice = [train_head(Labelled(train.features, labels), data(40, 1), seed=0) for _ in range(2)]
-    start = published_linear._layer(6, 2, torch.Generator().manual_seed(0))
-    assert torch.allclose(twice[0].layer.weight[1], start.weight[1], atol=1e-6)  # only decays
-    assert not torch.allclose(twice[0].layer.weight[0], start.weight[0], atol=1e-4)
+    layer, _ = train_head(Labelled(train.features, labels), data(40, 1), seed=0)
+    start = untrained(0)
+    assert torch.allclose(layer.weight[1], start.weight[1], atol=1e-6)  # only decays
+    assert not torch.allclose(layer.weight[0], start.weight[0], atol=1e-4)
 
 
 def test_one_label_that_excludes_the_others_is_learnt_by_cross_entropy() -> None:
     features, labels = data(400)
     labels = np.eye(3, dtype=np.int8)[labels.sum(axis=1)]
     train, validation = (Labelled(features[:size], labels[:size]) for size in (400, 96))
-    head = train_head(train, validation, seed=0, exclusive=True)
-    logits = head.layer(features[:96]).detach()
+    layer, head = train_head(train, validation, seed=0, exclusive=True)
+    logits = layer(features[:96]).detach()
     expected = torch.logsumexp(logits, dim=1) - logits[torch.from_numpy(labels[:96]).bool()]
-    assert min(head.losses) == pytest.approx(float(expected.mean()), rel=1e-5)
-    probabilities = expit(head.scores(features[:96], exclusive=True))
+    assert min(head.values) == pytest.approx(float(expected.mean()), rel=1e-5)
+    probabilities = expit(published_linear.scores(layer, features[:96], exclusive=True))
     assert probabilities == pytest.approx(logits.softmax(dim=1).numpy(), abs=1e-5)
 
 
 def test_the_seed_decides() -> None:
     heads = [train_head(data(200), data(60, 1), seed=seed) for seed in (0, 0, 1)]
-    assert heads[0].losses == heads[1].losses != heads[2].losses
-    assert torch.equal(heads[0].layer.weight, heads[1].layer.weight)
+    assert heads[0][1].values == heads[1][1].values != heads[2][1].values
+    assert torch.equal(heads[0][0].weight, heads[1][0].weight)
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
     train = data(60)
     train.features[5] = torch.inf
-    with pytest.raises(TrainingDiverged, match="validation loss is nan after epoch 1"):
+    with pytest.raises(TrainingDiverged, match="linear head's loss is nan after"):
         train_head(train, data(60, 1), seed=0)
 
 
 def test_the_block_says_how_the_epoch_was_chosen() -> None:
-    trained = train_head(data(200), data(60, 1), seed=0)
-    block = MinibatchHead(trained, False, Decision({"one": 0.5, "two": -0.5})).block
+    layer, trained = train_head(data(200), data(60, 1), seed=0)
+    block = MinibatchHead(layer, trained, False, Decision({"one": 0.5, "two": -0.5})).block
     assert block.settings == {
-        **{"features": 6, "batch": 48, "epochs": 50, "patience": 10, "rate": 5e-4, "decay": 1e-6},
+        **{"features": 6, "batch": 48, "epochs": 50, "patience": 10, "steps": 4 * len(trained.values)},
+        **{"learning_rate": 5e-4, "weight_decay": 1e-6},
         **{"criterion": "lowest loss", "decision": "largest Youden index on validation"},
     }
-    assert block.candidates == tuple(range(1, len(block.validation) + 1))
-    epoch = int(np.argmin(block.validation)) + 1
-    assert block.chosen == {"epoch": epoch, "threshold:one": 0.5, "threshold:two": -0.5}
+    assert block.candidates == tuple(4.0 * epoch for epoch in range(1, len(block.validation) + 1))
+    steps = 4 * (int(np.argmin(block.validation)) + 1)
+    assert block.chosen == {"steps": steps, "threshold:one": 0.5, "threshold:two": -0.5}

@@ -84,6 +84,16 @@ def test_a_method_reads_the_section_it_was_trained_to_compare() -> None:
     assert measured(test) == measured(shuffled)
 
 
+def test_the_right_report_is_worded_the_same_as_a_whole_whatever_is_read() -> None:
+    """All findings alike: a method that reads them finds the first picture's report for every picture."""
+    test = examples(encoder, findings="clear", impression=REPORTS)
+    place = retrieval.fit(test.bench, OPEN, test, test, 0).predict(test)["place"][:, 0, 0]
+    assert place.tolist() == list(range(N))
+    alike = examples(encoder, findings="clear", impression=["x"] * 10 + REPORTS[10:])
+    place = retrieval.fit(alike.bench, OPEN, alike, alike, 0).predict(alike)["place"][:, 0, 0]
+    assert place.tolist() == [0] * 10 + list(range(10, N))
+
+
 def test_too_few_pairs_are_refused_with_their_number() -> None:
     def data(count: int, labels: int) -> TaskData:
         frame = pd.DataFrame({"image_id": [str(row) for row in range(count)]})

@@ -105,7 +105,8 @@ def test_the_skipping_rule_is_coco_on_the_images_that_have_both() -> None:
     arrays = case(7)
     kept = np.intersect1d(arrays["box_image"], arrays["truth_image"])
     assert 0 < len(kept) < 30
-    found = scored(arrays)
+    assert "mean_average_precision:skipping" not in scored(arrays)  # nobody skipped anything
+    found = scored(arrays | {"kept": detection.kept(arrays)})
     expected = np.mean(coco(arrays, kept))
     assert found["mean_average_precision:skipping"] == pytest.approx(expected, abs=1e-6)
     assert found["mean_average_precision:skipping"] > found["mean_average_precision"]
@@ -143,6 +144,7 @@ def test_three_boxes_by_hand() -> None:
         "box_image": np.array([0, 1, 0]),
         "truth_xyxy": true,
         "truth_image": np.array([0, 0]),
+        "kept": np.array([True, False]),
     }
     found = scored(arrays)
     assert found["mean_average_precision"] == pytest.approx((51 + 50 * 2 / 3) / 101)

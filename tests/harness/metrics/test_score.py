@@ -23,6 +23,7 @@ EXCLUSIVE = {
     **PROMPTED,
     "truth": np.eye(2, dtype=np.int8)[RNG.integers(2, size=N)],
     "decisions": SCORES.argmax(axis=1),
+    "prompt_decisions": RNG.integers(2, size=(N, 4)),
 }
 
 

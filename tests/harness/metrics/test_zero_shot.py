@@ -29,7 +29,9 @@ def score(drawn: np.ndarray, *, decided: bool) -> ZeroShot:
         "prompt_scores": single.swapaxes(0, 1).astype(np.float16),
         "drawn": drawn,
     }
-    return ZeroShot(arrays | ({"decisions": together.argmax(axis=1)} if decided else {}), LABELS)
+    if decided:
+        arrays |= {"decisions": together.argmax(axis=1), "prompt_decisions": single.argmax(axis=2).T}
+    return ZeroShot(arrays, LABELS)
 
 
 def values(made: ZeroShot) -> dict[str, float]:
@@ -88,6 +90,7 @@ def test_an_oracle_is_right_with_every_prompt() -> None:
         "scores": TRUTH.astype(float),
         "decisions": CLASS,
         "prompt_scores": np.repeat(TRUTH[:, None], P, axis=1).astype(np.float16),
+        "prompt_decisions": np.repeat(CLASS[:, None], P, axis=1),
         "drawn": np.ones((N, 2), dtype=bool),
     }
     found = values(ZeroShot(perfect, LABELS))
