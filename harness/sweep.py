@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def run(
     try:
         matched = _jobs(wanted, settings, named, summary, options.address)
         found = [jobs.complete(settings.results, job) for job in matched]
-        todo = [job for job, record in zip(matched, found, strict=True) if not record]
+        todo = _begun_last((job for job, record in zip(matched, found, strict=True) if not record), settings)
         for job in todo:
             jobs.put_aside(settings.results, job)
         summary.before = len(matched) - len(todo)
@@ -186,6 +186,11 @@ def _sort(job: Job) -> str:
     return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
+def _begun_last(todo: Iterable[Job], settings: Settings) -> list[Job]:
+    """A cell that ended its process before would do so again, and those behind it would never be tried."""
+    return sorted(todo, key=lambda job: failures.known(settings.results, job.data, job.cell))
+
+
 class _Shown(tune.Callback):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
@@ -206,10 +211,11 @@ def _trial(
     torch.set_num_threads(cores)  # sums depend on it in the last digits: the same wherever a cell runs
     logging.getLogger("harness").setLevel(logging.WARNING)
     prepared = None
-    for job in groups[config["group"]]:
+    for job in _begun_last(groups[config["group"]], settings):
         if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
+        failures.begin(settings.results, job.data, job.cell)
         try:
             if prepared is None:
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
@@ -218,5 +224,6 @@ def _trial(
             failures.write(settings.results, job.data, job.cell, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
+        failures.forget(settings.results, job.data, job.cell)
         value = record.metrics[record.task.metric].value * 100
         tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})
