@@ -114,7 +114,7 @@ def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) ->
 def test_a_broken_record_stops_the_page(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     broken = fakes.write(tmp_path, seed=1)
-    broken.write_text(broken.read_text().replace('"schema_version": 2', '"schema_version": 9'))
+    broken.write_text(broken.read_text().replace('"schema_version": 3', '"schema_version": 9'))
     with pytest.raises(BadRecord, match="schema_version"):
         leaderboard.build(tmp_path)
 
