@@ -49,7 +49,6 @@ class Summary:
     before: int = 0  # by an earlier sweep
     left: int = 0  # beyond the limit
     failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
-    mixed: list[str] = field(default_factory=list)  # tasks whose cells are not of the same data
 
 
 def run(
@@ -63,13 +62,11 @@ def run(
     summary = Summary()
     try:
         matched = _jobs(wanted, settings, named, summary, options.address)
-        found = [jobs.complete(settings.results, job) for job in matched]
-        todo = _begun_last((job for job, record in zip(matched, found, strict=True) if not record), settings)
-        for job in todo:
-            jobs.put_aside(settings.results, job)
+        todo = _begun_last((job for job in matched if not jobs.complete(settings.results, job)), settings)
         summary.before = len(matched) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        jobs.put_aside(settings.results, todo)
         for job in todo:
             failures.forget(settings.results, job.data, job.cell)
         if todo:
@@ -77,12 +74,10 @@ def run(
     finally:
         ray.shutdown()
     for job in todo:
-        if record := jobs.complete(settings.results, job):
-            found.append(record)
+        if jobs.complete(settings.results, job):
             summary.done += 1
         else:
             summary.failed[job.cell.name] = failures.reason(settings.results, job.data, job.cell)
-    summary.mixed = jobs.mixed(filter(None, found))
     return summary
 
 

@@ -23,6 +23,8 @@ def jobs(count: int) -> list[Job]:
             plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=seed),
             CHECKPOINT,
             "phantom",
+            "f" * 64,
+            "b" * 64,
         )
         for seed in range(count)
     ]
