@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ from harness.progress import Bar
 from harness.settings import Settings
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
+    "1"  # Ctrl-C is for all of a sweep, not for the trials of one kind
+)
 
 HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
 
@@ -60,6 +63,7 @@ def run(
     many there are. For other methods the newest fitting one is taken, else one is pre-trained first.
     """
     summary = Summary()
+    settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
         matched = _jobs(wanted, settings, named, summary, options.address)
         todo = _begun_last((job for job in matched if not jobs.complete(settings.results, job)), settings)
@@ -82,20 +86,19 @@ def run(
 
 
 class _Machines(NamedTuple):
-    cores: int  # of the largest
-    gpus: float  # for a cell or a training: one where there are any
+    cores: int  # of the largest of those that compute
+    gpus: float  # for a cell or a training: one where there are any, and the device is to be one
 
 
-def _machines(address: str | None) -> _Machines:
+def _machines(address: str | None, device: str) -> _Machines:
     """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
     if not ray.is_initialized():
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    return _Machines(
-        max(int(each.get("CPU", 1)) for each in resources),
-        1.0 if any(each.get("GPU") for each in resources) else 0.0,
-    )
+    with_gpu = [each for each in resources if each.get("GPU")] if device in ("", "cuda") else []
+    cores = max(int(each.get("CPU", 1)) for each in with_gpu or resources)  # of one machine that has both
+    return _Machines(cores, 1.0 if with_gpu else 0.0)
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -121,7 +124,7 @@ def _jobs(
 
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
-    machine = _machines(address)
+    machine = _machines(address, settings.device)
     make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
@@ -145,7 +148,7 @@ def _tune(
 ) -> None:
     """One trial for each group of cells that share an encoder's features, and one for each other cell that is
     not tuned."""
-    machine = _machines(options.address)
+    machine = _machines(options.address, settings.device)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     heavy = min(HEAVY_CORES, machine.cores)
     with Bar("cells", len(todo), "cells") as bar:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import failures, plan, sweep
+from harness import failures, grid, plan, sweep
 from harness.account import Arguments
 from harness.jobs import Job
 from harness.settings import load
@@ -59,3 +59,31 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
     assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"), [("", (16, 1.0)), ("cuda", (16, 1.0)), ("cpu", (64, 0.0))], ids=str
+)
+def test_cores_and_gpu_are_asked_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: tuple[int, float]
+) -> None:
+    """No task that wants both ever starts where they are the cores of one and the GPU of another."""
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 64.0}},
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(sweep.ray, "nodes", lambda: nodes)
+    assert sweep._machines(None, device) == asked
+
+
+def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows a process the one that it may use, as the first."""
+    devices = []
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda:1")
+    monkeypatch.setattr(sweep, "_jobs", lambda *_: jobs(1))
+    monkeypatch.setattr(sweep, "_tune", lambda todo, settings, *_: devices.append(settings.device))
+    nothing = sweep.Options(None, None, 0)
+    sweep.run(grid.Grid((), {}), load(results=tmp_path), [], nothing, Arguments({}, {}))
+    assert devices == ["cuda"]
