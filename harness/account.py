@@ -46,7 +46,7 @@ def record(
     labels, split = plan.task.labels, asdict(plan.task.splits[plan.protocol])
     ids = data.frame["image_id"].tolist()
     return Record(
-        schema_version=2,
+        schema_version=3,
         written=datetime.datetime.now(datetime.UTC),
         cell=records.CellBlock(checkpoint=checkpoint.name, **plan.key),
         task=records.TaskBlock(
@@ -123,9 +123,12 @@ def _draws(data: TaskData, labels: tuple[str, ...]) -> DrawsBlock:
 
 
 def _part(data: TaskData, rows: np.ndarray, labels: tuple[str, ...]) -> Part:
-    positives = (data.labels[rows] == 1).sum(axis=0)
+    def counted(value: int) -> dict[str, int]:
+        return dict(zip(labels, (data.labels[rows] == value).sum(axis=0).tolist(), strict=True))
+
     return Part(
         images=len(rows),
         persons=data.frame["person_id"].iloc[rows].nunique(),
-        positives={label: int(count) for label, count in zip(labels, positives, strict=True)},
+        positives=counted(1),
+        negatives=counted(0),
     )

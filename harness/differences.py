@@ -27,7 +27,7 @@ Group = Literal["inputs", "outcomes", "circumstances"]
 REPLICATES = 2000  # the smallest p is 2 / 2001: it stays below 0.05 when Holm multiplies it by fifty rows
 ABSENT = "(absent)"  # of a field that one of two records does not have
 
-OUTCOMES = ("metrics.", "head.chosen.", "head.validation", "interval.undefined")
+OUTCOMES = ("metrics.", "head.chosen.", "head.validation", "interval.undefined", "predictions")
 CIRCUMSTANCES = (
     "written",
     "pretraining.seconds",

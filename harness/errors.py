@@ -12,6 +12,7 @@ HarnessError
 ├── CorruptCache            exit 1: a cached file that does not match its index
 ├── CheckpointError         exit 1: weights that are missing, broken or belong to something else
 ├── TrainingDiverged        exit 1: the loss became NaN or infinite, or a probe found no optimum
+├── ProcessDied             exit 1: what a process did when it was ended, mostly for want of memory
 └── BadRecord               exit 1: a result that breaks the schema, or a stale leaderboard
 """
 
@@ -78,6 +79,10 @@ class CheckpointError(HarnessError):
 
 
 class TrainingDiverged(HarnessError):
+    pass
+
+
+class ProcessDied(HarnessError):
     pass
 
 

@@ -13,12 +13,17 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
-from harness.errors import BadRecord
+from harness.errors import BadRecord, ProcessDied
 from harness.files import replacing, write_json
 from harness.plan import CellPlan
 from harness.records import CellBlock, Record
 
 FOLDER = "failures"
+
+DIED = (
+    "its process was ended, most likely because memory ran out. Run fewer cells at once, or on a machine "
+    "with more"
+)
 
 Key = tuple[object, ...]
 
@@ -79,16 +84,26 @@ def write(results: Path, data: DataKind, cell: CellPlan, error: BaseException) -
     write_json(path_of(results, data, cell), failure.model_dump())
 
 
+def begin(results: Path, data: DataKind, cell: CellPlan) -> None:
+    """Written before a cell runs, because a process that is ended can write no more; `forget` it after."""
+    write(results, data, cell, ProcessDied(DIED))
+
+
+def known(results: Path, data: DataKind, cell: CellPlan) -> bool:
+    """Whether a cell failed, or ended its process: those that nothing is known of run before it."""
+    return path_of(results, data, cell).exists()
+
+
 def reason(results: Path, data: DataKind, cell: CellPlan) -> str:
-    """Why a cell has no record. One that left no word was never begun, or its process was killed."""
+    """Why a cell has no record."""
     path, log = path_of(results, data, cell), _log(results, data, cell)
-    if not path.exists():
-        return "its process died before the cell was done"
+    if not known(results, data, cell):
+        return "it was not begun: the process that it waited for died. Sweep again"
     return log.read_text(encoding="utf-8").strip() if log.exists() else _read(path).reason
 
 
 def forget(results: Path, data: DataKind, cell: CellPlan) -> None:
-    """What an earlier sweep wrote down is not this one's reason."""
+    """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none."""
     for path in (path_of(results, data, cell), _log(results, data, cell)):
         path.unlink(missing_ok=True)
 

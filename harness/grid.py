@@ -97,5 +97,6 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
         elif fits := [task for task in ids if fnmatchcase(task, pattern)]:
             chosen += fits
         else:
-            chosen.append(registry.task_of(pattern).id)  # raises, or is a dataset's own file
+            found = registry.task_of(pattern)  # raises, or is of a dataset's own file
+            chosen.append(f"{found.source}:{found.id.partition(':')[2]}")
     return list(dict.fromkeys(chosen))

@@ -5,22 +5,28 @@ Apart because that is the whole memory of a sweep: it can be killed at any time,
 
 from __future__ import annotations
 
+import datetime
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import records
+import pandas as pd
+
+from harness import records, registry
 from harness import run as road
 from harness.contracts import DataKind
-from harness.data import locate
+from harness.data import locate, table, task_data
+from harness.data.locate import Located
 from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock, Record
+from harness.records import CellBlock
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,51 +40,55 @@ class Job(NamedTuple):
     cell: CellPlan
     checkpoint: Checkpoint
     data: DataKind
+    fingerprint: str  # of its images and labels; "" where a phantom is yet to be drawn
+    split: str  # of who is in which part
 
     @property
     def block(self) -> CellBlock:
         return CellBlock(checkpoint=self.checkpoint.name, **self.cell.key)
 
 
-def complete(results: Path, job: Job) -> Record | None:
-    """The record of a cell that is done: of this version of the task, with these weights, and whole."""
+def complete(results: Path, job: Job) -> bool:
+    """Whether a cell is done: its record is whole, of this version of the task, these weights and data."""
     path = records.place_of(results, job.data, job.block)
-    if not path.is_file():
-        return None
+    return path.is_file() and not _unfit(path, job)
+
+
+def _unfit(path: Path, job: Job) -> str:
+    """Why the record in the place of a cell's is not the cell's, or cannot be read; "" where it is."""
     try:
         record = records.read(path)
         records.predictions(path)
-    except BadRecord:
-        return None
-    same_task = record.task.version == job.cell.task.version
-    return record if same_task and record.pretraining.weights == job.checkpoint.card.weights else None
-
-
-def put_aside(results: Path, job: Job) -> None:
-    """Moves a record that cannot be read out of the way of the one that takes its place, and says so."""
-    path = records.place_of(results, job.data, job.block)
-    if not path.is_file():
-        return
-    try:
-        records.read(path)
-        records.predictions(path)
     except BadRecord as error:
-        aside = results / QUARANTINE / "-".join(path.relative_to(results).parts)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        for file in (path, path.with_suffix(".npz")):
-            if file.exists():
-                file.replace(aside.with_suffix(file.suffix))
-        logger.warning("%s. It was put aside as %s, and the cell runs again", error, aside)
+        return str(error)
+    other = {
+        "fraction": record.cell != job.block,  # places are named by six digits of it
+        "version of the task": record.task.version != job.cell.task.version,
+        "weights": record.pretraining.weights != job.checkpoint.card.weights,
+        "data": (record.data.fingerprint, record.data.split) != (job.fingerprint, job.split),
+    }
+    names = " and ".join(name for name, differs in other.items() if differs)
+    return f"it is of other {names}" if names else ""
 
 
-def mixed(found: Iterable[Record]) -> list[str]:
-    """Tasks, with their protocol, whose records saw different images, labels or splits: the data changed
-    between two sweeps, and what was done before the change stayed."""
-    data: dict[str, set[tuple[str, str]]] = {}
-    for record in found:
-        task = f"{record.cell.task} {record.cell.protocol}"
-        data.setdefault(task, set()).add((record.data.fingerprint, record.data.split))
-    return sorted(task for task, versions in data.items() if len(versions) > 1)
+def put_aside(results: Path, todo: Iterable[Job]) -> None:
+    """Moves what lies in the place of these cells' records out of the way, and says so: it may be all that is
+    left of other weights or data. What one sweep moves lies in a folder of its own, laid out as results."""
+    aside = results / QUARANTINE / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S-%f}"
+    moved: dict[str, list[Path]] = defaultdict(list)
+    for job in todo:
+        path = records.place_of(results, job.data, job.block)
+        if not path.is_file():
+            continue
+        moved[_unfit(path, job)].append(path)
+        target = aside / path.relative_to(results)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".json", ".npz"):
+            if path.with_suffix(suffix).exists():
+                path.with_suffix(suffix).replace(target.with_suffix(suffix))
+    for reason, paths in moved.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        logger.warning("%s%s: %s. Put aside in %s, to be run again", paths[0], more, reason, aside)
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -114,23 +124,27 @@ def match(
     cells: Iterable[CellPlan],
     settings: Settings,
     named: Sequence[Checkpoint],
-    make: Callable[[CellPlan], Checkpoint | None],
+    make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Iterator[tuple[CellPlan, Job | HarnessError | None]]:
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
-    there are; else the newest that fits; else what `make` makes, and where that is None there is no job.
+    there are; else the newest that fits; else what `make` makes. Without `make` nothing is made: there is no
+    job without a checkpoint, and none is done whose phantom is yet to be drawn.
     """
     memo: dict[object, Any] = {}
-    for cell in cells:
-        try:
-            data = _once(memo, cell.dataset, partial(_data_kind, cell, settings))
-            find = partial(_checkpoint, cell, settings, named, make)
-            chosen = _once(memo, _owner(cell, named), find)
-        except HarnessError as error:
-            yield cell, error
-        else:
-            yield cell, Job(cell, chosen, data) if chosen else None
+    for _, of_dataset in groupby(cells, key=lambda cell: cell.dataset):
+        tables: dict[object, Any] = {}  # of this dataset alone: they are large
+        for cell in of_dataset:
+            try:
+                read = partial(_data, cell, settings, tables, draw=make is not None)
+                data = _once(memo, (cell.task_id, cell.protocol), read)
+                find = partial(_checkpoint, cell, settings, named, make)
+                chosen = _once(memo, _owner(cell, named), find)
+            except HarnessError as error:
+                yield cell, error
+            else:
+                yield cell, Job(cell, chosen, *data) if chosen else None
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
@@ -145,11 +159,36 @@ def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
     return memo[key]
 
 
-def _data_kind(cell: CellPlan, settings: Settings) -> DataKind:
-    """Raises MissingDataset."""
-    if not settings.data_roots:
-        return "phantom"
-    return locate.real(cell.dataset, cell.dataset_card, settings).kind
+class _NotDrawn(HarnessError):
+    """Of a phantom that is not there, where none is to be drawn."""
+
+
+class _NoPhantoms:
+    def write_phantom(self, *_: Any, **__: Any) -> None:
+        raise _NotDrawn
+
+
+def _data(
+    cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool
+) -> tuple[DataKind, str, str]:
+    """The last fields of a Job, from tables alone. Raises HarnessError for whatever a reader may meet."""
+    try:
+        located, whole = _once(tables, cell.dataset, partial(_table, cell, settings, draw))
+        pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
+    except _NotDrawn:
+        return "phantom", "", ""
+    except HarnessError:
+        raise
+    except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
+        raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
+    return located.kind, pool.fingerprint, pool.parts.digest(pool.frame["image_id"].tolist())
+
+
+def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.DataFrame]:
+    dataset = registry.load("tasks", cell.source)
+    writer: locate.Writer = dataset if draw else _NoPhantoms()
+    located = locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
+    return located, table.read(dataset, located.root)
 
 
 def _owner(cell: CellPlan, named: Sequence[Checkpoint]) -> tuple[str, int | None]:
@@ -164,8 +203,8 @@ def _checkpoint(
     cell: CellPlan,
     settings: Settings,
     named: Sequence[Checkpoint],
-    make: Callable[[CellPlan], Checkpoint | None],
+    make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Checkpoint | None:
     if given := [item for item in named if item.card.method == cell.method.name]:
         return given[cell.seed % len(given)]
-    return road.fitting(cell.method, settings, cell.seed) or make(cell)
+    return road.fitting(cell.method, settings, cell.seed) or (make(cell) if make else None)

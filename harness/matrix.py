@@ -42,13 +42,13 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     counts: dict[tuple[str, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
-    for cell, job in jobs.match(wanted.cells, settings, named, make=lambda _: None):
+    for cell, job in jobs.match(wanted.cells, settings, named, make=None):
         if isinstance(job, HarnessError):
             missing[cell.dataset] = str(job)
             continue
         if job is None and cell.method.profile.recipe:
             untrained[cell.method.name] = None
-        done = job is not None and jobs.complete(settings.results, job) is not None
+        done = job is not None and jobs.complete(settings.results, job)
         counts.setdefault((" ".join((cell.task_id, *cell.options)), cell.method.name), []).append(done)
     spent, sizes = _costs(settings.results)
     rows = [

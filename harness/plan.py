@@ -23,7 +23,7 @@ from harness.errors import ImpossiblePairing, UnknownName, UsageError
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method at one size. `source` is what the registry loads: a name, or the path of a file."""
+    """A method at one size. `source` is what the registry loads: a name, or the absolute path of a file."""
 
     source: str
     name: str
@@ -102,7 +102,7 @@ def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
             if official:
                 profiles = {**card.profiles, name: replace(card.profiles[name], official=True)}
                 card = replace(card, profiles=profiles)
-            return MethodPlan(source, found.name, card, name)
+            return MethodPlan(found.source, found.name, card, name)
     raise UnknownName(f"profile of {found.name}", profile, card.profiles)
 
 
@@ -131,7 +131,6 @@ def cell(
 ) -> CellPlan:
     """Raises UsageError for anything that no data could cure."""
     chosen = method(source, profile)
-    dataset_source = task.partition(":")[0]
     found = registry.task_of(task)
     registry.check_pairing(chosen.name, chosen.card.has_text, found)
     require_share(fraction)
@@ -147,10 +146,10 @@ def cell(
                     f"{found.id} under the {name} protocol takes no fraction of the validation labels. "
                     "Leave --cut-validation out"
                 )
-            card = registry.dataset_card(dataset_source)
+            card = registry.dataset_card(found.source)
             return CellPlan(
                 chosen,
-                dataset_source,
+                found.source,
                 found.dataset,
                 card,
                 found.id,
@@ -185,7 +184,9 @@ def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:
     corpora = [name for name, card in cards.items() if isinstance(card, DatasetCard) and card.corpus]
     if source is None:
         source = next((name for name in chosen.card.trained_on if name in corpora), corpora[0])
-    name, card = registry.entry("tasks", source).name, registry.dataset_card(source)
+    found, card = registry.entry("tasks", source), registry.dataset_card(source)
     if card.corpus is None:
-        raise ImpossiblePairing(f"{name} has no reports to pre-train with. Corpora: {', '.join(corpora)}")
-    return CorpusPlan(source, name, card, card.corpus)
+        raise ImpossiblePairing(
+            f"{found.name} has no reports to pre-train with. Corpora: {', '.join(corpora)}"
+        )
+    return CorpusPlan(found.source, found.name, card, card.corpus)

@@ -6,6 +6,7 @@ on writing and on reading, and nothing of torch or pandas is needed to read a re
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
 from harness.errors import BadRecord
-from harness.files import hash_of, replacing, write_json
+from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -82,6 +83,7 @@ class Part(_Block):
     images: int
     persons: int
     positives: dict[str, int]  # per label
+    negatives: dict[str, int]  # the same; of all other images the label is unknown
 
 
 class DrawsBlock(_Block):
@@ -188,7 +190,7 @@ class CostBlock(_Block):
 
 
 class Record(_Block):
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     written: AwareDatetime
     cell: CellBlock
     task: TaskBlock
@@ -201,6 +203,7 @@ class Record(_Block):
     head: HeadBlock
     code: CodeBlock
     cost: CostBlock
+    predictions: str = ""  # sha256 of the file beside it; "" until both are written
 
 
 class Predictions(NamedTuple):
@@ -230,7 +233,8 @@ def write(results: Path, record: Record, predictions: Predictions) -> Path:
         with arrays.open("wb") as file:
             ids = {"images": predictions.images, "persons": predictions.persons}
             np.savez_compressed(file, allow_pickle=False, **ids, **predictions.arrays)
-        write_json(text, record.model_dump(mode="json"))
+        kept = record.model_copy(update={"predictions": file_hash(arrays)})
+        write_json(text, kept.model_dump(mode="json"))
     return path
 
 
@@ -260,15 +264,17 @@ def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
 
 
 def predictions(path: Path) -> Predictions:
-    """The predictions beside a record. Raises BadRecord when they are missing, are not
-    numbers, or do not fit together."""
+    """The predictions beside a record. Raises BadRecord when they are missing, are not those that it was
+    written with, are not numbers, or do not fit together."""
     file = path.with_suffix(".npz")
     try:
-        # opened here, because numpy leaves a broken archive open
-        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
+        content = file.read_bytes()
+        if hash_bytes(content) != read(path).predictions:
+            raise BadRecord(f"{file} is not the one that {path.name} was written with. Run the cell again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = dict(arrays)
             images, persons = found.pop("images"), found.pop("persons")
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{file}: {error}. Run the cell of {path.name} again") from error
     for name, array in [("images", images), ("persons", persons), *found.items()]:
         if not (isinstance(array, np.ndarray) and array.ndim and array.dtype.kind in "biuf"):

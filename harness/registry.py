@@ -62,6 +62,11 @@ class Entry:
     card: MethodCard | DatasetCard | None = None
     error: str = ""
 
+    @property
+    def source(self) -> str:
+        """What `entry` finds it by, from whichever folder a process stands in."""
+        return self.name if self.module else str(self.path)
+
 
 def entries(group: Group) -> dict[str, Entry]:
     """All files of a group, sorted by name: our own, then entry points; a broken one carries its reason."""
@@ -132,6 +137,7 @@ def load(group: Group, name: str) -> ModuleType:
 
 class FoundTask(NamedTuple):
     id: str
+    source: str  # of its dataset, as of Entry
     dataset: str
     kind: Kind
     task: Task
@@ -140,15 +146,15 @@ class FoundTask(NamedTuple):
 def task_of(text: str) -> FoundTask:
     """What `chexpert` (its dataset's default kind) or `rsna:detection` means."""
     dataset, _, wanted = text.partition(":")
-    card = dataset_card(dataset)
-    name = entry("tasks", dataset).name
+    card, found = dataset_card(dataset), entry("tasks", dataset)
+    name = found.name
     if not card.tasks:
         raise ImpossiblePairing(
             f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --corpus {name}"
         )
     wanted = wanted or next(iter(card.by_name))
     if wanted in card.by_name:
-        return FoundTask(f"{name}:{wanted}", name, *card.by_name[wanted])
+        return FoundTask(f"{name}:{wanted}", found.source, name, *card.by_name[wanted])
     if wanted not in get_args(Kind):
         raise UnknownName("kind", wanted, {*get_args(Kind), *card.by_name})
     ids = ", ".join(f"{name}:{offered}" for offered in card.by_name)

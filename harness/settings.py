@@ -24,7 +24,8 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Settings:
-    """Read once per command by `load()` and handed down; nothing below reads the environment."""
+    """Read once per command by `load()` and handed down; nothing below reads the environment. Folders are
+    absolute: processes of a sweep stand in another one."""
 
     project: Path  # holds methods/, tasks/ and leaderboard.md
     results: Path  # one record per cell
@@ -62,7 +63,7 @@ def load(data_root: Path | None = None, results: Path | None = None) -> Settings
     roots = [data_root] if data_root else [Path(item) for item in listed if item]
     return Settings(
         project=project,
-        results=results or project / "results",
+        results=(results or project / "results").expanduser().resolve(),
         home=Path(os.environ.get("HARNESS_HOME") or project / ".harness").expanduser().resolve(),
         data_roots=tuple(root.expanduser().resolve() for root in roots),
         device=os.environ.get("HARNESS_DEVICE", ""),

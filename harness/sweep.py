@@ -11,8 +11,8 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ from harness.progress import Bar
 from harness.settings import Settings
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
+    "1"  # Ctrl-C is for all of a sweep, not for the trials of one kind
+)
 
 HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
 
@@ -49,7 +52,6 @@ class Summary:
     before: int = 0  # by an earlier sweep
     left: int = 0  # beyond the limit
     failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
-    mixed: list[str] = field(default_factory=list)  # tasks whose cells are not of the same data
 
 
 def run(
@@ -61,15 +63,14 @@ def run(
     many there are. For other methods the newest fitting one is taken, else one is pre-trained first.
     """
     summary = Summary()
+    settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
         matched = _jobs(wanted, settings, named, summary, options.address)
-        found = [jobs.complete(settings.results, job) for job in matched]
-        todo = [job for job, record in zip(matched, found, strict=True) if not record]
-        for job in todo:
-            jobs.put_aside(settings.results, job)
+        todo = _begun_last((job for job in matched if not jobs.complete(settings.results, job)), settings)
         summary.before = len(matched) - len(todo)
         if options.limit is not None:
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        jobs.put_aside(settings.results, todo)
         for job in todo:
             failures.forget(settings.results, job.data, job.cell)
         if todo:
@@ -77,30 +78,27 @@ def run(
     finally:
         ray.shutdown()
     for job in todo:
-        if record := jobs.complete(settings.results, job):
-            found.append(record)
+        if jobs.complete(settings.results, job):
             summary.done += 1
         else:
             summary.failed[job.cell.name] = failures.reason(settings.results, job.data, job.cell)
-    summary.mixed = jobs.mixed(filter(None, found))
     return summary
 
 
 class _Machines(NamedTuple):
-    cores: int  # of the largest
-    gpus: float  # for a cell or a training: one where there are any
+    cores: int  # of the largest of those that compute
+    gpus: float  # for a cell or a training: one where there are any, and the device is to be one
 
 
-def _machines(address: str | None) -> _Machines:
+def _machines(address: str | None, device: str) -> _Machines:
     """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
     if not ray.is_initialized():
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    return _Machines(
-        max(int(each.get("CPU", 1)) for each in resources),
-        1.0 if any(each.get("GPU") for each in resources) else 0.0,
-    )
+    with_gpu = [each for each in resources if each.get("GPU")] if device in ("", "cuda") else []
+    cores = max(int(each.get("CPU", 1)) for each in with_gpu or resources)  # of one machine that has both
+    return _Machines(cores, 1.0 if with_gpu else 0.0)
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -126,7 +124,7 @@ def _jobs(
 
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
-    machine = _machines(address)
+    machine = _machines(address, settings.device)
     make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
@@ -150,7 +148,7 @@ def _tune(
 ) -> None:
     """One trial for each group of cells that share an encoder's features, and one for each other cell that is
     not tuned."""
-    machine = _machines(options.address)
+    machine = _machines(options.address, settings.device)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     heavy = min(HEAVY_CORES, machine.cores)
     with Bar("cells", len(todo), "cells") as bar:
@@ -186,6 +184,11 @@ def _sort(job: Job) -> str:
     return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
+def _begun_last(todo: Iterable[Job], settings: Settings) -> list[Job]:
+    """A cell that ended its process before would do so again, and those behind it would never be tried."""
+    return sorted(todo, key=lambda job: failures.known(settings.results, job.data, job.cell))
+
+
 class _Shown(tune.Callback):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
@@ -206,10 +209,11 @@ def _trial(
     torch.set_num_threads(cores)  # sums depend on it in the last digits: the same wherever a cell runs
     logging.getLogger("harness").setLevel(logging.WARNING)
     prepared = None
-    for job in groups[config["group"]]:
+    for job in _begun_last(groups[config["group"]], settings):
         if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
+        failures.begin(settings.results, job.data, job.cell)
         try:
             if prepared is None:
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
@@ -218,5 +222,6 @@ def _trial(
             failures.write(settings.results, job.data, job.cell, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
+        failures.forget(settings.results, job.data, job.cell)
         value = record.metrics[record.task.metric].value * 100
         tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

@@ -189,6 +189,7 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
 def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -> None:
     """The cell itself, with the best of its configurations."""
     cost = Cost({"search": round(search.seconds, 3)})
+    failures.begin(settings.results, job.data, job.cell)
     try:
         block = _space(job).block(STOPPING, search.trials)
         if block is None:
@@ -202,5 +203,6 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         failures.write(settings.results, job.data, job.cell, error)
         tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
         return
+    failures.forget(settings.results, job.data, job.cell)
     value = record.metrics[record.task.metric].value * 100
     tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

@@ -219,9 +219,10 @@ def record(
     labels."""
     trained = seed if checkpoint is None else checkpoint
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
-    part = {"images": 20, "persons": 10, "positives": dict.fromkeys(LABELS, 10)}
+    half = dict.fromkeys(LABELS, 10)
+    part = {"images": 20, "persons": 10, "positives": half, "negatives": half}
     raw: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": 3,
         "written": datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
         "cell": {
             "method": method,

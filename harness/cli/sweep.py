@@ -84,11 +84,6 @@ def sweep(
         f"{done.done} cells done, {done.before} were done before, {len(done.failed)} failed, "
         f"{done.left} beyond the limit, {len(wanted.impossible)} pairs impossible"
     )
-    for task in done.mixed:
-        show.say(
-            f"warning: cells of {task} are of different data: some were done before it changed. Move their "
-            "records away and sweep again; `compare` names what differs"
-        )
     if done.failed:
         show.say("Once their cause is cured, the same command runs only what failed.")
         raise typer.Exit(1)

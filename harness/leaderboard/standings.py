@@ -148,12 +148,13 @@ class Ranks(NamedTuple):
 
 def read(results: Path) -> dict[DataKind, list[Standing]]:
     """All tables by track. Raises BadRecord on the first record that breaks the schema, and where records of
-    one task are of several versions."""
+    one task are of several versions, or of one checkpoint's name of several weights."""
     found: dict[DataKind, dict[Table, dict[Row, dict[float, list[tuple[Path, Record]]]]]] = {
         "phantom": {},
         "real": {},
     }
     versions: dict[str, tuple[int, Path]] = {}
+    weights: dict[tuple[DataKind, str], tuple[str, Path]] = {}
     for path, record in records.read_all(results):
         task, version = record.cell.task, record.task.version
         known = versions.setdefault(task, (version, path))
@@ -163,6 +164,13 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
                 "answer different questions. Sweep the task again, or delete the records of the older version"
             )
         cell, data = record.cell, record.data
+        trained = weights.setdefault((data.kind, cell.checkpoint), (record.pretraining.weights, path))
+        if trained[0] != record.pretraining.weights:
+            raise BadRecord(
+                f"{path} and {trained[1]} are of two trainings under one name, whose weights differ: their "
+                "mean would be of neither. Sweep again, which runs all cells of that name with the weights "
+                "you have, or keep the records of one training in another folder (--results)"
+            )
         options = cell.cut_validation, cell.tuned
         table = Table(task, cell.protocol, *options, data.fingerprint, data.split, record.data.persons_known)
         row = Row(record.pretraining.family, cell.method)

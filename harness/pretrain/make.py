@@ -51,9 +51,10 @@ def load(plan: MethodPlan, found: Checkpoint) -> nn.Module:
 def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
     """The checkpoint of a method that has nothing to train: its initial weights."""
     target = settings.checkpoints / _name(plan, None, seed)
-    if not target.exists():
-        with replacing(target) as folder:
-            _write(folder, plan, network(plan, seed), seed, None, UNTRAINED, "cpu")
+    with locked(settings.checkpoints / f".{target.name}.lock"):
+        if not target.exists():
+            with replacing(target) as folder:
+                _write(folder, plan, network(plan, seed), seed, None, UNTRAINED, "cpu")
     return checkpoint.read(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -56,7 +57,8 @@ def prepare(root: Path, set_environment: Callable[[str, str], None]) -> Place:
     for dataset, persons in (("chexpert", 100), ("mimic_cxr", 60), ("rsna", 60)):
         where = root / "data" / dataset
         assert harness("data", "phantom", dataset, "--root", where, "--persons", persons).code == 0
-    return Place(root / "data", fakes.write_method(root), root / "home")
+    # the method's file as one types it: from where one stands, and not where the processes of a sweep do
+    return Place(root / "data", Path(os.path.relpath(fakes.write_method(root))), root / "home")
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

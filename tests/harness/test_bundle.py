@@ -270,8 +270,10 @@ def test_a_record_that_is_not_that_of_its_predictions_is_refused(
 def test_predictions_that_are_not_those_of_the_record_are_refused(
     tmp_path: Path, files: Files, record: str
 ) -> None:
-    name = record.replace(".json", ".npz")
+    name, told = record.replace(".json", ".npz"), files[record]
     found = records.predictions(CELLS[0])
+    files[name] = arrays(files[name])
+    assert "is not the one that" in refused(pack(tmp_path / "in.zip", files), tmp_path / "other")
     for changes, reason in (
         ({"scores": -found.arrays["scores"]}, "metrics.auroc"),
         ({"notes": np.full(len(found.images), "patient 7")}, "notes is no array of numbers"),
@@ -281,6 +283,8 @@ def test_predictions_that_are_not_those_of_the_record_are_refused(
         ({"images": found.images[::-1]}, "hashed ids"),
     ):
         files[name] = arrays(files[name], **changes)
+        digest = hashlib.sha256(files[name]).hexdigest()
+        files[record] = edited(told, lambda raw, digest=digest: raw.update(predictions=digest))  # type: ignore[misc]
         assert reason in refused(pack(tmp_path / "in.zip", files), tmp_path / "other")
         files[name] = CELLS[0].with_suffix(".npz").read_bytes()
 

@@ -150,7 +150,7 @@ def test_two_methods_match_by_cell_and_are_tested_over_their_seeds(tmp_path: Pat
         [extra],
     )
     shown = {item.example.name: item.cells for item in found.fields}
-    assert shown == {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6}
+    assert shown == {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6, "predictions": 6}
     expected = [directly(written["imitate"][share], written["gloria"][share]) for share in (0.01, 1.0)]
     for row, share, difference in zip(found.rows, (0.01, 1.0), expected, strict=True):
         assert row[:5] == ("phantom", "chexpert:linear", "clean", share, ())

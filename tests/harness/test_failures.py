@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import failures, plan
+from harness.contracts import DataKind
 from harness.errors import BadRecord
 from tests import fakes
 
@@ -16,7 +17,7 @@ CELL = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fr
 
 
 def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
-    assert "its process died" in failures.reason(tmp_path, "phantom", CELL)
+    assert "it was not begun" in failures.reason(tmp_path, "phantom", CELL)
     failures.write(tmp_path, "phantom", CELL, OSError(28, "No space left on device"))
     assert failures.reason(tmp_path, "phantom", CELL) == "OSError: [Errno 28] No space left on device"
 
@@ -31,6 +32,16 @@ def test_a_failure_is_of_one_cell_whatever_its_checkpoint(tmp_path: Path) -> Non
     assert (of_it.data, of_it.seed, of_it.tuned, of_it.cut_validation) == ("phantom", 0, 0, False)
     paper = done.pretraining.model_copy(update={"profile": "paper"})
     assert failures.key_of(done.model_copy(update={"pretraining": paper})) != of_it.key
+
+
+@pytest.mark.parametrize("data", ["phantom", "real"])
+def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: DataKind) -> None:
+    assert not failures.known(tmp_path, data, CELL)
+    failures.begin(tmp_path, data, CELL)
+    assert failures.known(tmp_path, data, CELL)
+    assert "because memory ran out. Run fewer cells" in failures.reason(tmp_path, data, CELL)
+    failures.forget(tmp_path, data, CELL)
+    assert not failures.known(tmp_path, data, CELL)
 
 
 def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness import grid
@@ -43,6 +45,13 @@ def test_a_name_alone_is_the_default_kind_and_a_pattern_is_all_that_fit() -> Non
         cells(tasks=["rnsa"])
     with pytest.raises(UnknownName, match="Did you mean 'imitate'"):
         cells(methods=["imitat"])
+
+
+def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
+    sample = Path(__file__).resolve().parents[2] / "docs" / "chestxray14_sample.py"
+    for task in (str(sample), f"{sample}:linear"):
+        found = cells(methods=["random_init"], tasks=[task]).cells
+        assert {(cell.source, cell.task_id) for cell in found} == {(str(sample), "chestxray14_sample:linear")}
 
 
 def test_heads_that_are_trained_are_tuned_but_not_those_of_others() -> None:

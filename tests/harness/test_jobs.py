@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray.exceptions
 
-from harness import grid, jobs, plan, records, sweep
+from harness import grid, jobs, plan, records, registry, sweep
+from harness.contracts import Split, Task
+from harness.data import locate, task_data
 from harness.errors import HarnessError, UnknownName, UsageError
 from harness.jobs import Job
+from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
-from harness.settings import load
+from harness.settings import Settings, load
 from tests import fakes
 
 
 @pytest.fixture
 def job(home: Path) -> Job:
     cell = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
-    return Job(cell, make.untrained(cell.method, load(), seed=0), "phantom")
+    return Job(cell, make.untrained(cell.method, load(), seed=0), "phantom", "f" * 64, "b" * 64)
 
 
 def stored(results: Path, job: Job, **changes: object) -> Path:
@@ -46,9 +50,46 @@ def test_a_cell_is_done_when_its_record_is_complete(tmp_path: Path, job: Job) ->
     assert jobs.complete(tmp_path, job)
 
 
-def test_other_weights_under_the_same_name_are_another_cell(tmp_path: Path, job: Job) -> None:
-    stored(tmp_path, job, weights="0" * 64)
-    assert not jobs.complete(tmp_path, job)
+def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
+    tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = stored(tmp_path, job)
+    newer = replace(job.cell.task, version=job.cell.task.version + 1)
+    trained_again = job.checkpoint.card.model_copy(update={"weights": "0" * 64})
+    for other, name in (
+        (job._replace(checkpoint=replace(job.checkpoint, card=trained_again)), "weights"),
+        (job._replace(cell=replace(job.cell, task=newer)), "version of the task"),
+        (job._replace(cell=replace(job.cell, fraction=0.10000001)), "fraction"),
+        (job._replace(fingerprint="0" * 64), "data"),  # a newer release
+        (job._replace(split="0" * 64), "data"),  # persons became known
+    ):
+        before = path.read_bytes()
+        assert records.place_of(tmp_path, "phantom", other.block) == path
+        assert not jobs.complete(tmp_path, other)
+        assert path.exists()  # asking changes nothing: a dry run asks too
+        jobs.put_aside(tmp_path, [other])
+        [aside] = (tmp_path / jobs.QUARANTINE).rglob("*.json")
+        assert f"{path}: it is of other {name}. Put aside in {tmp_path / jobs.QUARANTINE}" in caplog.text
+        assert aside.read_bytes() == before
+        aside.replace(path)
+        aside.with_suffix(".npz").replace(path.with_suffix(".npz"))
+    assert jobs.complete(tmp_path, job)
+
+
+def test_nothing_that_was_put_aside_is_overwritten(
+    tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = [job, job._replace(cell=replace(job.cell, tuned=4))]
+    for weights in ("1" * 64, "2" * 64):
+        for each in pair:
+            stored(tmp_path, each, weights=weights)
+        jobs.put_aside(tmp_path, pair)
+    assert [line.count(" and 1 more: it is of other weights") for line in caplog.messages] == [1, 1]
+    folders = sorted((tmp_path / jobs.QUARANTINE).iterdir())
+    assert [{record.pretraining.weights[0] for _, record in records.read_all(one)} for one in folders] == [
+        {"1"},
+        {"2"},
+    ]
 
 
 def test_cells_with_other_options_are_told_apart(tmp_path: Path, job: Job) -> None:
@@ -58,7 +99,7 @@ def test_cells_with_other_options_are_told_apart(tmp_path: Path, job: Job) -> No
         for cut in (False, True)
     ]
     for number, one in enumerate(kinds):
-        assert [jobs.complete(tmp_path, other) is not None for other in kinds] == [
+        assert [jobs.complete(tmp_path, other) for other in kinds] == [
             place < number for place in range(len(kinds))
         ]
         stored(tmp_path, one)
@@ -69,14 +110,12 @@ def test_cells_with_other_options_are_told_apart(tmp_path: Path, job: Job) -> No
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, suffix: str) -> None:
     path = stored(tmp_path, job)
-    jobs.put_aside(tmp_path, job)
-    assert jobs.complete(tmp_path, job)  # it was whole
+    assert jobs.complete(tmp_path, job)
     path.with_suffix(suffix).write_bytes(b"{")
     assert not jobs.complete(tmp_path, job)
-    assert path.exists()  # asking changes nothing: a dry run asks too
-    jobs.put_aside(tmp_path, job)
+    jobs.put_aside(tmp_path, [job])
     assert not path.exists() and not path.with_suffix(".npz").exists()
-    aside = list((tmp_path / jobs.QUARANTINE).iterdir())
+    aside = [file for file in (tmp_path / jobs.QUARANTINE).rglob("*") if file.is_file()]
     assert sorted(file.suffix for file in aside) == [".json", ".npz"]
     assert list(records.read_all(tmp_path)) == []  # the leaderboard no longer stumbles over it
 
@@ -86,15 +125,72 @@ def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
     assert [len(group) for group in jobs.grouped(frozen)] == [6]
 
 
-def test_data_that_changed_between_two_sweeps_are_named() -> None:
-    before, after = (fakes.record(seed=seed) for seed in (0, 1))
-    published = fakes.record(protocol="published", fingerprint="0" * 64)
-    assert jobs.mixed([before, after, published]) == []  # protocols have parts of their own
-    assert jobs.mixed([before, fakes.record(seed=1, fingerprint="0" * 64), published]) == [
-        "chexpert:linear clean"
+# --- data -----------------------------------------------------------------------------------------------
+
+
+TOY = """
+import pandas as pd
+from harness.contracts import *
+from tests.fakes import read_toy, write_toy as write_phantom
+
+CARD = {card!r}
+
+def read(root):
+    counted = root / "times read"
+    counted.write_text(counted.read_text() + "x" if counted.exists() else "x")
+    return read_toy(root).assign(**{{"label:Edema": [number % 2 for number in range(30)]}})
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A dataset of one's own with two tasks, and its phantom under a data root."""
+    splits: Any = {"clean": Split(0.3, 0.2)}
+    tasks = [Task((kind,), ("Edema",), "macro_auroc", 1, splits) for kind in ("linear", "finetune")]  # type: ignore[arg-type]
+    path = tmp_path / "toy.py"
+    path.write_text(TOY.format(card=replace(fakes.TOY, tasks=tuple(tasks), corpus=None)))
+    return path
+
+
+def matched(toy: Path, settings: Settings) -> list[Any]:
+    cells = [
+        plan.cell("random_init", f"{toy}:{kind}", profile="demo", protocol="clean", fraction=1.0, seed=seed)
+        for kind in ("linear", "finetune")
+        for seed in (0, 1)
     ]
-    other = after.data.model_copy(update={"split": "0" * 64})
-    assert jobs.mixed([before, after.model_copy(update={"data": other})]) == ["chexpert:linear clean"]
+    store = [make.untrained(cell.method, settings, seed=cell.seed) for cell in cells[:2]]
+    return [job for _, job in jobs.match(cells, settings, store, make=None)]
+
+
+def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: Path) -> None:
+    root = tmp_path / "data" / "toy"
+    root.mkdir(parents=True)
+    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
+    found = matched(toy, load(data_root=tmp_path / "data"))
+    located = locate.Located(root, "phantom")
+    pool = task_data.load(
+        located, registry.load("tasks", str(toy)), found[0].cell.dataset_card, found[0].cell.task, "clean"
+    )
+    digest = pool.parts.digest(pool.frame["image_id"].tolist())
+    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest)}
+    assert (root / "times read").read_text() == "xx"  # once for all, and once here
+
+
+def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
+    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "")}
+    assert not list((home / "phantoms").rglob("*.png"))
+
+
+def test_a_dataset_that_cannot_be_read_costs_its_own_cells(tmp_path: Path, toy: Path) -> None:
+    (tmp_path / "data" / "toy").mkdir(parents=True)
+    (tmp_path / "data" / "toy" / "reports.csv").write_text("nothing\n")
+    found = matched(toy, load(data_root=tmp_path / "data"))
+    assert len(found) == 4
+    assert all(isinstance(each, HarnessError) for each in found)
+    assert "toy cannot be read: KeyError: 'image_id'" in str(found[0])
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job) -> None:
@@ -132,7 +228,8 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     def get(reference: object) -> None:
         raise error
 
-    monkeypatch.setattr(sweep, "_machines", lambda address: sweep._Machines(1, 0.0))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64))
+    monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0))
     monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)
     cells = [

@@ -156,6 +156,7 @@ def test_the_record_counts_what_the_tables_hold(first: tuple[Road, Ended]) -> No
         valid["Path"].str.extract(r"(patient\d+)")[0].nunique(),
     )
     assert test.positives == {label: int((valid[label] == 1).sum()) for label in LABELS}
+    assert all(test.positives[label] + test.negatives[label] == test.images for label in LABELS)
     train, validation, used = (record.parts[part] for part in ("train", "validation", "used"))
     assert train.images + validation.images == len(tables["train"])
     assert used == train  # at all labels

@@ -70,6 +70,19 @@ def test_files_are_named_by_their_paths(house: Path, tmp_path: Path) -> None:
     assert (found.method.source, found.source) == (str(tmp_path / "mine.py"), str(tmp_path / "data.py"))
 
 
+def test_a_file_is_found_from_whichever_folder_a_process_stands_in(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(house)
+    found = cell("methods/tiny.py", "tasks/xrays.py")
+    corpus = plan.corpus(found.method, "tasks/notes.py")
+    assert (found.method.source, found.source, corpus.source) == (
+        str(house / "methods" / "tiny.py"),
+        str(house / "tasks" / "xrays.py"),
+        str(house / "tasks" / "notes.py"),
+    )
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[UsageError], str]] = {
     "method": ({"method": "tinny"}, UnknownName, r"unknown method 'tinny'\. Did you mean 'tiny'"),
     "dataset": ({"task": "xray"}, UnknownName, "Did you mean 'xrays'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,12 +25,13 @@ def test_a_record_and_its_predictions_come_back(tmp_path: Path) -> None:
     record, predictions = fakes.record(fraction=0.1, seed=3), fakes.predictions()
     path = records.write(tmp_path, record, predictions)
     assert path == tmp_path / "phantom/chexpert-linear/imitate-demo-1a2b3c4d-s3/clean-10pct-s3.json"
-    assert records.read(path) == record
+    digest = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+    assert records.read(path) == record.model_copy(update={"predictions": digest})
     stored = records.predictions(path)
     np.testing.assert_equal(stored._asdict(), predictions._asdict())
     for name, array in stored.arrays.items():
         assert array.dtype == predictions.arrays[name].dtype
-    assert list(records.read_all(tmp_path)) == [(path, record)]
+    assert list(records.read_all(tmp_path)) == [(path, records.read(path))]
 
 
 def test_a_record_from_before_searches_is_one_without(tmp_path: Path) -> None:
@@ -49,7 +51,8 @@ BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unknown protocol": (lambda raw: raw["cell"].update(protocol="lenient"), "cell.protocol"),
     "neither real nor phantom": (lambda raw: raw["data"].update(kind="mixed"), "data.kind"),
     "no time zone": (lambda raw: raw.update(written="2025-01-02T03:04:05"), "written"),
-    "later schema": (lambda raw: raw.update(schema_version=3), "schema_version"),
+    "earlier schema": (lambda raw: raw.update(schema_version=2), "schema_version"),
+    "later schema": (lambda raw: raw.update(schema_version=4), "schema_version"),
 }
 
 
@@ -102,11 +105,21 @@ def test_a_full_disk_leaves_what_was_there(
     assert path in before
 
 
+def _set_in_directory(file: Path, offset: int, value: int) -> None:
+    """A byte of every entry in the directory of a zip."""
+    content = bytearray(file.read_bytes())
+    for entry in re.finditer(rb"PK\x01\x02", bytes(content)):
+        content[entry.start() + offset] = value
+    file.write_bytes(content)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing": lambda file: file.unlink(),
     "empty": lambda file: file.write_bytes(b""),
     "cut": lambda file: file.write_bytes(file.read_bytes()[:200]),
     "flipped bits": lambda file: file.write_bytes(file.read_bytes().replace(b"\x00\x00", b"\x00\x07")),
+    "encrypted": lambda file: _set_in_directory(file, 8, 1),
+    "packed in another way": lambda file: _set_in_directory(file, 10, 99),
     "another field": lambda file: np.savez(file, images=np.zeros(2)),
     "lengths differ": lambda file: np.savez(
         file, images=np.zeros(2), persons=np.zeros(2), truth=np.zeros((3, 1)), scores=np.zeros((3, 1))
@@ -114,11 +127,40 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("hashed", [False, True], ids=["later", "as they were written"])
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_predictions_are_named(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_damaged_predictions_are_named(
+    tmp_path: Path, damage: Callable[[Path], object], hashed: bool
+) -> None:
     path = fakes.write(tmp_path)
-    damage(path.with_suffix(".npz"))
-    with pytest.raises(BadRecord, match=r"clean-1pct-s0\.npz: .*Run the cell"):
+    file = path.with_suffix(".npz")
+    damage(file)
+    if hashed and file.exists():
+        raw = json.loads(path.read_text())
+        raw["predictions"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        path.write_text(json.dumps(raw))
+    with pytest.raises(BadRecord, match=r"clean-1pct-s0\.npz.*Run the cell"):
+        records.predictions(path)
+
+
+def test_predictions_that_a_kill_left_beside_the_record_before_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    path, move = fakes.write(tmp_path), Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target == path:
+            raise Killed
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(Killed):
+        fakes.write(tmp_path, skill=3.0)
+    records.read(path)  # whole, and of other predictions than those that lie there now
+    with pytest.raises(BadRecord, match=r"npz is not the one that clean-1pct-s0\.json was written with"):
         records.predictions(path)
 
 

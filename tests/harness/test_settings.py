@@ -34,6 +34,7 @@ def test_explicit_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     found = settings.load(data_root=Path("data"), results=tmp_path / "records")
     assert found.data_roots == (tmp_path.resolve() / "data",)
     assert found.results == tmp_path / "records"
+    assert settings.load(results=Path("mine")).results == tmp_path.resolve() / "mine"
 
 
 def test_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
 def whole(place: Place) -> dict[str, tuple[object, ...]]:
     """What an undisturbed sweep leaves."""
     results = place.home / "whole"
-    process = place.start(results)
+    process = place.start(Path(os.path.relpath(results)))
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert f"{CELLS} cells done, 0 were done before, 0 failed" in said
@@ -79,6 +79,18 @@ def test_killed_at_any_time_it_ends_with_the_same_records(
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert found(tmp_path) == whole
+
+
+def test_ctrl_c_ends_it_and_calls_no_cell_a_failure(
+    place: Place, whole: dict[str, object], tmp_path: Path
+) -> None:
+    process = place.start(tmp_path)
+    until(lambda: written(tmp_path) >= 1, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate()
+    assert process.returncode not in (0, 1), said
+    assert "cells done" not in said and "failed" not in said
+    assert written(tmp_path) < CELLS
 
 
 def test_a_cell_that_fails_stops_no_other_and_runs_again(

@@ -29,7 +29,10 @@ def jobs(count: int, *methods: str) -> list[Job]:
         plan.cell(method, "chexpert:finetune", profile="demo", protocol="clean", fraction=1, seed=0)
         for method in methods
     ]
-    return [Job(replace(cell, tuned=count), cast(Checkpoint, None), "phantom") for cell in cells]
+    return [
+        Job(replace(cell, tuned=count), cast(Checkpoint, None), "phantom", "f" * 64, "b" * 64)
+        for cell in cells
+    ]
 
 
 def test_every_method_is_given_the_same_configurations() -> None:

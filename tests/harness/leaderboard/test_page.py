@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,8 +115,22 @@ def test_the_page_does_not_depend_on_the_machine_or_the_order(tmp_path: Path) ->
 def test_a_broken_record_stops_the_page(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     broken = fakes.write(tmp_path, seed=1)
-    broken.write_text(broken.read_text().replace('"schema_version": 2', '"schema_version": 9'))
+    broken.write_text(broken.read_text().replace('"schema_version": 3', '"schema_version": 9'))
     with pytest.raises(BadRecord, match="schema_version"):
+        leaderboard.build(tmp_path)
+
+
+def test_two_trainings_under_one_name_are_not_averaged(tmp_path: Path) -> None:
+    def write(**changes: Any) -> Path:
+        made = fakes.record(seed=1, checkpoint=0, **changes)
+        origin = made.pretraining.model_copy(update={"weights": "e" * 64})
+        return records.write(tmp_path, made.model_copy(update={"pretraining": origin}), fakes.predictions(1))
+
+    first = fakes.write(tmp_path)
+    write(kind="real")  # never meets it
+    leaderboard.build(tmp_path)
+    second = write()
+    with pytest.raises(BadRecord, match=f"{second} and {first} are of two trainings under one name"):
         leaderboard.build(tmp_path)
 
 

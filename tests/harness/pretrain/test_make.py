@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from harness import plan, settings
 from harness.contracts import Batch
@@ -66,6 +69,22 @@ def test_what_was_trained_is_taken_from_the_store(
         "validation.csv",
         "weights.safetensors",
     ]
+
+
+def test_two_sweeps_that_ask_at_once_find_the_same_initial_weights(
+    method: MethodPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, built = make.network, []
+
+    def slowly(wanted: MethodPlan, seed: int) -> nn.Module:
+        built.append(seed)
+        time.sleep(0.2)  # long enough for the other to ask
+        return build(wanted, seed)
+
+    monkeypatch.setattr(make, "network", slowly)
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda seed: make.untrained(method, settings.load(), seed=seed), (0, 0))
+    assert (built, first) == ([0], second)
 
 
 def test_its_network_is_the_trained_one(method: MethodPlan, corpus: CorpusPlan) -> None:

@@ -1,0 +1,89 @@
+"""What a sweep does before, around and after its cells: no Ray is started, and no cell is computed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import failures, grid, plan, sweep
+from harness.account import Arguments
+from harness.jobs import Job
+from harness.settings import load
+
+CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(weights="d" * 64))
+
+
+def jobs(count: int) -> list[Job]:
+    return [
+        Job(
+            plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=seed),
+            CHECKPOINT,
+            "phantom",
+            "f" * 64,
+            "b" * 64,
+        )
+        for seed in range(count)
+    ]
+
+
+def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        """What no process hears of: SIGKILL, for want of memory."""
+
+    group, settings, done, tried = jobs(5), load(results=tmp_path), set[int](), []
+
+    def finish(prepared: object, cell: plan.CellPlan, *_: object) -> Any:
+        tried.append(cell.seed)
+        if cell.seed == 1:
+            raise Ended
+        done.add(cell.seed)
+        measured = {"auroc": SimpleNamespace(value=0.5)}
+        return SimpleNamespace(record=SimpleNamespace(metrics=measured, task=SimpleNamespace(metric="auroc")))
+
+    monkeypatch.setattr(sweep.road, "prepare", lambda *_: object())
+    monkeypatch.setattr(sweep.road, "finish", finish)
+    monkeypatch.setattr(sweep.jobs, "complete", lambda _, job: job.cell.seed in done)
+    monkeypatch.setattr(sweep.tune, "report", lambda _: None)
+    for _ in range(3):  # Tune begins a trial again whose process died
+        with contextlib.suppress(Ended):
+            sweep._trial(
+                {"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), cores=1
+            )
+    assert tried == [0, 1, 2, 3, 4, 1, 1]
+    [failure] = failures.read_all(tmp_path)
+    assert failure.seed == 1 and failure.error == "ProcessDied"
+    assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"), [("", (16, 1.0)), ("cuda", (16, 1.0)), ("cpu", (64, 0.0))], ids=str
+)
+def test_cores_and_gpu_are_asked_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: tuple[int, float]
+) -> None:
+    """No task that wants both ever starts where they are the cores of one and the GPU of another."""
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 64.0}},
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(sweep.ray, "nodes", lambda: nodes)
+    assert sweep._machines(None, device) == asked
+
+
+def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows a process the one that it may use, as the first."""
+    devices = []
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda:1")
+    monkeypatch.setattr(sweep, "_jobs", lambda *_: jobs(1))
+    monkeypatch.setattr(sweep, "_tune", lambda todo, settings, *_: devices.append(settings.device))
+    nothing = sweep.Options(None, None, 0)
+    sweep.run(grid.Grid((), {}), load(results=tmp_path), [], nothing, Arguments({}, {}))
+    assert devices == ["cuda"]
