@@ -33,9 +33,7 @@ from harness.progress import Bar
 from harness.settings import Settings
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
-    "1"  # Ctrl-C is for all of a sweep, not for the trials of one kind
-)
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not the trials of one kind
 
 HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
 
