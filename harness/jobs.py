@@ -22,6 +22,7 @@ from harness.contracts import DataKind
 from harness.data import locate, table, task_data
 from harness.data.locate import Located
 from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
+from harness.failures import Tried
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
@@ -46,6 +47,17 @@ class Job(NamedTuple):
     @property
     def block(self) -> CellBlock:
         return CellBlock(checkpoint=self.checkpoint.name, **self.cell.key)
+
+    @property
+    def tried(self) -> Tried:
+        return Tried(self.data, self.cell, self.checkpoint.name)
+
+
+class Lost(NamedTuple):
+    """Why a cell has no job, which is its failure."""
+
+    tried: Tried
+    error: HarnessError
 
 
 def complete(results: Path, job: Job) -> bool:
@@ -125,7 +137,7 @@ def match(
     settings: Settings,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
-) -> Iterator[tuple[CellPlan, Job | HarnessError | None]]:
+) -> Iterator[tuple[CellPlan, Job | Lost | None]]:
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
@@ -136,15 +148,16 @@ def match(
     for _, of_dataset in groupby(cells, key=lambda cell: cell.dataset):
         tables: dict[object, Any] = {}  # of this dataset alone: they are large
         for cell in of_dataset:
+            kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                data = _once(memo, (cell.task_id, cell.protocol), read)
+                kind, *hashes = _once(memo, (cell.task_id, cell.protocol), read)
                 find = partial(_checkpoint, cell, settings, named, make)
                 chosen = _once(memo, _owner(cell, named), find)
             except HarnessError as error:
-                yield cell, error
+                yield cell, Lost(Tried(kind, cell, ""), error)
             else:
-                yield cell, Job(cell, chosen, *data) if chosen else None
+                yield cell, Job(cell, chosen, kind, *hashes) if chosen else None
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:

@@ -12,8 +12,9 @@ from statistics import median
 from typing import NamedTuple
 
 from harness import jobs, records
-from harness.errors import BadRecord, HarnessError
+from harness.errors import BadRecord
 from harness.grid import Grid
+from harness.jobs import Lost
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
 
@@ -43,8 +44,8 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
     for cell, job in jobs.match(wanted.cells, settings, named, make=None):
-        if isinstance(job, HarnessError):
-            missing[cell.dataset] = str(job)
+        if isinstance(job, Lost):
+            missing[cell.dataset] = str(job.error)
             continue
         if job is None and cell.method.profile.recipe:
             untrained[cell.method.name] = None

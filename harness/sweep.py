@@ -33,9 +33,7 @@ from harness.progress import Bar
 from harness.settings import Settings
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
-    "1"  # Ctrl-C is for all of a sweep, not for the trials of one kind
-)
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep, not one kind's trials
 
 HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
 
@@ -72,7 +70,7 @@ def run(
             todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
         jobs.put_aside(settings.results, todo)
         for job in todo:
-            failures.forget(settings.results, job.data, job.cell)
+            failures.forget(settings.results, job.tried)
         if todo:
             _tune(todo, settings, options, arguments)
     finally:
@@ -81,7 +79,7 @@ def run(
         if jobs.complete(settings.results, job):
             summary.done += 1
         else:
-            summary.failed[job.cell.name] = failures.reason(settings.results, job.data, job.cell)
+            summary.failed[job.cell.name] = failures.reason(settings.results, job.tried)
     return summary
 
 
@@ -117,8 +115,8 @@ def _jobs(
         if isinstance(job, Job):
             found.append(job)
         elif job is not None:
-            failures.write(settings.results, "real" if settings.data_roots else "phantom", cell, job)
-            summary.failed[cell.name] = str(job)
+            failures.write(settings.results, job.tried, job.error)
+            summary.failed[cell.name] = str(job.error)
     return found
 
 
@@ -186,7 +184,7 @@ def _sort(job: Job) -> str:
 
 def _begun_last(todo: Iterable[Job], settings: Settings) -> list[Job]:
     """A cell that ended its process before would do so again, and those behind it would never be tried."""
-    return sorted(todo, key=lambda job: failures.known(settings.results, job.data, job.cell))
+    return sorted(todo, key=lambda job: failures.known(settings.results, job.tried))
 
 
 class _Shown(tune.Callback):
@@ -213,15 +211,15 @@ def _trial(
         if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
-        failures.begin(settings.results, job.data, job.cell)
+        failures.begin(settings.results, job.tried)
         try:
             if prepared is None:
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            failures.write(settings.results, job.data, job.cell, error)
+            failures.write(settings.results, job.tried, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
-        failures.forget(settings.results, job.data, job.cell)
+        failures.forget(settings.results, job.tried)
         value = record.metrics[record.task.metric].value * 100
         tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

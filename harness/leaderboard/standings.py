@@ -126,17 +126,25 @@ class Standing:
         return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
 
     @property
-    def missing(self) -> Iterator[tuple[Row, float, list[int]]]:
-        """Seeds that a row lacks at a fraction at which another row has them."""
+    def missing(self) -> Iterator[tuple[str, float, list[int]]]:
+        """Seeds that a row lacks at a fraction at which another row has them, or one of its checkpoints where
+        these share seeds."""
         for fraction in self.fractions:
-            seeds = {row: self._seeds(row, fraction) for row in self.cells}
-            for row, found in seeds.items():
+            seeds = {name: found for row in self.cells for name, found in self._seeds(row, fraction)}
+            for name, found in seeds.items():
                 if lacking := set().union(*seeds.values()) - found:
-                    yield row, fraction, sorted(lacking)
+                    yield name, fraction, sorted(lacking)
 
-    def _seeds(self, row: Row, fraction: float) -> set[int]:
-        cell = self.cells[row].get(fraction)
-        return {run.seed for run in cell.runs} if cell else set()
+    def _seeds(self, row: Row, fraction: float) -> Iterator[tuple[str, set[int]]]:
+        """By checkpoint where these are crossed with seeds, else by family."""
+        cells = self.cells[row]
+        here = set(cells[fraction].runs) if fraction in cells else set()
+        every = {run for cell in cells.values() for run in cell.runs}
+        if len(every) == len({run.seed for run in every}):
+            yield row.family, {run.seed for run in here}
+            return
+        for checkpoint in sorted({run.checkpoint for run in every}):
+            yield f"{row.family}-s{checkpoint}", {run.seed for run in here if run.checkpoint == checkpoint}
 
 
 class Ranks(NamedTuple):

@@ -285,10 +285,10 @@ def _median(values: Iterable[float | None]) -> str:
 
 def _missing(found: Sequence[Standing]) -> Iterator[str]:
     lines = [
-        f"- {standing.table.task} {standing.table.protocol}, {row.family} at {_share(fraction)}: seeds "
+        f"- {standing.table.task} {standing.table.protocol}, {name} at {_share(fraction)}: seeds "
         + ", ".join(map(str, seeds))
         for standing in found
-        for row, fraction, seeds in standing.missing
+        for name, fraction, seeds in standing.missing
     ]
     if lines:
         yield "### Not run\n\nOf what others in the same table have:\n\n" + "\n".join(lines) + "\n"

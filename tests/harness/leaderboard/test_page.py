@@ -150,6 +150,9 @@ def test_holes_are_named(tmp_path: Path) -> None:
         fakes.write(tmp_path, method="whole", family="whole-x", seed=seed)
     fakes.write(tmp_path, method="half", family="half-x", seed=1)
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
+    for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
+        fakes.write(tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint)
+    assert "- chexpert:linear clean, crossed-x-s1 at 1 %: seeds 1\n" in leaderboard.build(tmp_path)
 
 
 def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
@@ -158,18 +161,26 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
+            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "")
+            failures.write(tmp_path, tried, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
-    place = "phantom, rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1)"
+    place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
     assert found.strip() == f"- {place}: EmptyClass: no sign"
-    for seed in (0, 1):
-        fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=seed)
-    assert "(imitate; seeds 0, 1)" in leaderboard.build(tmp_path)  # what was done since is no failure
+
+    def done(method: str, checkpoint: int) -> str:
+        for seed in (0, 1):
+            cell: dict[str, Any] = {"task": "rsna:linear", "seed": seed, "checkpoint": checkpoint}
+            fakes.write(tmp_path, method=method, family=f"{method}-x", **cell)
+        return leaderboard.build(tmp_path)
+
+    assert "(gloria-x-s0; seeds 0, 1)" in done("imitate", 3)  # it has a checkpoint since
+    assert "(gloria-x-s0; seeds 0, 1)" in done("gloria", 1)  # another one than that which failed
+    assert "## Failed" not in done("gloria", 0)
 
 
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
+    failures.write(tmp_path, failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
     assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
