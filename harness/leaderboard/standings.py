@@ -6,7 +6,7 @@ Apart from the text, because here it is decided what may be compared with what.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,11 +115,12 @@ class Standing:
 
     @cached_property
     def groups(self) -> dict[Row, int]:
-        """Tie groups at the largest fraction, of the rows that have the same draws of labels as the best."""
+        """Tie groups at the largest fraction, of the rows that have the draws of labels that most have."""
         last = self.fractions[-1]
         there = {row: self.cells[row][last].main for row in self.order if last in self.cells[row]}
-        draws = {row: [run.seed for run in found.runs] for row, found in there.items()}
-        alike = [row for row in there if draws[row] == draws[next(iter(there))]]
+        draws = {row: tuple(run.seed for run in found.runs) for row, found in there.items()}
+        [(usual, _)] = Counter(draws.values()).most_common(1)
+        alike = [row for row in there if draws[row] == usual]
         pairs = list(itertools.combinations(alike, 2))
         p = [comparison.paired_difference(there[one], there[other]).p for one, other in pairs]
         adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))

@@ -250,7 +250,18 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     assert f"That all are alike: p = {p:.2g}" in page
     assert "Not told apart from best-x: middle-x, floor-x." in page  # two tasks tell little
     best = table["linear"][0]
-    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0", "–"]
+    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
+    assert "\nMeans at 1 % / 10 % / 100 % of the labels. " in page
+
+
+def test_tie_groups_are_of_the_rows_with_the_draws_that_most_have(tmp_path: Path) -> None:
+    for name, skill, seeds in (("best", 3.0, 2), ("second", 1.0, 3), ("third", 1.0, 3)):
+        for seed in range(seeds):
+            fakes.write(
+                tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed, checkpoint=0
+            )
+    groups = {row[0]: row[-1] for row in tables_of(leaderboard.build(tmp_path))[TABLE]}
+    assert (groups["best"], groups["second"], groups["third"]) == ("–", "1", "1")
 
 
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:
