@@ -57,7 +57,7 @@ class Lost(NamedTuple):
     """Why a cell has no job, which is its failure."""
 
     tried: Tried
-    error: HarnessError
+    error: HarnessError | None  # None: it has no checkpoint, and none was to be made
 
 
 def complete(results: Path, job: Job) -> bool:
@@ -137,7 +137,7 @@ def match(
     settings: Settings,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
-) -> Iterator[tuple[CellPlan, Job | Lost | None]]:
+) -> Iterator[tuple[CellPlan, Job | Lost]]:
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
@@ -157,7 +157,7 @@ def match(
             except HarnessError as error:
                 yield cell, Lost(Tried(kind, cell, ""), error)
             else:
-                yield cell, Job(cell, chosen, kind, *hashes) if chosen else None
+                yield cell, Job(cell, chosen, kind, *hashes) if chosen else Lost(Tried(kind, cell, ""), None)
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:

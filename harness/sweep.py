@@ -114,7 +114,7 @@ def _jobs(
     for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
         if isinstance(job, Job):
             found.append(job)
-        elif job is not None:
+        elif job.error:
             failures.write(settings.results, job.tried, job.error)
             summary.failed[cell.name] = str(job.error)
     return found
