@@ -283,7 +283,7 @@ def record(
             "validation": (0.6, 0.7),
         },
         "code": {
-            "commit": "",
+            "commit": "c" * 40,
             "dirty": dirty,
             "version": "0.1.0",
             "python": "3.11.0",

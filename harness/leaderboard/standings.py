@@ -58,7 +58,7 @@ class Cell:
     @property
     def dirty(self) -> bool:
         """Whether some of it was made by code that no commit holds."""
-        return any(record.code.dirty for record in self.records)
+        return any(record.code.dirty or not record.code.commit for record in self.records)
 
     @cached_property
     def main(self) -> Resampled:

@@ -83,6 +83,10 @@ def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     fakes.write(tmp_path, seed=0, fraction=1.0)
     [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
     assert row[2].endswith("(2 runs) *") and row[3].endswith("(1 run)")
+    made = fakes.record(seed=1, fraction=1.0)
+    nowhere = made.model_copy(update={"code": made.code.model_copy(update={"commit": ""})})
+    records.write(tmp_path, nowhere, fakes.predictions(1))
+    assert tables_of(leaderboard.build(tmp_path))[TABLE][0][3].endswith("(2 runs) *")
 
 
 def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
