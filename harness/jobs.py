@@ -21,7 +21,7 @@ from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, table, task_data
 from harness.data.locate import Located
-from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
+from harness.errors import BadRecord, HarnessError, ImpossiblePairing, UnknownName, UsageError
 from harness.failures import Tried
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
@@ -132,6 +132,20 @@ def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpo
     ]
 
 
+def possible(wanted: Grid, named: Sequence[Checkpoint]) -> Grid:
+    """Without the cells that would compare pictures with words by a named checkpoint that knows none."""
+    cells, impossible = [], dict(wanted.impossible)
+    for cell in wanted.cells:
+        if chosen := _given(cell, named):
+            try:
+                road.require_words(cell, chosen)
+            except ImpossiblePairing as error:
+                impossible[f"{chosen.name} x {cell.task_id}"] = str(error)
+                continue
+        cells.append(cell)
+    return Grid(tuple(cells), impossible)
+
+
 def match(
     cells: Iterable[CellPlan],
     settings: Settings,
@@ -218,6 +232,10 @@ def _checkpoint(
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Checkpoint | None:
-    if given := [item for item in named if item.card.method == cell.method.name]:
-        return given[cell.seed % len(given)]
-    return road.fitting(cell.method, settings, cell.seed) or (make(cell) if make else None)
+    chosen = _given(cell, named) or road.fitting(cell.method, settings, cell.seed)
+    return chosen or (make(cell) if make else None)
+
+
+def _given(cell: CellPlan, named: Sequence[Checkpoint]) -> Checkpoint | None:
+    given = [item for item in named if item.card.method == cell.method.name]
+    return given[cell.seed % len(given)] if given else None

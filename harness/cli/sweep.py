@@ -56,6 +56,7 @@ def sweep(
     from harness import jobs
 
     named = jobs.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
+    wanted = jobs.possible(wanted, named)
     for line in _left_out(wanted.impossible):
         show.say(f"left out: {line}")
     if tune and not all(cell.tuned for cell in wanted.cells):
