@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from harness import failures, jobs, tuning
 from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
@@ -48,7 +48,7 @@ class Options(NamedTuple):
 class Summary:
     done: int = 0  # now
     before: int = 0  # by an earlier sweep
-    left: int = 0  # beyond the limit
+    left: int = 0  # beyond the limit, done or not
     failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
 
 
@@ -63,11 +63,17 @@ def run(
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
-        matched = _jobs(wanted, settings, named, summary, options.address)
-        todo = _begun_last((job for job in matched if not jobs.complete(settings.results, job)), settings)
-        summary.before = len(matched) - len(todo)
-        if options.limit is not None:
-            todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        untried: list[Job] = []
+        begun: list[Job] = []
+        for job in _jobs(wanted, settings, named, summary, options.address):
+            if jobs.complete(settings.results, job):
+                summary.before += 1
+                continue
+            (begun if failures.known(settings.results, job.tried) else untried).append(job)
+            if len(untried) == options.limit:
+                break  # before checkpoints are made that nobody needs
+        todo = (untried + begun)[: options.limit]
+        summary.left = len(wanted.cells) - summary.before - len(summary.failed) - len(todo)
         jobs.put_aside(settings.results, todo)
         for job in todo:
             failures.forget(settings.results, job.tried)
@@ -91,7 +97,15 @@ class _Machines(NamedTuple):
 def _machines(address: str | None, device: str) -> _Machines:
     """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
     if not ray.is_initialized():
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError) as error:
+            if address is None:
+                raise
+            raise UsageError(
+                f"no Ray cluster answers at --address {address}: {error}. Start one there with ray start "
+                "--head, or leave --address out"
+            ) from error
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [each for each in resources if each.get("GPU")] if device in ("", "cuda") else []
@@ -108,16 +122,14 @@ def _jobs(
     named: Sequence[Checkpoint],
     summary: Summary,
     address: str | None,
-) -> list[Job]:
-    """Every cell with its checkpoint and the kind of its data; where one cannot be had, the cell fails."""
-    found: list[Job] = []
+) -> Iterator[Job]:
+    """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
     for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
         if isinstance(job, Job):
-            found.append(job)
+            yield job
         elif job.error:
             failures.write(settings.results, job.tried, job.error)
             summary.failed[cell.name] = str(job.error)
-    return found
 
 
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
@@ -182,7 +194,7 @@ def _sort(job: Job) -> str:
     return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
-def _begun_last(todo: Iterable[Job], settings: Settings) -> list[Job]:
+def _begun_last(todo: Sequence[Job], settings: Settings) -> list[Job]:
     """A cell that ended its process before would do so again, and those behind it would never be tried."""
     return sorted(todo, key=lambda job: failures.known(settings.results, job.tried))
 

@@ -82,5 +82,4 @@ def run(
             "Whose picture an image is, is not known here: the split is by image, a person may stand in two "
             "parts, and the interval is over images."
         )
-    rebuild = "python -m harness leaderboard" + (f" --results {results}" if results else "")
-    show.say(f"Record: {done.path}. On the leaderboard with: {rebuild}")
+    show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard(results)}")

@@ -88,7 +88,7 @@ def sweep(
     if done.failed:
         show.say("Once their cause is cured, the same command runs only what failed.")
         raise typer.Exit(1)
-    show.say("Next: python -m harness leaderboard")
+    show.say(f"Next: {show.leaderboard(results)}")
 
 
 def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:
