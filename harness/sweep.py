@@ -63,6 +63,8 @@ def run(
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
+        if options.address:
+            _machines(options.address, settings.device)  # a wrong one is no failure of a cell
         untried: list[Job] = []
         begun: list[Job] = []
         for job in _jobs(wanted, settings, named, summary, options.address):

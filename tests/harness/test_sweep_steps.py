@@ -115,12 +115,13 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
 
 @pytest.mark.parametrize("error", [ConnectionError("refused"), ValueError("Invalid address format")])
 def test_an_address_at_which_nobody_answers_is_a_wrong_command(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def init(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(sweep.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(sweep.ray, "init", init)
+    options = sweep.Options("10.0.0.9", None, 0)
     with pytest.raises(UsageError, match=r"no Ray cluster answers at --address 10\.0\.0\.9"):
-        sweep._machines("10.0.0.9", "")
+        sweep.run(grid.Grid((), {}), load(results=tmp_path), [], options, Arguments({}, {}))
