@@ -205,6 +205,10 @@ class _Shown(tune.Callback):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
 
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        others = sum(each.status == trial.RUNNING for each in trials if each is not trial)
+        self.bar.advance(0, f"{others + 1} running")
+
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.bar.advance(result["cells"], result["note"])
 

@@ -117,8 +117,9 @@ def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
     table = f"{text_of(lines, header)}\n" if lines else ""
     reasons = "".join(f"- {count}: {reason}\n" for reason, count in without.most_common())
     return (
-        "### Beside ours\n\nWhether a printed number lies inside our interval of the same method, task, "
-        f"fraction and metric, on real data under the published protocol.\n\n{table}"
+        "### Beside ours\n\nWhether a printed number lies inside our interval of the same setting, method, "
+        "pre-training corpus, task, fraction and metric, on real data under the published protocol.\n\n"
+        + table
         + (f"Not comparable:\n\n{reasons}" if without else "")
     )
 

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from harness import failures, grid, plan, sweep
 from harness.account import Arguments
 from harness.errors import UsageError
 from harness.jobs import Job
+from harness.progress import Bar
 from harness.settings import load
 
 CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(weights="d" * 64))
@@ -125,3 +127,11 @@ def test_an_address_at_which_nobody_answers_is_a_wrong_command(
     options = sweep.Options("10.0.0.9", None, 0)
     with pytest.raises(UsageError, match=r"no Ray cluster answers at --address 10\.0\.0\.9"):
         sweep.run(grid.Grid((), {}), load(results=tmp_path), [], options, Arguments({}, {}))
+
+
+def test_the_bar_says_how_much_is_running_before_the_first_cell_is_done() -> None:
+    trials = [Trial("cell", stub=True) for _ in range(3)]
+    trials[0].set_status(Trial.RUNNING)
+    bar = Bar("cells", 3, "cells")
+    sweep._Shown(bar).on_trial_start(0, trials, trials[1])
+    assert (bar.done, bar.note) == (0, "2 running")
