@@ -95,7 +95,9 @@ def record(
         preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
         head=head,
         code=records.CodeBlock(
-            **asdict(provenance.code()), arguments=arguments.given, defaults=arguments.defaults
+            **asdict(provenance.code(plan.method.source, plan.source)),
+            arguments=arguments.given,
+            defaults=arguments.defaults,
         ),
         cost=records.CostBlock(
             device=device,

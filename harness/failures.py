@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,12 +29,21 @@ DIED = (
 Key = tuple[object, ...]
 
 
+class Tried(NamedTuple):
+    """A cell, and with what it was tried."""
+
+    data: DataKind
+    cell: CellPlan
+    checkpoint: str  # "" where none could be had
+
+
 class Failure(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: DataKind
     profile: ProfileName
     method: str
+    checkpoint: str  # "" where none could be had
     task: str
     protocol: str
     fraction: float
@@ -56,60 +66,65 @@ class Failure(BaseModel):
         return _key(self.data, self.profile, self)
 
 
-def key_of(record: Record) -> Key:
-    """That of a failure of the same cell, whatever the checkpoint."""
-    return _key(record.data.kind, record.pretraining.profile, record.cell)
+def keys_of(record: Record) -> tuple[Key, Key]:
+    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one."""
+    cells = record.cell, record.cell.model_copy(update={"checkpoint": ""})
+    one, other = (_key(record.data.kind, record.pretraining.profile, cell) for cell in cells)
+    return one, other
 
 
 def _key(data: DataKind, profile: ProfileName, cell: Failure | CellBlock) -> Key:
-    return (data, profile, *(getattr(cell, name) for name in CellBlock.model_fields if name != "checkpoint"))
+    return (data, profile, *(getattr(cell, name) for name in CellBlock.model_fields))
 
 
-def path_of(results: Path, data: DataKind, cell: CellPlan) -> Path:
-    name = f"{cell.method.profile_name} {cell.name}"
-    return results / FOLDER / data / f"{name.replace(' ', '-').replace(':', '-')}.json"
+def path_of(results: Path, tried: Tried) -> Path:
+    name = f"{tried.cell.method.profile_name} {tried.cell.name} {tried.checkpoint}".strip()
+    return results / FOLDER / tried.data / f"{name.replace(' ', '-').replace(':', '-')}.json"
 
 
-def write(results: Path, data: DataKind, cell: CellPlan, error: BaseException) -> None:
+def write(results: Path, tried: Tried, error: BaseException) -> None:
     failure = Failure(
-        **cell.key,
-        data=data,
-        profile=cell.method.profile_name,
+        **tried.cell.key,
+        checkpoint=tried.checkpoint,
+        data=tried.data,
+        profile=tried.cell.method.profile_name,
         error=type(error).__name__,
-        message=str(error) if data == "phantom" else "",
+        message=str(error) if tried.data == "phantom" else "",
     )
-    if data == "real":
-        with replacing(_log(results, data, cell)) as log:
+    if tried.data == "real":
+        with replacing(_log(results, tried)) as log:
             log.write_text(f"{failure.error}: {error}\n", encoding="utf-8")
-    write_json(path_of(results, data, cell), failure.model_dump())
+    write_json(path_of(results, tried), failure.model_dump())
 
 
-def begin(results: Path, data: DataKind, cell: CellPlan) -> None:
+def begin(results: Path, tried: Tried) -> None:
     """Written before a cell runs, because a process that is ended can write no more; `forget` it after."""
-    write(results, data, cell, ProcessDied(DIED))
+    write(results, tried, ProcessDied(DIED))
 
 
-def known(results: Path, data: DataKind, cell: CellPlan) -> bool:
+def known(results: Path, tried: Tried) -> bool:
     """Whether a cell failed, or ended its process: those that nothing is known of run before it."""
-    return path_of(results, data, cell).exists()
+    return path_of(results, tried).exists()
 
 
-def reason(results: Path, data: DataKind, cell: CellPlan) -> str:
+def reason(results: Path, tried: Tried) -> str:
     """Why a cell has no record."""
-    path, log = path_of(results, data, cell), _log(results, data, cell)
-    if not known(results, data, cell):
+    path, log = path_of(results, tried), _log(results, tried)
+    if not known(results, tried):
         return "it was not begun: the process that it waited for died. Sweep again"
     return log.read_text(encoding="utf-8").strip() if log.exists() else _read(path).reason
 
 
-def forget(results: Path, data: DataKind, cell: CellPlan) -> None:
-    """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none."""
-    for path in (path_of(results, data, cell), _log(results, data, cell)):
-        path.unlink(missing_ok=True)
+def forget(results: Path, tried: Tried) -> None:
+    """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none. Nor does
+    the want of a checkpoint, where there is one."""
+    for each in (tried, tried._replace(checkpoint="")):
+        for path in (path_of(results, each), _log(results, each)):
+            path.unlink(missing_ok=True)
 
 
-def _log(results: Path, data: DataKind, cell: CellPlan) -> Path:
-    return path_of(results, data, cell).with_suffix(".log")
+def _log(results: Path, tried: Tried) -> Path:
+    return path_of(results, tried).with_suffix(".log")
 
 
 def read_all(results: Path) -> Iterator[Failure]:

@@ -71,7 +71,9 @@ def cells(
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
                 ]
-    return Grid(tuple(found), impossible)
+    # what is named twice, or has fractions that are one in the names of records, is one cell
+    alike = {(cell.method.source, cell.source, cell.name): cell for cell in found}
+    return Grid(tuple(alike.values()), impossible)
 
 
 def can_be_tuned(kind: Kind, protocol: str) -> bool:

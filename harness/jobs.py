@@ -21,7 +21,8 @@ from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, table, task_data
 from harness.data.locate import Located
-from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
+from harness.errors import BadRecord, HarnessError, ImpossiblePairing, UnknownName, UsageError
+from harness.failures import Tried
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
@@ -46,6 +47,17 @@ class Job(NamedTuple):
     @property
     def block(self) -> CellBlock:
         return CellBlock(checkpoint=self.checkpoint.name, **self.cell.key)
+
+    @property
+    def tried(self) -> Tried:
+        return Tried(self.data, self.cell, self.checkpoint.name)
+
+
+class Lost(NamedTuple):
+    """Why a cell has no job, which is its failure."""
+
+    tried: Tried
+    error: HarnessError | None  # None: it has no checkpoint, and none was to be made
 
 
 def complete(results: Path, job: Job) -> bool:
@@ -120,12 +132,26 @@ def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpo
     ]
 
 
+def possible(wanted: Grid, named: Sequence[Checkpoint]) -> Grid:
+    """Without the cells that would compare pictures with words by a named checkpoint that knows none."""
+    cells, impossible = [], dict(wanted.impossible)
+    for cell in wanted.cells:
+        if chosen := _given(cell, named):
+            try:
+                road.require_words(cell, chosen)
+            except ImpossiblePairing as error:
+                impossible[f"{chosen.name} x {cell.task_id}"] = str(error)
+                continue
+        cells.append(cell)
+    return Grid(tuple(cells), impossible)
+
+
 def match(
     cells: Iterable[CellPlan],
     settings: Settings,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
-) -> Iterator[tuple[CellPlan, Job | HarnessError | None]]:
+) -> Iterator[tuple[CellPlan, Job | Lost]]:
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
@@ -136,15 +162,16 @@ def match(
     for _, of_dataset in groupby(cells, key=lambda cell: cell.dataset):
         tables: dict[object, Any] = {}  # of this dataset alone: they are large
         for cell in of_dataset:
+            kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                data = _once(memo, (cell.task_id, cell.protocol), read)
+                kind, *hashes = _once(memo, (cell.task_id, cell.protocol), read)
                 find = partial(_checkpoint, cell, settings, named, make)
                 chosen = _once(memo, _owner(cell, named), find)
             except HarnessError as error:
-                yield cell, error
+                yield cell, Lost(Tried(kind, cell, ""), error)
             else:
-                yield cell, Job(cell, chosen, *data) if chosen else None
+                yield cell, Job(cell, chosen, kind, *hashes) if chosen else Lost(Tried(kind, cell, ""), None)
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
@@ -205,6 +232,10 @@ def _checkpoint(
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Checkpoint | None:
-    if given := [item for item in named if item.card.method == cell.method.name]:
-        return given[cell.seed % len(given)]
-    return road.fitting(cell.method, settings, cell.seed) or (make(cell) if make else None)
+    chosen = _given(cell, named) or road.fitting(cell.method, settings, cell.seed)
+    return chosen or (make(cell) if make else None)
+
+
+def _given(cell: CellPlan, named: Sequence[Checkpoint]) -> Checkpoint | None:
+    given = [item for item in named if item.card.method == cell.method.name]
+    return given[cell.seed % len(given)] if given else None

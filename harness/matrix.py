@@ -12,8 +12,10 @@ from statistics import median
 from typing import NamedTuple
 
 from harness import jobs, records
-from harness.errors import BadRecord, HarnessError
+from harness.contracts import DataKind, ProfileName
+from harness.errors import BadRecord
 from harness.grid import Grid
+from harness.jobs import Job, Lost
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
 
@@ -33,43 +35,54 @@ class Row(NamedTuple):
     method: str
     done: int
     left: int
-    seconds: float | None  # of a cell of this task so far; None: there is none yet
+    seconds: float | None  # of a cell like these so far; None: there is none yet
     size: float | None  # MiB of its record and predictions
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are medians over all records of the task, of whichever checkpoint."""
-    counts: dict[tuple[str, str], list[bool]] = {}
+    """Seconds and sizes are medians over all records that are alike, of whichever checkpoint."""
+    counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
     for cell, job in jobs.match(wanted.cells, settings, named, make=None):
-        if isinstance(job, HarnessError):
-            missing[cell.dataset] = str(job)
+        if isinstance(job, Lost) and job.error:
+            missing[cell.dataset] = str(job.error)
             continue
-        if job is None and cell.method.profile.recipe:
+        if isinstance(job, Lost) and cell.method.profile.recipe:
             untrained[cell.method.name] = None
-        done = job is not None and jobs.complete(settings.results, job)
-        counts.setdefault((" ".join((cell.task_id, *cell.options)), cell.method.name), []).append(done)
+        done = isinstance(job, Job) and jobs.complete(settings.results, job)
+        task = " ".join((cell.task_id, *cell.options))
+        like = _Like(job.tried.data, cell.method.profile_name, task)
+        counts.setdefault((like, cell.method.name), []).append(done)
     spent, sizes = _costs(settings.results)
     rows = [
-        Row(task, method, sum(done), len(done) - sum(done), spent.get(task), sizes.get(task))
-        for (task, method), done in counts.items()
+        Row(like.task, method, sum(done), len(done) - sum(done), spent.get(like), sizes.get(like))
+        for (like, method), done in counts.items()
     ]
     return Matrix(rows, missing, list(untrained))
 
 
-def _costs(results: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Of a cell of each task: seconds, and MiB."""
-    spent: dict[str, list[float]] = defaultdict(list)
-    sizes: dict[str, list[float]] = defaultdict(list)
+class _Like(NamedTuple):
+    """What must agree for one cell to cost as much as another."""
+
+    data: DataKind
+    profile: ProfileName
+    task: str
+
+
+def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
+    """Of cells that are alike: seconds, and MiB."""
+    spent: dict[_Like, list[float]] = defaultdict(list)
+    sizes: dict[_Like, list[float]] = defaultdict(list)
     for path in sorted(results.glob("*/*/*/*.json")):
         try:
             record = records.read(path)
         except BadRecord:
             continue  # the sweep puts it aside, and says so
         task = " ".join((record.cell.task, *record.cell.options))
-        spent[task].append(sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test")))
+        like = _Like(record.data.kind, record.pretraining.profile, task)
+        spent[like].append(sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test")))
         files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
-        sizes[task].append(sum(file.stat().st_size for file in files) / 2**20)
-    medians = [{task: median(values) for task, values in found.items()} for found in (spent, sizes)]
+        sizes[like].append(sum(file.stat().st_size for file in files) / 2**20)
+    medians = [{like: median(values) for like, values in found.items()} for found in (spent, sizes)]
     return medians[0], medians[1]

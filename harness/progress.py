@@ -49,7 +49,9 @@ class Bar:
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
-        return f"{self.done}/{self.total} {self.unit}, {(self.done - self.before) / seconds:.0f}/s"
+        speed = (self.done - self.before) / seconds
+        pace = f"{1 / speed:.0f} s each" if 0 < speed < 0.5 else f"{speed:.0f}/s"
+        return f"{self.done}/{self.total} {self.unit}, {pace}"
 
     def _line(self) -> None:
         seconds = time.monotonic() - self.started

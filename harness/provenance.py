@@ -33,7 +33,7 @@ SOURCES = ("harness", "methods", "tasks")
 @dataclass(frozen=True)
 class Code:
     commit: str  # "" outside a git checkout
-    dirty: bool
+    dirty: bool  # whether some of it is not as in the commit, or may not be
     version: str
     python: str
     platform: str
@@ -41,12 +41,15 @@ class Code:
 
 
 @cache
-def code() -> Code:
-    """Read once per process: code that is edited while it runs has already been imported."""
-    commit = _git("rev-parse", "HEAD")
+def code(*sources: str) -> Code:
+    """Read once per process: code that is edited while it runs has already been imported. Of `sources`, those
+    of a method and a dataset, files of one's own count too. What git cannot answer counts as changed."""
+    files = [source for source in sources if source.endswith(".py")]
+    changes = [_git("status", "--porcelain", "--", *SOURCES)]
+    changes += [_git("status", "--porcelain", "--ignored", "--", file) for file in files]
     return Code(
-        commit=commit,
-        dirty=bool(commit and _git("status", "--porcelain", "--", *SOURCES)),
+        commit=_git("rev-parse", "HEAD") or "",
+        dirty=any(change != "" for change in changes),
         version=_version("cxr-vlp-bench"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -70,16 +73,17 @@ def peak_memory_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _git(*arguments: str) -> str:
-    """Output of a git command in the project's folder; "" when there is no git or no checkout of ours."""
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the project's folder; None when there is no git, no checkout of ours, or no
+    answer."""
     if not (PACKAGE_ROOT / ".git").exists():
-        return ""
+        return None
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=PACKAGE_ROOT, capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout.strip()
 
 

@@ -78,6 +78,8 @@ def run(
 def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
     """Everything up to the encoder's features. Whether the cell can be scored is checked before anything
     is decoded or trained."""
+    if chosen:
+        require_words(plan, chosen)
     place = device.choose(settings.device)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     provenance.forget_peak_memory()
@@ -112,6 +114,13 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         read_mask=getattr(dataset, "read_mask", None),
     )
     return Prepared(settings, pool, chosen, bench)
+
+
+def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
+    """Raises ImpossiblePairing where pictures are compared with words, and the checkpoint is an image encoder
+    alone, as imported ones may be."""
+    found = registry.FoundTask(plan.task_id, plan.source, plan.dataset, plan.kind, plan.task)
+    registry.check_pairing(chosen.name, chosen.card.profile.text is not None, found)
 
 
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:

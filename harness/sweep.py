@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from harness import failures, jobs, tuning
 from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
@@ -48,7 +48,7 @@ class Options(NamedTuple):
 class Summary:
     done: int = 0  # now
     before: int = 0  # by an earlier sweep
-    left: int = 0  # beyond the limit
+    left: int = 0  # beyond the limit, done or not
     failed: dict[str, str] = field(default_factory=dict)  # cell -> reason
 
 
@@ -63,14 +63,22 @@ def run(
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
-        matched = _jobs(wanted, settings, named, summary, options.address)
-        todo = _begun_last((job for job in matched if not jobs.complete(settings.results, job)), settings)
-        summary.before = len(matched) - len(todo)
-        if options.limit is not None:
-            todo, summary.left = todo[: options.limit], max(len(todo) - options.limit, 0)
+        if options.address:
+            _machines(options.address, settings.device)  # a wrong one is no failure of a cell
+        untried: list[Job] = []
+        begun: list[Job] = []
+        for job in _jobs(wanted, settings, named, summary, options.address):
+            if jobs.complete(settings.results, job):
+                summary.before += 1
+                continue
+            (begun if failures.known(settings.results, job.tried) else untried).append(job)
+            if len(untried) == options.limit:
+                break  # before checkpoints are made that nobody needs
+        todo = (untried + begun)[: options.limit]
+        summary.left = len(wanted.cells) - summary.before - len(summary.failed) - len(todo)
         jobs.put_aside(settings.results, todo)
         for job in todo:
-            failures.forget(settings.results, job.data, job.cell)
+            failures.forget(settings.results, job.tried)
         if todo:
             _tune(todo, settings, options, arguments)
     finally:
@@ -79,7 +87,7 @@ def run(
         if jobs.complete(settings.results, job):
             summary.done += 1
         else:
-            summary.failed[job.cell.name] = failures.reason(settings.results, job.data, job.cell)
+            summary.failed[job.cell.name] = failures.reason(settings.results, job.tried)
     return summary
 
 
@@ -91,7 +99,15 @@ class _Machines(NamedTuple):
 def _machines(address: str | None, device: str) -> _Machines:
     """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
     if not ray.is_initialized():
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError) as error:
+            if address is None:
+                raise
+            raise UsageError(
+                f"no Ray cluster answers at --address {address}: {error}. Start one there with ray start "
+                "--head, or leave --address out"
+            ) from error
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [each for each in resources if each.get("GPU")] if device in ("", "cuda") else []
@@ -108,16 +124,14 @@ def _jobs(
     named: Sequence[Checkpoint],
     summary: Summary,
     address: str | None,
-) -> list[Job]:
-    """Every cell with its checkpoint and the kind of its data; where one cannot be had, the cell fails."""
-    found: list[Job] = []
+) -> Iterator[Job]:
+    """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
     for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
         if isinstance(job, Job):
-            found.append(job)
-        elif job is not None:
-            failures.write(settings.results, "real" if settings.data_roots else "phantom", cell, job)
-            summary.failed[cell.name] = str(job)
-    return found
+            yield job
+        elif job.error:
+            failures.write(settings.results, job.tried, job.error)
+            summary.failed[cell.name] = str(job.error)
 
 
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
@@ -182,14 +196,18 @@ def _sort(job: Job) -> str:
     return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
-def _begun_last(todo: Iterable[Job], settings: Settings) -> list[Job]:
+def _begun_last(todo: Sequence[Job], settings: Settings) -> list[Job]:
     """A cell that ended its process before would do so again, and those behind it would never be tried."""
-    return sorted(todo, key=lambda job: failures.known(settings.results, job.data, job.cell))
+    return sorted(todo, key=lambda job: failures.known(settings.results, job.tried))
 
 
 class _Shown(tune.Callback):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        others = sum(each.status == trial.RUNNING for each in trials if each is not trial)
+        self.bar.advance(0, f"{others + 1} running")
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.bar.advance(result["cells"], result["note"])
@@ -211,15 +229,15 @@ def _trial(
         if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
-        failures.begin(settings.results, job.data, job.cell)
+        failures.begin(settings.results, job.tried)
         try:
             if prepared is None:
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            failures.write(settings.results, job.data, job.cell, error)
+            failures.write(settings.results, job.tried, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
-        failures.forget(settings.results, job.data, job.cell)
+        failures.forget(settings.results, job.tried)
         value = record.metrics[record.task.metric].value * 100
         tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})

@@ -214,9 +214,10 @@ def record(
     checkpoint: int | None = None,
     tuned: int = 0,
     cut_validation: bool = False,
+    corpus: str = "mimic_cxr",
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing. `checkpoint`: its seed, default that of the
-    labels."""
+    labels. Its encoder was trained on data of the same `kind`."""
     trained = seed if checkpoint is None else checkpoint
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
     half = dict.fromkeys(LABELS, 10)
@@ -261,8 +262,8 @@ def record(
             "family": family,
             "seed": trained,
             "imported_from": imported_from,
-            "corpus": "mimic_cxr",
-            "data_kind": "phantom",
+            "corpus": corpus,
+            "data_kind": kind,
             "weights": "d" * 64,
             "images_per_second": 100.0,
             "seconds": 60.0,
@@ -283,7 +284,7 @@ def record(
             "validation": (0.6, 0.7),
         },
         "code": {
-            "commit": "",
+            "commit": "c" * 40,
             "dirty": dirty,
             "version": "0.1.0",
             "python": "3.11.0",

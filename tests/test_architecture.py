@@ -51,7 +51,7 @@ ARROWS: Mapping[str, str] = {
     f"provenance {TOOLS}",
     "failures": "plan records contracts errors files",
     "grid": f"plan registry {TOOLS}",
-    "jobs": f"run grid plan registry pretrain.checkpoint data.* records {TOOLS}",
+    "jobs": f"run grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
     "tuning": f"run jobs failures account evaluate.bench evaluate.search records cost {TOOLS}",
     "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",

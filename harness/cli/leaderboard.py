@@ -17,9 +17,13 @@ def leaderboard(
 ) -> None:
     """Rebuild leaderboard.md from the records in results/; of another folder, the page that lies in it."""
     from harness import leaderboard as page
-    from harness.errors import BadRecord
+    from harness.errors import BadRecord, UsageError
     from harness.files import write_text
 
+    if results and not results.is_dir():
+        raise UsageError(
+            f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"
+        )
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's
     target = (current.project if results is None else results) / "leaderboard.md"
@@ -28,8 +32,7 @@ def leaderboard(
     if check:
         if difference:
             show.line(difference)
-            option = f" --results {results}" if results else ""
-            raise BadRecord(f"{target} is stale. Rebuild it: python -m harness leaderboard{option}")
+            raise BadRecord(f"{target} is stale. Rebuild it: {show.leaderboard(results)}")
         show.line(f"{target} is up to date")
         return
     if difference:

@@ -33,7 +33,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
 ) -> None:
     """Run one cell: encode, fit the head, score the test split once, write the record."""
-    from harness import plan, registry
+    from harness import plan
 
     current = settings.load(data_root, results)
     wanted = plan.cell(
@@ -51,8 +51,6 @@ def run(
 
         maker = wanted.method
         chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
-        has_text = chosen.card.profile.text is not None  # imported ones may be an image encoder alone
-        registry.check_pairing(checkpoint, has_text, registry.task_of(task))
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context), figures=save_figures)
@@ -84,5 +82,4 @@ def run(
             "Whose picture an image is, is not known here: the split is by image, a person may stand in two "
             "parts, and the interval is over images."
         )
-    rebuild = "python -m harness leaderboard" + (f" --results {results}" if results else "")
-    show.say(f"Record: {done.path}. On the leaderboard with: {rebuild}")
+    show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard(results)}")

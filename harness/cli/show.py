@@ -40,6 +40,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def leaderboard(results: Path | None) -> str:
+    """The command that puts the records of this folder on their page."""
+    return "python -m harness leaderboard" + (f" --results {results}" if results else "")
+
+
 def words(text: str) -> list[str]:
     """Of an option with commas between."""
     return [word.strip() for word in text.split(",") if word.strip()]

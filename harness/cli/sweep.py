@@ -56,6 +56,7 @@ def sweep(
     from harness import jobs
 
     named = jobs.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
+    wanted = jobs.possible(wanted, named)
     for line in _left_out(wanted.impossible):
         show.say(f"left out: {line}")
     if tune and not all(cell.tuned for cell in wanted.cells):
@@ -87,7 +88,7 @@ def sweep(
     if done.failed:
         show.say("Once their cause is cured, the same command runs only what failed.")
         raise typer.Exit(1)
-    show.say("Next: python -m harness leaderboard")
+    show.say(f"Next: {show.leaderboard(results)}")
 
 
 def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:

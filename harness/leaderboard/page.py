@@ -48,7 +48,8 @@ def build(results: Path) -> str:
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
-    done = {failures.key_of(record) for kind in TRACKS for table in found[kind] for record in table.every}
+    every = (record for kind in TRACKS for table in found[kind] for record in table.every)
+    done = {key for record in every for key in failures.keys_of(record)}
     parts += _failures(results, done)
     parts += reported.section(results / "reported", found["real"])
     parts.append(_footer(results))
@@ -78,7 +79,7 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
             place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [
-        f"- {place} ({_listed(failure.method for failure in found)}; "
+        f"- {place} ({_listed(failure.checkpoint or failure.method for failure in found)}; "
         f"seeds {_listed(failure.seed for failure in found)}): {reason}"
         for (place, reason), found in cells.items()
     ]

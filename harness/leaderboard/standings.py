@@ -6,7 +6,7 @@ Apart from the text, because here it is decided what may be compared with what.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +58,7 @@ class Cell:
     @property
     def dirty(self) -> bool:
         """Whether some of it was made by code that no commit holds."""
-        return any(record.code.dirty for record in self.records)
+        return any(record.code.dirty or not record.code.commit for record in self.records)
 
     @cached_property
     def main(self) -> Resampled:
@@ -115,28 +115,37 @@ class Standing:
 
     @cached_property
     def groups(self) -> dict[Row, int]:
-        """Tie groups at the largest fraction, of the rows that have the same draws of labels as the best."""
+        """Tie groups at the largest fraction, of the rows that have the draws of labels that most have."""
         last = self.fractions[-1]
         there = {row: self.cells[row][last].main for row in self.order if last in self.cells[row]}
-        draws = {row: [run.seed for run in found.runs] for row, found in there.items()}
-        alike = [row for row in there if draws[row] == draws[next(iter(there))]]
+        draws = {row: tuple(run.seed for run in found.runs) for row, found in there.items()}
+        [(usual, _)] = Counter(draws.values()).most_common(1)
+        alike = [row for row in there if draws[row] == usual]
         pairs = list(itertools.combinations(alike, 2))
         p = [comparison.paired_difference(there[one], there[other]).p for one, other in pairs]
         adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))
         return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
 
     @property
-    def missing(self) -> Iterator[tuple[Row, float, list[int]]]:
-        """Seeds that a row lacks at a fraction at which another row has them."""
+    def missing(self) -> Iterator[tuple[str, float, list[int]]]:
+        """Seeds that a row lacks at a fraction at which another row has them, or one of its checkpoints where
+        these share seeds."""
         for fraction in self.fractions:
-            seeds = {row: self._seeds(row, fraction) for row in self.cells}
-            for row, found in seeds.items():
+            seeds = {name: found for row in self.cells for name, found in self._seeds(row, fraction)}
+            for name, found in seeds.items():
                 if lacking := set().union(*seeds.values()) - found:
-                    yield row, fraction, sorted(lacking)
+                    yield name, fraction, sorted(lacking)
 
-    def _seeds(self, row: Row, fraction: float) -> set[int]:
-        cell = self.cells[row].get(fraction)
-        return {run.seed for run in cell.runs} if cell else set()
+    def _seeds(self, row: Row, fraction: float) -> Iterator[tuple[str, set[int]]]:
+        """By checkpoint where these are crossed with seeds, else by family."""
+        cells = self.cells[row]
+        here = set(cells[fraction].runs) if fraction in cells else set()
+        every = {run for cell in cells.values() for run in cell.runs}
+        if len(every) == len({run.seed for run in every}):
+            yield row.family, {run.seed for run in here}
+            return
+        for checkpoint in sorted({run.checkpoint for run in every}):
+            yield f"{row.family}-s{checkpoint}", {run.seed for run in here if run.checkpoint == checkpoint}
 
 
 class Ranks(NamedTuple):

@@ -62,20 +62,21 @@ def _overview(found: Sequence[Standing]) -> Iterator[str]:
         return
     ranks = standings.ranks(found)
     rows = sorted({row for standing in found for row in standing.cells})
+    fractions = sorted({fraction for standing in found for fraction in standing.fractions})
     place = dict(zip(ranks.rows, ranks.ranking.mean, strict=True)) if ranks else {}
     lines = []
     for row in sorted(rows, key=lambda row: (place.get(row, 0.0), row)):
-        means = [" / ".join(_means(standing, row)) for standing in found]
+        means = [" / ".join(_means(standing, row, fractions)) for standing in found]
         lines.append([row.family, *([f"{place[row]:.2f}"] if ranks else []), *means])
     header = ["checkpoint", *(["mean rank"] if ranks else []), *(_name(standing.table) for standing in found)]
     yield text_of(lines, header)
-    shares = " / ".join(_share(fraction) for fraction in found[0].fractions)
+    shares = " / ".join(map(_share, fractions))
     labels = f"Means at {shares} of the labels. " if found[0].every[0].parts["used"].images else "Means. "
     yield labels + (_explained(ranks) if ranks else "") + "\n"
 
 
-def _means(standing: Standing, row: Row) -> Iterator[str]:
-    for fraction in standing.fractions:
+def _means(standing: Standing, row: Row, fractions: Sequence[float]) -> Iterator[str]:
+    for fraction in fractions:
         cell = standing.cells.get(row, {}).get(fraction)
         yield f"{cell.interval.value * 100:.1f}" if cell else HOLE
 
@@ -285,10 +286,10 @@ def _median(values: Iterable[float | None]) -> str:
 
 def _missing(found: Sequence[Standing]) -> Iterator[str]:
     lines = [
-        f"- {standing.table.task} {standing.table.protocol}, {row.family} at {_share(fraction)}: seeds "
+        f"- {standing.table.task} {standing.table.protocol}, {name} at {_share(fraction)}: seeds "
         + ", ".join(map(str, seeds))
         for standing in found
-        for row, fraction, seeds in standing.missing
+        for name, fraction, seeds in standing.missing
     ]
     if lines:
         yield "### Not run\n\nOf what others in the same table have:\n\n" + "\n".join(lines) + "\n"

@@ -162,7 +162,7 @@ def _write(
     place: str,
     processes: int = 1,
 ) -> None:
-    code = provenance.code()
+    code = provenance.code(plan.source)
     checkpoint.save(
         folder,
         model.state_dict(),

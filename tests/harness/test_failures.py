@@ -11,42 +11,52 @@ import pytest
 from harness import failures, plan
 from harness.contracts import DataKind
 from harness.errors import BadRecord
+from harness.failures import Tried
 from tests import fakes
 
 CELL = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
+TRIED = Tried("phantom", CELL, "imitate-demo-1a2b3c4d-s0")
+REAL = TRIED._replace(data="real")
 
 
 def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
-    assert "it was not begun" in failures.reason(tmp_path, "phantom", CELL)
-    failures.write(tmp_path, "phantom", CELL, OSError(28, "No space left on device"))
-    assert failures.reason(tmp_path, "phantom", CELL) == "OSError: [Errno 28] No space left on device"
+    assert "it was not begun" in failures.reason(tmp_path, TRIED)
+    failures.write(tmp_path, TRIED, OSError(28, "No space left on device"))
+    assert failures.reason(tmp_path, TRIED) == "OSError: [Errno 28] No space left on device"
 
 
-def test_a_failure_is_of_one_cell_whatever_its_checkpoint(tmp_path: Path) -> None:
+def test_a_failure_is_of_one_cell_and_checkpoint(tmp_path: Path) -> None:
     for cell in (CELL, replace(CELL, cut_validation=True), replace(CELL, tuned=4), replace(CELL, seed=1)):
-        failures.write(tmp_path, "phantom", cell, OSError("no"))
-    failures.write(tmp_path, "real", CELL, OSError("no"))
+        failures.write(tmp_path, TRIED._replace(cell=cell), OSError("no"))
+    for other in (REAL, TRIED._replace(checkpoint="imitate-demo-1a2b3c4d-s1"), TRIED._replace(checkpoint="")):
+        failures.write(tmp_path, other, OSError("no"))
     done = fakes.record(method="random_init", fraction=0.1)
+    found = list(failures.read_all(tmp_path))
+    assert len(found) == 7
+    answered = [failure for failure in found if failure.key in failures.keys_of(done)]
+    assert {(each.data, each.seed, each.tuned, each.cut_validation) for each in answered} == {
+        ("phantom", 0, 0, False)
+    }
+    assert {each.checkpoint for each in answered} == {TRIED.checkpoint, ""}  # there is one now
+    paper = done.model_copy(update={"pretraining": done.pretraining.model_copy(update={"profile": "paper"})})
+    assert not {each.key for each in found}.intersection(failures.keys_of(paper))
+    failures.forget(tmp_path, TRIED)
     assert len(list(failures.read_all(tmp_path))) == 5
-    [of_it] = [failure for failure in failures.read_all(tmp_path) if failure.key == failures.key_of(done)]
-    assert (of_it.data, of_it.seed, of_it.tuned, of_it.cut_validation) == ("phantom", 0, 0, False)
-    paper = done.pretraining.model_copy(update={"profile": "paper"})
-    assert failures.key_of(done.model_copy(update={"pretraining": paper})) != of_it.key
 
 
 @pytest.mark.parametrize("data", ["phantom", "real"])
 def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: DataKind) -> None:
-    assert not failures.known(tmp_path, data, CELL)
-    failures.begin(tmp_path, data, CELL)
-    assert failures.known(tmp_path, data, CELL)
-    assert "because memory ran out. Run fewer cells" in failures.reason(tmp_path, data, CELL)
-    failures.forget(tmp_path, data, CELL)
-    assert not failures.known(tmp_path, data, CELL)
+    assert not failures.known(tmp_path, TRIED._replace(data=data))
+    failures.begin(tmp_path, TRIED._replace(data=data))
+    assert failures.known(tmp_path, TRIED._replace(data=data))
+    assert "because memory ran out. Run fewer cells" in failures.reason(tmp_path, TRIED._replace(data=data))
+    failures.forget(tmp_path, TRIED._replace(data=data))
+    assert not failures.known(tmp_path, TRIED._replace(data=data))
 
 
 def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) -> None:
-    failures.write(tmp_path, "real", CELL, OSError("/data/patient00001 cannot be read"))
-    assert failures.reason(tmp_path, "real", CELL) == "OSError: /data/patient00001 cannot be read"
+    failures.write(tmp_path, REAL, OSError("/data/patient00001 cannot be read"))
+    assert failures.reason(tmp_path, REAL) == "OSError: /data/patient00001 cannot be read"
     [failure] = failures.read_all(tmp_path)
     assert failure.reason == "OSError"
     [kept] = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log")
@@ -57,13 +67,13 @@ def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) ->
         check=False,
     )
     assert ignored.returncode in (0, 128)  # 128: no checkout
-    failures.forget(tmp_path, "real", CELL)
+    failures.forget(tmp_path, REAL)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_broken_failure_is_named(tmp_path: Path) -> None:
-    failures.write(tmp_path, "phantom", CELL, OSError("no"))
-    path = failures.path_of(tmp_path, "phantom", CELL)
+    failures.write(tmp_path, TRIED, OSError("no"))
+    path = failures.path_of(tmp_path, TRIED)
     path.write_text("{}")
     with pytest.raises(BadRecord, match=path.name):
         list(failures.read_all(tmp_path))

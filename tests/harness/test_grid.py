@@ -47,6 +47,14 @@ def test_a_name_alone_is_the_default_kind_and_a_pattern_is_all_that_fit() -> Non
         cells(methods=["imitat"])
 
 
+def test_what_is_named_twice_is_run_once() -> None:
+    twice = cells(methods=["imitate", "imitate"], fractions=[1 / 3, 0.33333333, 1.0, 1.0], seeds=1).cells
+    assert [cell.name for cell in twice] == [
+        "imitate chexpert:linear clean 33.3333pct s0",
+        "imitate chexpert:linear clean 100pct s0",
+    ]
+
+
 def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
     sample = Path(__file__).resolve().parents[2] / "docs" / "chestxray14_sample.py"
     for task in (str(sample), f"{sample}:linear"):

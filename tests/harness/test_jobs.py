@@ -14,7 +14,7 @@ from harness import grid, jobs, plan, records, registry, sweep
 from harness.contracts import Split, Task
 from harness.data import locate, task_data
 from harness.errors import HarnessError, UnknownName, UsageError
-from harness.jobs import Job
+from harness.jobs import Job, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
 from harness.settings import Settings, load
@@ -186,8 +186,8 @@ def test_a_dataset_that_cannot_be_read_costs_its_own_cells(tmp_path: Path, toy: 
     (tmp_path / "data" / "toy" / "reports.csv").write_text("nothing\n")
     found = matched(toy, load(data_root=tmp_path / "data"))
     assert len(found) == 4
-    assert all(isinstance(each, HarnessError) for each in found)
-    assert "toy cannot be read: KeyError: 'image_id'" in str(found[0])
+    assert {each.tried.data for each in found} == {"real"}
+    assert "toy cannot be read: KeyError: 'image_id'" in str(found[0].error)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job)
     "error", [ray.exceptions.WorkerCrashedError(), ray.exceptions.OutOfMemoryError("full")]
 )
 def test_a_method_whose_pre_training_is_killed_fails_alone(
-    error: Exception, home: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed:
         def options(self, **resources: float) -> Killed:
@@ -237,6 +237,9 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
         for method in ("imitate", "random_init")
     ]
     made = make.untrained(cells[1].method, load(), seed=0)
-    found = list(jobs.match(cells, load(), [], partial(sweep._made, load(), None)))
-    assert isinstance(found[0][1], HarnessError) and "imitate has no checkpoint" in str(found[0][1])
+    settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
+    found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, None)))
+    lost = found[0][1]
+    assert isinstance(lost, Lost) and lost.tried == ("phantom", cells[0], "")  # as its data are
+    assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)
     assert isinstance(found[1][1], Job) and found[1][1].checkpoint.name == made.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_log_gets_lines_on_the_way_with_the_time_left(
     first = capsys.readouterr().err.splitlines()[0]
     assert first.startswith("training: 2/4 steps, ")
     assert " s left" in first
+
+
+def test_what_takes_longer_than_a_second_is_told_in_seconds_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(float(second) for second in range(0, 1000, 30))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Bar("cells", 2, "cells") as bar:
+        bar.advance()
+    assert re.search(r"cells: 1/2 cells, \d+ s each", capsys.readouterr().err)
 
 
 def test_a_failed_or_empty_job_reports_no_success(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from harness import failures, grid, plan, sweep
 from harness.account import Arguments
+from harness.errors import UsageError
 from harness.jobs import Job
+from harness.progress import Bar
 from harness.settings import load
 
 CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(weights="d" * 64))
@@ -87,3 +91,47 @@ def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest
     nothing = sweep.Options(None, None, 0)
     sweep.run(grid.Grid((), {}), load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert devices == ["cuda"]
+
+
+def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, asked, ran = jobs(4), [], []
+
+    def matched(*_: object) -> Iterator[Job]:
+        for job in every:
+            asked.append(job.cell.seed)
+            yield job
+
+    settings = load(results=tmp_path)
+    failures.begin(settings.results, every[0].tried)
+    monkeypatch.setattr(sweep, "_jobs", matched)
+    monkeypatch.setattr(sweep, "_tune", lambda todo, *_: ran.extend(job.cell.seed for job in todo))
+    wanted = grid.Grid(tuple(job.cell for job in every), {})
+    done = sweep.run(wanted, settings, [], sweep.Options(None, 2, 0), Arguments({}, {}))
+    assert (asked, ran, done.left) == ([0, 1, 2], [1, 2], 2)
+    assert failures.known(settings.results, every[0].tried)  # it will not run, and is not forgotten
+    sweep.run(wanted, settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
+    assert ran[2:] == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("refused"), ValueError("Invalid address format")])
+def test_an_address_at_which_nobody_answers_is_a_wrong_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(sweep.ray, "init", init)
+    options = sweep.Options("10.0.0.9", None, 0)
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at --address 10\.0\.0\.9"):
+        sweep.run(grid.Grid((), {}), load(results=tmp_path), [], options, Arguments({}, {}))
+
+
+def test_the_bar_says_how_much_is_running_before_the_first_cell_is_done() -> None:
+    trials = [Trial("cell", stub=True) for _ in range(3)]
+    trials[0].set_status(Trial.RUNNING)
+    bar = Bar("cells", 3, "cells")
+    sweep._Shown(bar).on_trial_start(0, trials, trials[1])
+    assert (bar.done, bar.note) == (0, "2 running")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +31,13 @@ def jobs(count: int, *methods: str) -> list[Job]:
         for method in methods
     ]
     return [
-        Job(replace(cell, tuned=count), cast(Checkpoint, None), "phantom", "f" * 64, "b" * 64)
+        Job(
+            replace(cell, tuned=count),
+            cast(Checkpoint, SimpleNamespace(name="floor-s0")),
+            "phantom",
+            "f" * 64,
+            "b" * 64,
+        )
         for cell in cells
     ]
 
@@ -117,7 +124,7 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
     run_next(order, "second")
     run_next(order, "cell")
     assert reports[-1]["cells"] == 1 and sum(report["cells"] for report in reports) == 1
-    reason = failures.reason(settings.results, job.data, job.cell)
+    reason = failures.reason(settings.results, job.tried)
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 

@@ -82,3 +82,8 @@ def test_an_image_encoder_alone_is_refused_where_words_are_needed(tmp_path: Path
     assert "toy:zero-shot compares pictures with words, and published has no text encoder" in str(
         done.exception
     )
+    sweep = ["sweep", "--methods", method, "--tasks", task, "--checkpoints", "published", "--dry-run"]
+    done = invoke(*sweep)
+    assert done.exit_code == 0, done.exception
+    assert "left out: published x toy:zero-shot: it compares pictures with words" in done.stderr
+    assert "0 cells to do." in done.stdout

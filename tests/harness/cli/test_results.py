@@ -82,6 +82,10 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     for counts in ("1 cells imported, 0 were", "0 cells imported, 1 were"):
         done = harness("results", "import", bundle, "--results", tmp_path / "theirs")
         assert (done.code, done.out) == (0, f"{bundle}: {counts} there already\n"), done.err
+        assert done.err == f"Next: python -m harness leaderboard --results {tmp_path / 'theirs'}\n"
+    done = harness("leaderboard", "--results", tmp_path / "their")
+    assert done.code == 2 and f"there is no folder {tmp_path / 'their'}" in done.err
+    assert not (tmp_path / "their").exists()
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err

@@ -83,6 +83,10 @@ def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     fakes.write(tmp_path, seed=0, fraction=1.0)
     [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
     assert row[2].endswith("(2 runs) *") and row[3].endswith("(1 run)")
+    made = fakes.record(seed=1, fraction=1.0)
+    nowhere = made.model_copy(update={"code": made.code.model_copy(update={"commit": ""})})
+    records.write(tmp_path, nowhere, fakes.predictions(1))
+    assert tables_of(leaderboard.build(tmp_path))[TABLE][0][3].endswith("(2 runs) *")
 
 
 def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
@@ -150,6 +154,9 @@ def test_holes_are_named(tmp_path: Path) -> None:
         fakes.write(tmp_path, method="whole", family="whole-x", seed=seed)
     fakes.write(tmp_path, method="half", family="half-x", seed=1)
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
+    for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
+        fakes.write(tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint)
+    assert "- chexpert:linear clean, crossed-x-s1 at 1 %: seeds 1\n" in leaderboard.build(tmp_path)
 
 
 def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
@@ -158,18 +165,26 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
+            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "")
+            failures.write(tmp_path, tried, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
-    place = "phantom, rsna:linear clean at 1 % (gloria, imitate; seeds 0, 1)"
+    place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
     assert found.strip() == f"- {place}: EmptyClass: no sign"
-    for seed in (0, 1):
-        fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=seed)
-    assert "(imitate; seeds 0, 1)" in leaderboard.build(tmp_path)  # what was done since is no failure
+
+    def done(method: str, checkpoint: int) -> str:
+        for seed in (0, 1):
+            cell: dict[str, Any] = {"task": "rsna:linear", "seed": seed, "checkpoint": checkpoint}
+            fakes.write(tmp_path, method=method, family=f"{method}-x", **cell)
+        return leaderboard.build(tmp_path)
+
+    assert "(gloria-x-s0; seeds 0, 1)" in done("imitate", 3)  # it has a checkpoint since
+    assert "(gloria-x-s0; seeds 0, 1)" in done("gloria", 1)  # another one than that which failed
+    assert "## Failed" not in done("gloria", 0)
 
 
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    failures.write(tmp_path, "phantom", cell, EmptyClass("no sign"))
+    failures.write(tmp_path, failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
     assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
@@ -239,7 +254,18 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     assert f"That all are alike: p = {p:.2g}" in page
     assert "Not told apart from best-x: middle-x, floor-x." in page  # two tasks tell little
     best = table["linear"][0]
-    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0", "–"]
+    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
+    assert "\nMeans at 1 % / 10 % / 100 % of the labels. " in page
+
+
+def test_tie_groups_are_of_the_rows_with_the_draws_that_most_have(tmp_path: Path) -> None:
+    for name, skill, seeds in (("best", 3.0, 2), ("second", 1.0, 3), ("third", 1.0, 3)):
+        for seed in range(seeds):
+            fakes.write(
+                tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed, checkpoint=0
+            )
+    groups = {row[0]: row[-1] for row in tables_of(leaderboard.build(tmp_path))[TABLE]}
+    assert (groups["best"], groups["second"], groups["third"]) == ("–", "1", "1")
 
 
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:

@@ -46,8 +46,11 @@ def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[li
     return tables_of(page)["Beside ours"], section_of(page, "Beside ours")
 
 
-GLORIA = "gloria,,chexpert:linear,1%,AUC,{},,frozen,Paper A,"
-OURS = {"method": "gloria", "family": "gloria-x", "kind": "real", "protocol": "published", "profile": "paper"}
+GLORIA = 'gloria,,chexpert:linear,1%,AUC,{},,"frozen encoder, linear",Paper A,'
+OURS = {
+    **{"method": "gloria", "family": "gloria-x", "corpus": "chexpert"},
+    **{"kind": "real", "protocol": "published", "profile": "paper"},
+}
 
 
 def test_a_printed_number_lies_inside_our_interval_or_not(tmp_path: Path) -> None:
@@ -71,6 +74,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
         ({"profile": "demo"}, "only a record of a demo-sized encoder"),
         ({"method": "mgca"}, "no record on the real data"),
         ({"fraction": 1.0}, "no record on the real data"),
+        ({"corpus": "mimic_cxr"}, "only a record of an encoder that was trained on another corpus"),
     ):
         table, text = beside_ours(tmp_path / str(change), GLORIA.format("75.0"), **{**OURS, **change})
         assert table == [] and f"- 1: {reason}" in text, change
@@ -81,3 +85,18 @@ def test_a_metric_or_value_that_ours_is_not_is_left_alone(tmp_path: Path) -> Non
     table, text = beside_ours(tmp_path, *printed, **OURS)
     assert table == []
     assert "- 1: the metric is computed in another way" in text and "- 1: no value is printed" in text
+
+
+def test_a_setting_or_variant_that_ours_is_not_is_left_alone(tmp_path: Path) -> None:
+    row = GLORIA.format("75.0")
+    printed = [
+        row.replace("frozen encoder, linear", "frozen encoder, linear; backbone inferred"),
+        row.replace("frozen encoder, linear", "linear probe, parts of its own"),
+        row.replace("gloria,,", "gloria,pre-trained on MIMIC-CXR,"),
+        row.replace("gloria,,", "gloria,ViT-B/16,"),
+    ]
+    table, text = beside_ours(tmp_path, *printed, **OURS)
+    assert [row[1] for row in table] == ["gloria"]
+    assert "- 1: another setting than" in text
+    assert "- 1: only a record of an encoder that was trained on another corpus" in text
+    assert "- 1: a variant of the method" in text

@@ -1,0 +1,35 @@
+"""What a sweep would do and cost, without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import grid, jobs, matrix
+from harness.settings import load
+from tests import fakes
+
+
+def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64))
+    wanted = grid.cells(
+        methods=["random_init"],
+        tasks=["chexpert"],
+        protocols=["clean"],
+        fractions=[1.0],
+        seeds=1,
+        profile="demo",
+    )
+
+    def seconds() -> float | None:
+        [row] = matrix.matrix(wanted, load(results=tmp_path), []).rows
+        return row.seconds
+
+    fakes.write(tmp_path, kind="real")
+    fakes.write(tmp_path, profile="paper", family="imitate-paper-1a2b3c4d")
+    assert seconds() is None
+    fakes.write(tmp_path)
+    assert seconds() == 1.0
