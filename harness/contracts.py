@@ -345,8 +345,9 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
 `findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels), masks as
-`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it). `rows` (tuple of int) are the places
-of an image's rows in the official file of its part, counted from 0: splits of others follow that order.
+`mask` (str, "" for none, absolute if it is the path of a file; the dataset's `read_mask` makes pixels of it).
+`rows` (tuple of int) are the places of an image's rows in the official file of its part, counted from 0:
+splits of others follow that order.
 `table.attrs["persons_known"]` is False where `person_id` may give one person several names;
 `table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
 
