@@ -17,6 +17,7 @@ import pandas as pd
 from harness.errors import BadTable, DataError
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
+from tasks import _persons
 from tasks._phantoms import PngKind, save_jpeg, save_png, write_lines
 from tasks._pictures import list_files
 from tasks._tables import finish, once, one_each, one_of, read_lines, refuse_files
@@ -36,8 +37,9 @@ SPELLINGS = {"rnsa": "rsna"}  # of sources
 def read(root: Path, dataset: str) -> pd.DataFrame:
     """The table of the images that the lists name; what else lies in the folders belongs to other versions.
 
-    `person_id` is the lists' id; of images from RSNA it names the image. `source` is the collection that an
-    image came from, "" in rows that do not say.
+    `person_id` is the lists' id. Of images from RSNA that names the image: with a map of RSNA's persons in or
+    beside `root` it is theirs. Elsewhere it names a person, who may have several. `source` is the collection
+    that an image came from, "" in rows that do not say, and `source_id` the lists' id in either case.
     """
     parts, notes = [], []
     for part, path in find_lists(root, dataset).items():
@@ -55,13 +57,18 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
             notes.append(f"{path.name} does not name {more} pictures of {part}, left out for want of a class")
         parts.append(rows.assign(part=part, path=rows["file"].map(pictures), rows=one_each(rows)))
     rows = pd.concat(parts, ignore_index=True)
+    persons, map_csv = rows["id"], _persons.find_map(root)
+    if map_csv:
+        known = rows["id"].map(_persons.read_map(map_csv))
+        notes.append(f"{map_csv} says whose {known.notna().sum()} pictures are, of {len(rows)}")
+        persons = known.fillna(rows["id"])
     image_id = rows["part"] + "/" + rows["file"]
     labels = rows["class"].map(CLASSES[dataset])
     return finish(
         {
             "image_id": image_id,
             "path": rows["path"],
-            "person_id": rows["id"],
+            "person_id": persons,
             "study_id": image_id,
             "split": rows["part"],
             "view": "",
@@ -74,6 +81,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
                 if label
             },
             "source": rows["source"],
+            "source_id": rows["id"],
             "rows": rows["rows"],
         },
         persons_known=False,

@@ -22,13 +22,13 @@ from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, T
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
+from tasks import _persons
 from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
 from tasks._pictures import check_boxes
 from tasks._tables import (
     finish,
     numbers,
-    once,
     one_of,
     read_cells,
     read_files,
@@ -90,7 +90,6 @@ CARD = DatasetCard(
 
 LABEL_HEADER = ("patientId", "x", "y", "width", "height", "Target")
 CLASS_HEADER = ("patientId", "class")
-MAP_HEADER = ("patientId", "nih_image", "nih_patient")
 SUBMISSION_HEADER = ("patientId", "PredictionString")
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 
@@ -108,12 +107,12 @@ def read(root: Path) -> pd.DataFrame:
     paths = _pictures(root.resolve() / f"{stage}_train_images", images.index, labels_csv)
     headers = pd.DataFrame(read_files(read_header, paths, "reading DICOM headers"), index=images.index)
     check_boxes(images["boxes"], headers, labels_csv)
-    persons = read_persons(root, images.index)
+    map_csv = _persons.find_map(root)
     return finish(
         {
             "image_id": images.index,
             "path": [str(path) for path in paths],
-            "person_id": images.index if persons is None else persons,
+            "person_id": read_persons(map_csv, images.index) if map_csv else images.index,
             "study_id": images.index,
             "split": "",
             "view": headers["view"],
@@ -123,7 +122,7 @@ def read(root: Path) -> pd.DataFrame:
             **images,
             "mask": [json.dumps(boxes) if boxes else "" for boxes in images["boxes"]],
         },
-        persons_known=persons is not None,
+        persons_known=map_csv is not None,
     )
 
 
@@ -171,21 +170,15 @@ def read_classes(path: Path, pneumonia: pd.Series) -> pd.Series:
     return (kinds == "Normal").groupby(ids).first().astype("Int8")
 
 
-def read_persons(root: Path, images: pd.Index) -> pd.Series | None:
-    """NIH patient of each image, as ChestX-ray14 writes it; None when no map lies in or beside `root`."""
-    for folder in (root, root.parent):
-        for path in (folder / "rsna_person_map.csv", folder / "rsna_person_map.csv.gz"):
-            if path.is_file():
-                rows = read_cells(path, MAP_HEADER)
-                persons = rows["nih_patient"].str.zfill(8).set_axis(once(rows["patientId"], path))
-                persons = persons.reindex(images)
-                if persons.isna().any():
-                    raise BadTable(
-                        f"{path} has no person for {persons.isna().sum()} images, {persons.isna().idxmax()} "
-                        "among them. Complete it, or remove it to split by image"
-                    )
-                return persons
-    return None
+def read_persons(path: Path, images: pd.Index) -> pd.Series:
+    """NIH patient of each image. Raises BadTable for a map with gaps."""
+    persons = _persons.read_map(path).reindex(images)
+    if persons.isna().any():
+        raise BadTable(
+            f"{path} has no person for {persons.isna().sum()} images, {persons.isna().idxmax()} among them. "
+            "Complete it, or remove it to split by image"
+        )
+    return persons
 
 
 def _pictures(folder: Path, images: pd.Index, labels_csv: Path) -> list[Path]:
@@ -216,7 +209,7 @@ def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
         "stage_2_train_labels": (LABEL_HEADER, [row for image in train for row in image.labels]),
         "stage_2_detailed_class_info": (CLASS_HEADER, [row for image in train for row in image.classes]),
         "stage_2_sample_submission": (SUBMISSION_HEADER, [[name, "0.5 0 0 100 100"] for name in test]),
-        "rsna_person_map": (MAP_HEADER, [image.person for image in images]),
+        "rsna_person_map": (_persons.HEADER, [image.person for image in images]),
     }
     for name, (header, rows) in tables.items():
         write_csv(root / f"{name}.csv", header, rows)

@@ -32,6 +32,15 @@ def unpack(realdata: Path, root: Path, name: str) -> Path:
     return path
 
 
+def read_version(realdata: Path, root: Path, version: str) -> pd.DataFrame:
+    for part in ("train", "test"):
+        (root / part).mkdir()
+        text = unpack(realdata, root, f"{part}_COVIDx{version}.txt").read_text()
+        for picture in re.findall(r" (\S+\.(?:png|jpe?g)) ", text, re.IGNORECASE):
+            (root / part / picture).touch()
+    return covidx.read(root)
+
+
 SMALL = {"cohen": 322, "actmed": 25, "fig1": 24, "sirm": 943}
 SOURCES = {
     "5": {"cohen": 533, "actmed": 58, "fig1": 35, "sirm": 46, "rsna": 13_389, "": 197},
@@ -51,12 +60,7 @@ SOURCES = {
 def test_official_counts(
     realdata: Path, tmp_path: Path, version: str, covid: int, pneumonia: int, normal: int, persons: int
 ) -> None:
-    for part in ("train", "test"):
-        (tmp_path / part).mkdir()
-        text = unpack(realdata, tmp_path, f"{part}_COVIDx{version}.txt").read_text()
-        for picture in re.findall(r" (\S+\.(?:png|jpe?g)) ", text, re.IGNORECASE):
-            (tmp_path / part / picture).touch()
-    table = covidx.read(tmp_path)
+    table = read_version(realdata, tmp_path, version)
     assert release(table, covidx.CARD) == version
     labels = table[["label:COVID-19", "label:Pneumonia", "label:Normal"]]
     assert labels.sum().tolist() == [covid, pneumonia, normal]

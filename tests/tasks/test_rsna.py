@@ -78,8 +78,8 @@ def test_official_counts(realdata: Path, tmp_path: Path) -> None:
     assert len(images) == rsna.CARD.variants[0].images == 26_684
     assert images["label:Pneumonia"].sum() == rsna.CARD.variants[0].positives[""]["Pneumonia"] == 6_012
     assert images["boxes"].map(len).value_counts().to_dict() == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
-    persons = rsna.read_persons(realdata / "rsna", images.index)
-    assert persons is not None and persons.nunique() == 11_439
+    persons = rsna.read_persons(realdata / "rsna_person_map.csv.gz", images.index)
+    assert persons.nunique() == 11_439
 
 
 # --- spoilt copies -----------------------------------------------------------------------------------
