@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from harness.errors import BadTable, UnreadableImage
 
@@ -32,8 +32,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             return file.size
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not a picture: {error}. Restore the file") from error
+    except Exception as error:  # damaged bytes make the decoders raise nearly anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnreadableImage(f"{path} is not a picture ({reason}). Restore the file") from error
 
 
 def check_boxes(boxes: pd.Series, sizes: pd.DataFrame, path: Path) -> None:

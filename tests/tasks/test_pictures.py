@@ -28,9 +28,11 @@ def test_files_of_several_folders_by_name(tmp_path: Path) -> None:
 def test_a_picture_says_its_size(tmp_path: Path) -> None:
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
     assert picture_size(tmp_path / "a.png") == (30, 20)
-    (tmp_path / "b.png").write_bytes(b"<html>404</html>")
-    with pytest.raises(UnreadableImage, match=r"b.png is not a picture"):
-        picture_size(tmp_path / "b.png")
+    cut = (tmp_path / "a.png").read_bytes()[:20]
+    for content in (b"<html>404</html>", cut, b""):
+        (tmp_path / "b.png").write_bytes(content)
+        with pytest.raises(UnreadableImage, match=r"b.png is not a picture \(.*Restore the file"):
+            picture_size(tmp_path / "b.png")
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, 31, 5), (0, 0, 5, 21)])
