@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks._tables import once, read_cells
+from tasks._tables import once, read_cells, refuse
 
 MAP = "rsna_person_map.csv"
 HEADER = ("patientId", "nih_image", "nih_patient")
@@ -25,4 +25,6 @@ def find_map(root: Path) -> Path | None:
 def read_map(path: Path) -> pd.Series:
     """NIH patient, as ChestX-ray14 writes it, by patientId. Raises BadTable."""
     rows = read_cells(path, HEADER)
-    return rows["nih_patient"].str.zfill(8).set_axis(once(rows["patientId"], path))
+    patients = rows["nih_patient"]
+    refuse(patients, ~patients.str.fullmatch(r"\d{1,8}"), path, "is no NIH patient, 1 to 8 digits")
+    return patients.str.zfill(8).set_axis(once(rows["patientId"], path))

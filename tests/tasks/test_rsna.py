@@ -209,6 +209,14 @@ def test_a_person_map_with_gaps_is_refused(copy: Path, person_map: Path) -> None
 # --- the phantom -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cell", ["", "7.0", "123456789", "seven"])
+def test_a_person_map_names_persons_by_digits(copy: Path, person_map: Path, cell: str) -> None:
+    edit(person_map, ",7\n", f",{cell}\n")
+    message = rf"{person_map}, line 2, column 'nih_patient': '{cell}' is no NIH patient"
+    with pytest.raises(BadTable, match=message):
+        rsna.read(copy)
+
+
 UNREPORTED = {"Support Devices", "Foreign Object"}
 
 
