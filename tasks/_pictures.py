@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
+from PIL import ExifTags, Image
 
 from harness.errors import BadTable, UnreadableImage
 
@@ -28,10 +28,13 @@ def list_files(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header. Raises UnreadableImage."""
+    """Width and height from a picture's header, which may say that it lies: as it is decoded. Raises
+    UnreadableImage."""
     try:
         with Image.open(path) as file:
-            return file.size
+            # not file.getexif(): a PNG's own decodes the pixels first
+            lies = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in range(5, 9)
+            return (file.height, file.width) if lies else file.size
     except Exception as error:  # damaged bytes make the decoders raise nearly anything
         reason = f"{type(error).__name__}: {error}"
         raise UnreadableImage(f"{path} is not a picture ({reason}). Restore the file") from error

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from harness.data.decode import decode
 from harness.errors import BadTable, UnreadableImage
 from tasks._pictures import check_boxes, list_files, picture_size
 
@@ -33,6 +34,18 @@ def test_a_picture_says_its_size(tmp_path: Path) -> None:
         (tmp_path / "b.png").write_bytes(content)
         with pytest.raises(UnreadableImage, match=r"b.png is not a picture \(.*Restore the file"):
             picture_size(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_is_turned_has_the_size_it_is_decoded_to(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("L", (30, 20)).save(tmp_path / name, exif=exif)
+    decoded = decode(tmp_path / name)
+    assert picture_size(tmp_path / name) == (decoded.width, decoded.height)
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, 31, 5), (0, 0, 5, 21)])
