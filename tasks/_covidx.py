@@ -7,6 +7,7 @@ cannot be compared with a score on the other.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,7 @@ def find_lists(root: Path, dataset: str) -> dict[str, Path]:
 
 def _is_of(dataset: str, path: Path) -> bool:
     first = next(iter(read_lines(path)), "")
-    return not CLASSES[dataset].keys().isdisjoint(first.split(" ")[-2:])
+    return not CLASSES[dataset].keys().isdisjoint(first.split()[-2:])
 
 
 def read_list(path: Path, dataset: str, pictures: Mapping[str, str]) -> pd.DataFrame:
@@ -127,14 +128,16 @@ def read_list(path: Path, dataset: str, pictures: Mapping[str, str]) -> pd.DataF
 def _fields(path: Path, number: int, line: str, pictures: Mapping[str, str]) -> Sequence[str]:
     """`id file class source`, or without the source. Read from the right, because ids have blanks: `COVID 1
     COVID(1).png COVID-19 sirm`. A file's name has one only where that makes it the name of a picture."""
-    words = line.split(" ")
-    source = "" if words[-1] in WORDS else words.pop()
-    if len(words) < 3:
+    words = line.split()
+    ends = 1 if WORDS.issuperset(words[-1:]) else 2
+    if len(words) < ends + 2:
         raise BadTable(f"{path}, line {number}: {line!r} is not `id file class source`. Restore the list")
-    *words, kind = words
-    starts = range(len(words) - 1, 0, -1)
-    start = next((start for start in starts if " ".join(words[start:]) in pictures), starts[0])
-    return " ".join(words[:start]), " ".join(words[start:]), kind, SPELLINGS.get(source, source)
+    rest, kind, *sources = line.strip().rsplit(maxsplit=ends)
+    gaps = list(re.finditer(r"\s+", rest))[::-1]
+    gap = next((gap for gap in gaps if rest[gap.end() :] in pictures), gaps[0])
+    source = "".join(sources)
+    person = " ".join(rest[: gap.start()].split())
+    return person, rest[gap.end() :], kind, SPELLINGS.get(source, source)
 
 
 # --- the phantom -------------------------------------------------------------------------------------

@@ -173,6 +173,19 @@ def test_rows_are_read_from_the_right(tmp_path: Path) -> None:
     assert rows["cccc-dddd.png"]["split"] == "test"
 
 
+def test_white_space_around_the_fields_is_none(tmp_path: Path) -> None:
+    root = write(tmp_path / "covidx")
+    expected = covidx.read(root)
+    path = root / "train_COVIDx9A.txt"
+    loose = TRAIN.replace("379 ", " 379  ").replace("cohen\n", " cohen \n").replace("COVID 1 ", "COVID  1\t")
+    path.write_text(loose.replace(" normal\n", "  normal \n") + "\n \n")
+    pd.testing.assert_frame_equal(covidx.read(root), expected)
+    two_blanks = "chest (two  views).v2.jpeg"  # in a name they are part of it
+    path.write_text(TRAIN.replace("chest (two views).v2.jpeg", two_blanks))
+    (root / "train" / two_blanks).touch()
+    assert f"train/{two_blanks}" in set(covidx.read(root)["image_id"])
+
+
 def test_test_pictures_may_lie_in_competition_test(tmp_path: Path) -> None:
     root = write(tmp_path / "covidx", version="")
     expected = covidx.read(root)
