@@ -140,10 +140,10 @@ def read(root: Path) -> pd.DataFrame:
     labels_csv = find_csv(root, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")  # the corrected one first
     images = read_labels(labels_csv)
     names = images.index.tolist()
-    pictures = list_files([root / "images", *sorted(root.glob("images_*/images"))])
+    pictures = list_files([root / "images", *sorted(root.glob("images*/images"))])
     refuse_files(
         sorted(set(names) - set(pictures)),
-        f"no such picture in {root}/images_*/images nor {root}/images. Complete the download",
+        f"no such picture in {root}/images*/images nor {root}/images. Complete the download",
     )
     strangers = sorted(name for name in set(pictures) - set(names) if name.endswith(".png"))
     refuse_files((pictures[name] for name in strangers), f"no row in {labels_csv}. Restore the label file")
