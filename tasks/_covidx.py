@@ -20,7 +20,7 @@ from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
 from tasks import _persons
 from tasks._phantoms import PngKind, save_jpeg, save_png, write_lines
-from tasks._pictures import list_files
+from tasks._pictures import left_out, list_files
 from tasks._tables import finish, once, one_each, one_of, read_lines, refuse_files
 
 CLASSES = {
@@ -42,7 +42,8 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
     beside `root` it is theirs. Elsewhere it names a person, who may have several. `source` is the collection
     that an image came from, "" in rows that do not say, and `source_id` the lists' id in either case.
     """
-    parts, notes = [], []
+    parts: list[pd.DataFrame] = []
+    notes: list[str] = []
     for part, path in find_lists(root, dataset).items():
         pictures = list_files(root / folder for folder in FOLDERS[part])
         rows = read_list(path, dataset, pictures)
@@ -53,9 +54,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
             "change with its versions: use the lists that came with the pictures, or the version of the "
             "pictures that the lists were made for",
         )
-        if len(pictures) > len(rows):
-            more = len(pictures) - len(rows)
-            notes.append(f"{path.name} does not name {more} pictures of {part}, left out for want of a class")
+        notes += left_out(part, len(pictures) - len(rows), path)
         parts.append(rows.assign(part=part, path=rows["file"].map(pictures), rows=one_each(rows)))
     rows = pd.concat(parts, ignore_index=True)
     persons, map_csv = rows["id"], _persons.find_map(root)

@@ -25,7 +25,7 @@ from harness.phantom.render import render
 from tasks import _persons
 from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
-from tasks._pictures import check_boxes
+from tasks._pictures import check_boxes, left_out, list_files
 from tasks._tables import (
     finish,
     numbers,
@@ -104,7 +104,11 @@ def read(root: Path) -> pd.DataFrame:
     images = read_labels(labels_csv)
     if class_csv.is_file():
         images["label:Normal"] = read_classes(class_csv, images["label:Pneumonia"])
-    paths = _pictures(root.resolve() / f"{stage}_train_images", images.index, labels_csv)
+    folder = root.resolve() / f"{stage}_train_images"
+    paths = [folder / f"{image}.dcm" for image in images.index]
+    pictures = list_files([folder], ".dcm")
+    missing = (path for path in paths if path.name not in pictures)
+    refuse_files(missing, "no such picture. Complete the download")
     headers = pd.DataFrame(read_files(read_header, paths, "reading DICOM headers"), index=images.index)
     check_boxes(images["boxes"], headers, labels_csv)
     map_csv = _persons.find_map(root)
@@ -123,6 +127,7 @@ def read(root: Path) -> pd.DataFrame:
             "mask": [json.dumps(boxes) if boxes else "" for boxes in images["boxes"]],
         },
         persons_known=map_csv is not None,
+        notes=left_out(folder.name, len(pictures) - len(paths), labels_csv),
     )
 
 
@@ -179,14 +184,6 @@ def read_persons(path: Path, images: pd.Index) -> pd.Series:
             "Complete it, or remove it to split by image"
         )
     return persons
-
-
-def _pictures(folder: Path, images: pd.Index, labels_csv: Path) -> list[Path]:
-    paths = [folder / f"{image}.dcm" for image in images]
-    files = set(folder.glob("*.dcm"))
-    refuse_files(sorted(set(paths) - files), "no such picture. Complete the download")
-    refuse_files(sorted(files - set(paths)), f"no row in {labels_csv}. Restore both from the download")
-    return paths
 
 
 # --- the phantom -------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_rows_are_read_from_the_right(tmp_path: Path) -> None:
     assert tuple(table.columns[: len(TABLE_COLUMNS)]) == TABLE_COLUMNS
     assert not table.attrs["persons_known"]
     assert table.attrs["notes"] == (
-        "train_COVIDx9A.txt does not name 1 pictures of train, left out for want of a class",
+        "train holds pictures without a row in train_COVIDx9A.txt, left out for want of a label: 1",
     )
     assert list(table["image_id"]) == sorted(
         [f"test/{name}" for name in PICTURES["test"]] + [f"train/{name}" for name in PICTURES["train"][:-1]]

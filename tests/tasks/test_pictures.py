@@ -14,11 +14,11 @@ from tasks._pictures import check_boxes, list_files, picture_size
 
 
 def test_files_of_several_folders_by_name(tmp_path: Path) -> None:
-    for name in ("one/a.png", "one/deep/x.png", "two/b.png"):
+    for name in ("one/a.png", "one/._a.png", "one/deep/x.png", "two/b.png", "two/b.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "two" / "c.png").symlink_to(tmp_path / "one" / "a.png")
-    found = list_files([tmp_path / "one", tmp_path / "missing", tmp_path / "two"])
+    found = list_files([tmp_path / "one", tmp_path / "missing", tmp_path / "two"], ".png")
     assert found == {
         "a.png": str(tmp_path / "one/a.png"),
         "b.png": str(tmp_path / "two/b.png"),
