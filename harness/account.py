@@ -58,7 +58,8 @@ def record(
             uncertain=dict(plan.task.uncertain),
             blank=plan.task.blank,
             exclusive=plan.task.exclusive,
-            split={name: value for name, value in split.items() if name != "rules"},
+            # a switch that is off is left out, as in records from before there was one
+            split={name: value for name, value in split.items() if name != "rules" and value is not False},
             rules=(*data.rules, *published.head_rules(plan.kind, plan.task, plan.protocol)),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},

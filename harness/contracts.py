@@ -233,6 +233,9 @@ class Split:
     validation: str | float | None
     train: str | None = ""  # official part; "" takes all rows. Rows of no named part are in none
     seed: int = 0
+    drop_shared: bool = False
+    """Whether persons of a held-out part leave the parts before it, where official parts are known to share
+    some. Otherwise such parts are refused."""
 
 
 @dataclass(frozen=True)
@@ -345,10 +348,11 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )
 """Columns every dataset's table has. Labels follow as `label:NAME` (1, 0, -1 or NA, Int8), reports as
 `findings` and `impression` (str, "" when missing), boxes as `boxes` (list of xyxy in native pixels), masks as
-`mask` (str, "" for none; the dataset's `read_mask` makes pixels of it). `rows` (tuple of int) are the places
-of an image's rows in the official file of its part, counted from 0: splits of others follow that order.
+`mask` (str, "" for none, absolute if it is the path of a file; the dataset's `read_mask` makes pixels of it).
+`rows` (tuple of int) are the places of an image's rows in the official file of its part, counted from 0:
+splits of others follow that order.
 `table.attrs["persons_known"]` is False where `person_id` may give one person several names;
-`table.attrs["notes"]` says in sentences what was found on the disk and is not in the table."""
+`table.attrs["notes"]` says in sentences what is not in the table and is good to know of what was found."""
 
 
 class Dataset(Protocol):

@@ -98,7 +98,7 @@ class DataBlock(_Block):
 
     kind: DataKind
     release: str  # the known variant whose counts the data has, or "" when none fits
-    fingerprint: str  # of sorted image ids with their labels
+    fingerprint: str  # of sorted image ids with their labels, and the boxes, masks or reports scored
     images: str  # of the decoded pixels
     split: str  # of the ids in train, validation and test
     draws: DrawsBlock | None = None  # None: all of the test part counts

@@ -89,6 +89,9 @@ def entry(group: Group, name: str) -> Entry:
         path = Path(name).expanduser().resolve()
         if not path.is_file():
             raise UsageError(f"there is no file {path}. Give the path of a {NOUN[group]}'s file, or its name")
+        ours = _own(group).get(path.stem)
+        if ours and ours.path.resolve() != path:  # its records and phantoms would be taken for ours
+            raise UsageError(f"{path}: the name {path.stem!r} is taken by {ours.path}. Rename the file")
         found = _with_card(group, Entry(path.stem, path, None))
     elif name in (own := _own(group)):
         found = _with_card(group, own[name])  # without a look at the others: a sweep asks a thousand times

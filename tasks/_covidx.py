@@ -7,6 +7,7 @@ cannot be compared with a score on the other.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ import pandas as pd
 from harness.errors import BadTable, DataError
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
+from tasks import _persons
 from tasks._phantoms import PngKind, save_jpeg, save_png, write_lines
-from tasks._pictures import list_files
+from tasks._pictures import left_out, list_files
 from tasks._tables import finish, once, one_each, one_of, read_lines, refuse_files
 
 CLASSES = {
@@ -36,10 +38,12 @@ SPELLINGS = {"rnsa": "rsna"}  # of sources
 def read(root: Path, dataset: str) -> pd.DataFrame:
     """The table of the images that the lists name; what else lies in the folders belongs to other versions.
 
-    `person_id` is the lists' id; of images from RSNA it names the image. `source` is the collection that an
-    image came from, "" in rows that do not say.
+    `person_id` is the lists' id. Of images from RSNA that names the image: with a map of RSNA's persons in or
+    beside `root` it is theirs. Elsewhere it names a person, who may have several. `source` is the collection
+    that an image came from, "" in rows that do not say, and `source_id` the lists' id in either case.
     """
-    parts, notes = [], []
+    parts: list[pd.DataFrame] = []
+    notes: list[str] = []
     for part, path in find_lists(root, dataset).items():
         pictures = list_files(root / folder for folder in FOLDERS[part])
         rows = read_list(path, dataset, pictures)
@@ -50,18 +54,21 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
             "change with its versions: use the lists that came with the pictures, or the version of the "
             "pictures that the lists were made for",
         )
-        if len(pictures) > len(rows):
-            more = len(pictures) - len(rows)
-            notes.append(f"{path.name} does not name {more} pictures of {part}, left out for want of a class")
+        notes += left_out(part, len(pictures) - len(rows), path)
         parts.append(rows.assign(part=part, path=rows["file"].map(pictures), rows=one_each(rows)))
     rows = pd.concat(parts, ignore_index=True)
+    persons, map_csv = rows["id"], _persons.find_map(root)
+    if map_csv:
+        known = rows["id"].map(_persons.read_map(map_csv))
+        notes.append(f"{map_csv} says whose {known.notna().sum()} pictures are, of {len(rows)}")
+        persons = known.fillna(rows["id"])
     image_id = rows["part"] + "/" + rows["file"]
     labels = rows["class"].map(CLASSES[dataset])
     return finish(
         {
             "image_id": image_id,
             "path": rows["path"],
-            "person_id": rows["id"],
+            "person_id": persons,
             "study_id": image_id,
             "split": rows["part"],
             "view": "",
@@ -74,6 +81,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
                 if label
             },
             "source": rows["source"],
+            "source_id": rows["id"],
             "rows": rows["rows"],
         },
         persons_known=False,
@@ -103,7 +111,7 @@ def find_lists(root: Path, dataset: str) -> dict[str, Path]:
 
 def _is_of(dataset: str, path: Path) -> bool:
     first = next(iter(read_lines(path)), "")
-    return not CLASSES[dataset].keys().isdisjoint(first.split(" ")[-2:])
+    return not CLASSES[dataset].keys().isdisjoint(first.split()[-2:])
 
 
 def read_list(path: Path, dataset: str, pictures: Mapping[str, str]) -> pd.DataFrame:
@@ -119,14 +127,16 @@ def read_list(path: Path, dataset: str, pictures: Mapping[str, str]) -> pd.DataF
 def _fields(path: Path, number: int, line: str, pictures: Mapping[str, str]) -> Sequence[str]:
     """`id file class source`, or without the source. Read from the right, because ids have blanks: `COVID 1
     COVID(1).png COVID-19 sirm`. A file's name has one only where that makes it the name of a picture."""
-    words = line.split(" ")
-    source = "" if words[-1] in WORDS else words.pop()
-    if len(words) < 3:
+    words = line.split()
+    ends = 1 if WORDS.issuperset(words[-1:]) else 2
+    if len(words) < ends + 2:
         raise BadTable(f"{path}, line {number}: {line!r} is not `id file class source`. Restore the list")
-    *words, kind = words
-    starts = range(len(words) - 1, 0, -1)
-    start = next((start for start in starts if " ".join(words[start:]) in pictures), starts[0])
-    return " ".join(words[:start]), " ".join(words[start:]), kind, SPELLINGS.get(source, source)
+    rest, kind, *sources = line.strip().rsplit(maxsplit=ends)
+    gaps = list(re.finditer(r"\s+", rest))[::-1]
+    gap = next((gap for gap in gaps if rest[gap.end() :] in pictures), gaps[0])
+    source = "".join(sources)
+    person = " ".join(rest[: gap.start()].split())
+    return person, rest[gap.end() :], kind, SPELLINGS.get(source, source)
 
 
 # --- the phantom -------------------------------------------------------------------------------------

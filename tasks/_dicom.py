@@ -21,7 +21,6 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from harness.errors import UnreadableImage
@@ -44,10 +43,13 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """What a file says about the person and the picture. Raises UnreadableImage."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=FIELDS)
-        height, width = int(header.Rows), int(header.Columns)
-    except (InvalidDicomError, AttributeError, EOFError) as error:
-        raise UnreadableImage(f"{path} has no readable DICOM header: {error}. Restore the file") from error
+        return _header(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=FIELDS))
+    except Exception as error:  # damaged bytes make pydicom raise nearly anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnreadableImage(f"{path} has no readable DICOM header ({reason}). Restore the file") from error
+
+
+def _header(header: Dataset) -> Header:
     age = re.fullmatch(r"(\d+)Y?", str(header.get("PatientAge", "")))
     years = float(age[1]) if age else math.nan
     return Header(
@@ -55,8 +57,8 @@ def read_header(path: Path) -> Header:
         view=_one_of(("PA", "AP"), header.get("ViewPosition")),
         sex=_one_of(("F", "M"), header.get("PatientSex")),
         age=years if years <= OLDEST else math.nan,
-        height=height,
-        width=width,
+        height=int(header.Rows),
+        width=int(header.Columns),
     )
 
 

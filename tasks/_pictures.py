@@ -10,30 +10,41 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from harness.errors import BadTable, UnreadableImage
 
 
-def list_files(folders: Iterable[Path]) -> dict[str, str]:
+def list_files(folders: Iterable[Path], ending: str = "") -> dict[str, str]:
     """Path of every file in `folders` by its name. One look at a folder: to ask for each of its 100,000
-    files takes longer than to read their labels."""
+    files takes longer than to read their labels. Hidden ones are passed over: beside `a.png`, macOS leaves
+    a `._a.png` on foreign disks."""
     return {
         entry.name: entry.path
         for folder in folders
         if folder.is_dir()
         for entry in os.scandir(folder.resolve())
-        if entry.is_file()
+        if entry.is_file() and entry.name.endswith(ending) and not entry.name.startswith(".")
     }
 
 
+def left_out(folder: str, count: int, table: Path) -> list[str]:
+    """The note on the pictures in `folder` that `table` has no row for, where there are any."""
+    note = f"{folder} holds pictures without a row in {table.name}, left out for want of a label: {count}"
+    return [note] if count else []
+
+
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header. Raises UnreadableImage."""
+    """Width and height from a picture's header, which may say that it lies: as it is decoded. Raises
+    UnreadableImage."""
     try:
         with Image.open(path) as file:
-            return file.size
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not a picture: {error}. Restore the file") from error
+            # not file.getexif(): a PNG's own decodes the pixels first
+            lies = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in range(5, 9)
+            return (file.height, file.width) if lies else file.size
+    except Exception as error:  # damaged bytes make the decoders raise nearly anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnreadableImage(f"{path} is not a picture ({reason}). Restore the file") from error
 
 
 def check_boxes(boxes: pd.Series, sizes: pd.DataFrame, path: Path) -> None:

@@ -21,6 +21,13 @@ RULE = re.compile(r"^[ \t]*_{10,}[ \t]*$", re.MULTILINE)
 BLANK_LINE = re.compile(r"\n[ \t]*\n")
 PICTURE = re.compile(r"\b(VIEWS?|CHEST|RADIOGRAPHS?)\b")
 """A header such as `PA AND LATERAL VIEWS OF THE CHEST` opens what other readers call findings."""
+UNSEEN = re.compile(
+    r"\b(REASON|INDICATIONS?|HISTORY|PRIORS?|PREVIOUS|COMPARISONS?|EXAM\w*|TECHNIQUES?|PROCEDURES?|STUDY)\b"
+)
+"""What stands under such a header is not what the picture shows: `REASON FOR CHEST X-RAY`, `PRIOR CHEST
+RADIOGRAPHS`."""
+MORE = re.compile(r"\b(ADDITIONAL|OTHER)\b")
+"""A header such as `ADDITIONAL FINDINGS` goes on with the section before it of that name."""
 ALMOST = 0.85  # similarity of a header's misspelling (IMPRESSON, FINDNGS); COMPARISON is 0.6 from IMPRESSION
 
 
@@ -52,7 +59,11 @@ def _sections(text: str) -> list[tuple[Section, str]]:
     for document in RULE.split(text):
         pieces = HEADER.split(document)  # body, header, body, header, body ...
         found.append(("other", pieces[0]))
-        found.extend((_kind(header), body) for header, body in zip(pieces[1::2], pieces[2::2], strict=True))
+        for header, body in zip(pieces[1::2], pieces[2::2], strict=True):
+            kind = _kind(header)
+            goes_on = kind != "other" and MORE.search(header)
+            before = [text for name, text in found if name == kind][-1:] if goes_on else []
+            found.append((kind, "\n".join([*before, body])))
     return found
 
 
@@ -63,7 +74,7 @@ def _kind(header: str) -> Section:
         return "findings"
     if any(_resembles(word, "IMPRESSION") for word in words) or "CONCLUSION" in words:
         return "impression"
-    return "picture" if PICTURE.search(header) else "other"
+    return "picture" if PICTURE.search(header) and not UNSEEN.search(header) else "other"
 
 
 def _resembles(word: str, name: str) -> bool:

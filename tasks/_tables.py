@@ -66,12 +66,14 @@ def read_cells(
             width = len(header)
             lines, cells = [], []  # one flat list: lists of rows would cost more in garbage collection
             for row in reader:
+                line = reader.line_num
+                if not row and not any(reader):  # blank lines at the end are no rows
+                    break
                 if len(row) != width and (len(row) < width or any(row[width:])):
                     raise BadTable(
-                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has {width}. "
-                        f"{RESTORE}"
+                        f"{path}, line {line}: {len(row)} cells where the header has {width}. {RESTORE}"
                     )
-                lines.append(reader.line_num)
+                lines.append(line)
                 cells.extend(row[:width])
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Complete the download") from error
@@ -82,9 +84,10 @@ def read_cells(
 
 
 def read_lines(path: Path) -> pd.Series:
-    """The lines of a text without header, indexed by their number. Raises DataError, BadTable."""
+    """The lines of a text without header, indexed by their number; blank ones at the end are none. Raises
+    DataError, BadTable."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Complete the download") from error
     except UnicodeDecodeError as error:

@@ -20,7 +20,7 @@ from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import Rendered, render
 from tasks._phantoms import save_png, write_csv, write_lines
-from tasks._pictures import check_boxes, list_files, picture_size
+from tasks._pictures import check_boxes, left_out, list_files, picture_size
 from tasks._tables import (
     find_csv,
     finish,
@@ -140,13 +140,12 @@ def read(root: Path) -> pd.DataFrame:
     labels_csv = find_csv(root, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")  # the corrected one first
     images = read_labels(labels_csv)
     names = images.index.tolist()
-    pictures = list_files([root / "images", *sorted(root.glob("images_*/images"))])
+    pictures = list_files([root / "images", *sorted(root.glob("images*/images"))], ".png")
     refuse_files(
         sorted(set(names) - set(pictures)),
-        f"no such picture in {root}/images_*/images nor {root}/images. Complete the download",
+        f"no such picture in {root}/images*/images nor {root}/images. Complete the download",
     )
-    strangers = sorted(name for name in set(pictures) - set(names) if name.endswith(".png"))
-    refuse_files((pictures[name] for name in strangers), f"no row in {labels_csv}. Restore the label file")
+    notes = left_out("images", len(pictures) - len(names), labels_csv)
     images["path"] = [pictures[name] for name in names]
     images["split"] = read_lists(root, names)
     boxes_csv = root / "BBox_List_2017.csv"
@@ -157,7 +156,7 @@ def read(root: Path) -> pd.DataFrame:
         check_boxes(boxes["boxes"], pd.DataFrame(sizes, columns=["width", "height"]), boxes_csv)
         for name, lists in boxes.to_dict().items():
             images[name] = [lists.get(image, []) for image in names]
-    return finish({"image_id": images.index, **images}, listed=True)
+    return finish({"image_id": images.index, **images}, listed=True, notes=notes)
 
 
 def read_labels(path: Path) -> pd.DataFrame:

@@ -143,8 +143,9 @@ REPORT_TREES = (
     ".",
     "mimic-cxr-reports",
     "../mimic-cxr-reports",
-    "../../mimic-cxr/2.1.0",
-    "../../mimic-cxr/2.0.0",
+    *("../mimic-cxr", "../mimic-cxr/mimic-cxr-reports"),
+    *("../../mimic-cxr/2.1.0", "../../mimic-cxr/2.1.0/mimic-cxr-reports"),
+    *("../../mimic-cxr/2.0.0", "../../mimic-cxr/2.0.0/mimic-cxr-reports"),
 )
 """Where the folder `files` with the reports may lie, seen from the pictures."""
 
@@ -185,11 +186,15 @@ def read_report(path: Path) -> Report:
 def _reports(root: Path, folders: pd.Series) -> pd.DataFrame:
     """`findings` and `impression` by study id; `folders` holds the study's folder, the report beside it."""
     names = [f"{folder}.txt" for folder in folders]
-    trees = [tree for tree in (root / name for name in REPORT_TREES) if (tree / names[0]).is_file()]
-    if not trees:
-        places = ", ".join(str(root / name) for name in REPORT_TREES)
-        raise DataError(f"no report {names[0]} under {places}. Unpack mimic-cxr-reports.zip in {root}")
-    paths = [trees[0] / name for name in names]
+    trees = [root / name for name in REPORT_TREES]
+    tree = next((tree for tree in trees if any((tree / name).is_file() for name in names)), None)
+    if tree is None:
+        places = ", ".join(map(str, trees))
+        raise DataError(
+            f"none of the {len(names)} reports is there, {names[0]} and so on, under any of {places}. Unpack "
+            f"mimic-cxr-reports.zip in {root}"
+        )
+    paths = [tree / name for name in names]
     refuse_files((path for path in paths if not path.is_file()), "no such report. Complete the download")
     return pd.DataFrame(read_files(read_report, paths, "reading reports"), index=folders.index)
 

@@ -22,7 +22,7 @@ from harness.errors import BadTable
 from harness.phantom import Cohort, Finding, Person, Study, draw, stamp, truth, with_finding
 from harness.phantom.render import Lesion, render
 from tasks._phantoms import save_jpeg, write_csv
-from tasks._pictures import picture_size
+from tasks._pictures import left_out, list_files, picture_size
 from tasks._tables import finish, once, one_each, read_cells, read_files, refuse_files
 
 SOURCE = "MGCA 680fe4a, mgca/preprocess/object_cxr.py"
@@ -84,7 +84,8 @@ def read(root: Path) -> pd.DataFrame:
     about who is whom: every image counts as a person.
     """
     names = [name for name in ("train", "dev", "test") if name != "test" or (root / "test.csv").is_file()]
-    table = pd.concat([_part(root.resolve(), name) for name in names], ignore_index=True)
+    parts = [_part(root.resolve(), name) for name in names]
+    table = pd.concat([rows for rows, _ in parts], ignore_index=True)
     return finish(
         {
             **table,
@@ -97,21 +98,23 @@ def read(root: Path) -> pd.DataFrame:
             "label:Foreign Object": (table["boxes"].map(len) > 0).astype("Int8"),
         },
         persons_known=False,
+        notes=[note for _, notes in parts for note in notes],
     )
 
 
-def _part(root: Path, part: str) -> pd.DataFrame:
+def _part(root: Path, part: str) -> tuple[pd.DataFrame, list[str]]:
+    """Its rows, and notes on what has none."""
     path = root / f"{part}.csv"
     rows = read_cells(path, ("annotation",), exact=False)
     # official files name the column either way, with or without folders before the name
     named = next((rows[name] for name in ("image_name", "image_path") if name in rows), None)
     if named is None:
         raise BadTable(f"{path}, line 1: the header has no image_name and no image_path. Restore the file")
-    image = part + "/" + once(named.str.rsplit("/", n=1).str[-1], path)
+    names = once(named.str.rsplit("/", n=1).str[-1], path)
+    image = part + "/" + names
     paths = f"{root}/" + image
-    on_disk = set(map(str, (root / part).glob("*.jpg")))
-    refuse_files(sorted(set(paths) - on_disk), "no such picture. Complete the download")
-    refuse_files(sorted(on_disk - set(paths)), f"no row in {path}. Restore both from the download")
+    pictures = list_files([root / part], ".jpg")
+    refuse_files(paths[~names.isin(pictures)], "no such picture. Complete the download")
     sizes = read_files(picture_size, [Path(path) for path in paths], f"measuring {part}")
     shapes = [[shape.strip() for shape in cell.split(";") if shape.strip()] for cell in rows["annotation"]]
     boxes = []
@@ -121,7 +124,7 @@ def _part(root: Path, part: str) -> pd.DataFrame:
         except ValueError as error:
             raise BadTable(f"{path}, line {line}, column 'annotation': {error}. Correct the row") from error
     columns = {"path": paths, "split": part, "boxes": boxes, "shapes": shapes, "rows": one_each(rows)}
-    return pd.DataFrame({"image_id": image, **columns})
+    return pd.DataFrame({"image_id": image, **columns}), left_out(part, len(pictures) - len(rows), path)
 
 
 def box_of(shape: str, size: tuple[int, int]) -> Box:

@@ -22,13 +22,13 @@ from harness.contracts import DatasetCard, PhantomSize, PublishedSplit, Split, T
 from harness.errors import BadTable
 from harness.phantom import Cohort, Person, Study, draw, stamp, truth
 from harness.phantom.render import render
+from tasks import _persons
 from tasks._dicom import Encoding, read_header, save_dicom, uids
 from tasks._phantoms import write_csv
-from tasks._pictures import check_boxes
+from tasks._pictures import check_boxes, left_out, list_files
 from tasks._tables import (
     finish,
     numbers,
-    once,
     one_of,
     read_cells,
     read_files,
@@ -90,7 +90,6 @@ CARD = DatasetCard(
 
 LABEL_HEADER = ("patientId", "x", "y", "width", "height", "Target")
 CLASS_HEADER = ("patientId", "class")
-MAP_HEADER = ("patientId", "nih_image", "nih_patient")
 SUBMISSION_HEADER = ("patientId", "PredictionString")
 CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
 
@@ -105,15 +104,19 @@ def read(root: Path) -> pd.DataFrame:
     images = read_labels(labels_csv)
     if class_csv.is_file():
         images["label:Normal"] = read_classes(class_csv, images["label:Pneumonia"])
-    paths = _pictures(root.resolve() / f"{stage}_train_images", images.index, labels_csv)
+    folder = root.resolve() / f"{stage}_train_images"
+    paths = [folder / f"{image}.dcm" for image in images.index]
+    pictures = list_files([folder], ".dcm")
+    missing = (path for path in paths if path.name not in pictures)
+    refuse_files(missing, "no such picture. Complete the download")
     headers = pd.DataFrame(read_files(read_header, paths, "reading DICOM headers"), index=images.index)
     check_boxes(images["boxes"], headers, labels_csv)
-    persons = read_persons(root, images.index)
+    map_csv = _persons.find_map(root)
     return finish(
         {
             "image_id": images.index,
             "path": [str(path) for path in paths],
-            "person_id": images.index if persons is None else persons,
+            "person_id": read_persons(map_csv, images.index) if map_csv else images.index,
             "study_id": images.index,
             "split": "",
             "view": headers["view"],
@@ -123,7 +126,8 @@ def read(root: Path) -> pd.DataFrame:
             **images,
             "mask": [json.dumps(boxes) if boxes else "" for boxes in images["boxes"]],
         },
-        persons_known=persons is not None,
+        persons_known=map_csv is not None,
+        notes=left_out(folder.name, len(pictures) - len(paths), labels_csv),
     )
 
 
@@ -171,29 +175,15 @@ def read_classes(path: Path, pneumonia: pd.Series) -> pd.Series:
     return (kinds == "Normal").groupby(ids).first().astype("Int8")
 
 
-def read_persons(root: Path, images: pd.Index) -> pd.Series | None:
-    """NIH patient of each image, as ChestX-ray14 writes it; None when no map lies in or beside `root`."""
-    for folder in (root, root.parent):
-        for path in (folder / "rsna_person_map.csv", folder / "rsna_person_map.csv.gz"):
-            if path.is_file():
-                rows = read_cells(path, MAP_HEADER)
-                persons = rows["nih_patient"].str.zfill(8).set_axis(once(rows["patientId"], path))
-                persons = persons.reindex(images)
-                if persons.isna().any():
-                    raise BadTable(
-                        f"{path} has no person for {persons.isna().sum()} images, {persons.isna().idxmax()} "
-                        "among them. Complete it, or remove it to split by image"
-                    )
-                return persons
-    return None
-
-
-def _pictures(folder: Path, images: pd.Index, labels_csv: Path) -> list[Path]:
-    paths = [folder / f"{image}.dcm" for image in images]
-    files = set(folder.glob("*.dcm"))
-    refuse_files(sorted(set(paths) - files), "no such picture. Complete the download")
-    refuse_files(sorted(files - set(paths)), f"no row in {labels_csv}. Restore both from the download")
-    return paths
+def read_persons(path: Path, images: pd.Index) -> pd.Series:
+    """NIH patient of each image. Raises BadTable for a map with gaps."""
+    persons = _persons.read_map(path).reindex(images)
+    if persons.isna().any():
+        raise BadTable(
+            f"{path} has no person for {persons.isna().sum()} images, {persons.isna().idxmax()} among them. "
+            "Complete it, or remove it to split by image"
+        )
+    return persons
 
 
 # --- the phantom -------------------------------------------------------------------------------------
@@ -216,7 +206,7 @@ def write_phantom(root: Path, cohort: Cohort, workers: int) -> None:
         "stage_2_train_labels": (LABEL_HEADER, [row for image in train for row in image.labels]),
         "stage_2_detailed_class_info": (CLASS_HEADER, [row for image in train for row in image.classes]),
         "stage_2_sample_submission": (SUBMISSION_HEADER, [[name, "0.5 0 0 100 100"] for name in test]),
-        "rsna_person_map": (MAP_HEADER, [image.person for image in images]),
+        "rsna_person_map": (_persons.HEADER, [image.person for image in images]),
     }
     for name, (header, rows) in tables.items():
         write_csv(root / f"{name}.csv", header, rows)

@@ -9,7 +9,7 @@ of MGCA and GLoRIA, BenchX's lists of the PNGs; every count of B was made on the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,6 +26,7 @@ from harness.phantom.render import Rendered, render
 from tasks import _rle
 from tasks._dicom import read_header, save_dicom, uids
 from tasks._phantoms import save_png, write_csv
+from tasks._pictures import left_out, list_files
 from tasks._tables import finish, once, read_cells, read_files, refuse, refuse_files, translate
 
 SOURCE = "MGCA 680fe4a, mgca/preprocess/siim.py, mgca/datasets/segmentation_dataset.py; GLoRIA's parts too"
@@ -126,7 +127,7 @@ def read_mask(cell: str, height: int, width: int) -> NDArray[np.bool_]:
 def _read_dicoms(root: Path, codes_csv: Path) -> pd.DataFrame:
     images = read_codes(codes_csv)
     # a picture that lies in two trees has one UID, so it is the same
-    found = {path.stem: path for tree in TREES for path in root.glob(tree)}
+    found = {path.stem: path for tree in TREES for path in root.glob(tree) if path.name[0] != "."}
     refuse_files(
         (f"{image}.dcm" for image in images.index if image not in found),
         f"no such picture under {', '.join(TREES)} of {root}. Complete the download",
@@ -137,6 +138,7 @@ def _read_dicoms(root: Path, codes_csv: Path) -> pd.DataFrame:
     # an id that every picture has for itself is the picture's, as in RSNA's files
     persons = headers["person"].where(headers["person"] != "", images.index)
     persons_known = bool(persons.duplicated().any())
+    unlabelled = Counter(path.relative_to(root).parts[0] for path in set(found.values()) - set(paths))
     return finish(
         {
             "image_id": images.index,
@@ -151,7 +153,7 @@ def _read_dicoms(root: Path, codes_csv: Path) -> pd.DataFrame:
             **images,
         },
         persons_known=persons_known,
-        notes=_left_out(set(found.values()) - set(paths), root, codes_csv),
+        notes=[note for tree in sorted(unlabelled) for note in left_out(tree, unlabelled[tree], codes_csv)],
     )
 
 
@@ -203,7 +205,7 @@ def _read_pngs(root: Path) -> pd.DataFrame:
     refuse_files(
         (mask for mask in masks if mask and not Path(mask).is_file()), "no such mask. Complete the download"
     )
-    unlabelled = set(root.glob("png_images/*.png")) - set(map(Path, paths))
+    unlabelled = list_files([root / "png_images"], ".png").keys() - set(images["new_filename"])
     return finish(
         {
             "image_id": images.index,
@@ -219,16 +221,8 @@ def _read_pngs(root: Path) -> pd.DataFrame:
             "mask": masks,
         },
         persons_known=False,
-        notes=_left_out(unlabelled, root, root / PNG_TABLES[0]),
+        notes=left_out("png_images", len(unlabelled), root / PNG_TABLES[0]),
     )
-
-
-def _left_out(paths: Set[Path], root: Path, table: Path) -> list[str]:
-    counts = Counter(path.relative_to(root).parts[0] for path in paths)
-    return [
-        f"{folder} holds pictures without a row in {table.name}, left out for want of a label: {count}"
-        for folder, count in sorted(counts.items())
-    ]
 
 
 # --- the phantom -------------------------------------------------------------------------------------

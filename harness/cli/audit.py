@@ -96,7 +96,7 @@ def _share(count: int, of: int) -> str:
 def _across(sources: list[str], current: Settings, *, json: bool) -> None:
     from harness import registry
     from harness.data import audit, cache, locate, table
-    from harness.data.lookalikes import SIDE
+    from harness.data.lookalikes import BITS, CORRELATION, RADIUS, SIDE
 
     collections = []
     for source in dict.fromkeys(sources):
@@ -116,7 +116,8 @@ def _across(sources: list[str], current: Settings, *, json: bool) -> None:
         collections.append(audit.Collection(name, frame, images.pixels))
     overlaps = audit.across(collections, current.workers)
     if json:
-        show.as_json([item._asdict() for item in overlaps])
+        thresholds = {"radius": RADIUS, "correlation": CORRELATION}
+        show.as_json([{**item._asdict(), **thresholds} for item in overlaps])
         return
     lines = [
         [
@@ -126,8 +127,13 @@ def _across(sources: list[str], current: Settings, *, json: bool) -> None:
             f"{item.identical:,}",
             "; ".join(f"{parts}: {count:,}" for parts, count in item.parts.items()),
             "; ".join(f"{part or 'all'}: {count:,}" for part, count in item.named.items()),
+            f"{item.named_found:,}" if item.named else "",
         ]
         for item in overlaps
     ]
     columns = ["datasets", "images", "pairs alike", "of these identical", "in parts", "named as source"]
-    show.table("Pictures that are there twice", columns, lines)
+    show.table("Pictures that are there twice", [*columns, "of these found by id"], lines)
+    show.line(
+        f"  Alike: perceptual hashes that differ in at most {RADIUS} of {BITS} bits, of pictures that "
+        f"correlate by {CORRELATION} or more at {SIDE} x {SIDE} pixels."
+    )

@@ -79,7 +79,7 @@ def run(
         show.say(f"{len(done.figures)} figures in {save_figures}.")
     if not record.data.persons_known:
         show.say(
-            "Whose picture an image is, is not known here: the split is by image, a person may stand in two "
-            "parts, and the interval is over images."
+            "Whose picture an image is, is not known for all here: split and interval are by the best ids "
+            "there are, and a person may stand in two parts."
         )
     show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard(results)}")

@@ -124,10 +124,12 @@ def _overlap(first: Collection, second: Collection, workers: int) -> Overlap:
 
 
 def named(frame: pd.DataFrame, other: Collection) -> pd.DataFrame:
-    """Rows of `frame` whose `source` is the name of the other dataset; `known` says whether their id is that
-    of one of its images."""
-    rows = frame[frame["source"] == other.name] if "source" in frame else frame.iloc[:0]
-    return rows.assign(known=rows["person_id"].isin(other.frame["image_id"]))
+    """Rows of `frame` whose `source` is the name of the other dataset; `known` says whether their `source_id`
+    is that of one of its images."""
+    if "source_id" not in frame:
+        return frame.iloc[:0].assign(known=False)
+    rows = frame[frame["source"] == other.name]
+    return rows.assign(known=rows["source_id"].isin(other.frame["image_id"]))
 
 
 def _identical(paths: tuple[str, str]) -> bool:

@@ -38,7 +38,7 @@ def choose(found: Labelled, test: np.ndarray, task: Task, rule: Balanced) -> tup
     frame = frame.assign(**{f"{COLUMN}{number}": column for number, column in enumerate(drawn[kept].T)})
     columns = np.hstack((labels[kept], drawn[kept]))
     parts = Parts(np.arange(0), np.arange(0), np.arange(len(frame)))
-    return Labelled(frame, labels[kept], table.fingerprint(frame["image_id"], columns)), parts
+    return Labelled(frame, labels[kept], table.fingerprint(frame, columns, task)), parts
 
 
 def classes(labels: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -174,7 +174,7 @@ def _people(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
             f"If its source offers a list of persons, lay it beside: {card.source}",
         )
     for note in frame.attrs.get("notes", ()):
-        yield Finding("left out", False, 1, (), note, "None is needed, if you did not expect them")
+        yield Finding("note", False, 1, (), note, "None is needed, unless you expected otherwise")
 
 
 def _reports(frame: pd.DataFrame) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ Apart because a leak here makes every later number wrong without any of them loo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from decimal import Decimal
@@ -16,6 +17,8 @@ import pandas as pd
 from harness.contracts import Split
 from harness.errors import DataError, UsageError
 from harness.files import hash_lines, hash_of
+
+logger = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
@@ -49,6 +52,8 @@ def make(table: pd.DataFrame, split: Split, kept: np.ndarray | None = None) -> P
     for name, rule in (("validation", split.validation), ("test", split.test)):
         if isinstance(rule, str):
             part[official(table, rule)] = name
+    if split.drop_shared:
+        _drop_shared(part, persons)
     left = np.random.default_rng(split.seed).permutation(np.unique(persons[part == "train"]))
     for name, rule in (("test", split.test), ("validation", split.validation)):
         if isinstance(rule, int | float):
@@ -79,6 +84,19 @@ def official(table: pd.DataFrame, name: str) -> np.ndarray:
             "split, or a share of the persons; if the part should be there, the download is incomplete"
         )
     return rows
+
+
+def _drop_shared(part: np.ndarray, persons: np.ndarray) -> None:
+    """Takes out of `part` the rows of train whose persons are in validation or test, and those of validation
+    whose persons are in test."""
+    for name, later in (("train", ("validation", "test")), ("validation", ("test",))):
+        shared = (part == name) & np.isin(persons, persons[np.isin(part, later)])
+        if shared.any():
+            logger.info(
+                "%d of %d images are left out of %s: their persons are held out",
+                *(shared.sum(), (part == name).sum(), name),
+            )
+        part[shared] = ""
 
 
 def _check(parts: Parts, persons: np.ndarray, names: pd.Index, split: Split) -> None:

@@ -7,7 +7,7 @@ applied here, in one place, for every dataset.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.contracts import TABLE_COLUMNS, DatasetCard, Task
 from harness.errors import BadTable
-from harness.files import hash_lines
+from harness.files import file_hash, hash_lines, hash_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Labelled(NamedTuple):
 
     frame: pd.DataFrame  # N rows
     labels: np.ndarray  # [N, L] int8: 1, 0 or UNKNOWN
-    fingerprint: str  # of ids and labels
+    fingerprint: str  # of ids, labels and whatever else the task is scored by
 
 
 def read(reader: Reader, root: Path) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
         chosen = chosen[(chosen[list(SECTIONS)] != "").all(axis=1)]
     chosen = chosen.reset_index(drop=True)
     labels = labels_of(chosen, task.labels, task)
-    return Labelled(chosen, labels, fingerprint(chosen["image_id"], labels))
+    return Labelled(chosen, labels, fingerprint(chosen, labels, task))
 
 
 def labels_of(frame: pd.DataFrame, names: Sequence[str], task: Task) -> np.ndarray:
@@ -111,8 +111,21 @@ def joined(frame: pd.DataFrame, unit: str) -> list[str]:
     return ["\n\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
-def fingerprint(ids: pd.Series, labels: np.ndarray) -> str:
-    """sha256 over ids and their labels, in the order given."""
-    return hash_lines(
-        f"{image} {' '.join(map(str, row))}" for image, row in zip(ids, labels.tolist(), strict=True)
-    )
+def fingerprint(frame: pd.DataFrame, labels: np.ndarray, task: Task) -> str:
+    """sha256 over ids and their labels, in the order given, and over the boxes, masks or reports that the
+    task is scored by. It does not depend on the folder."""
+    rows = zip(frame["image_id"], labels.tolist(), strict=True)
+    labelled = hash_lines(f"{image} {' '.join(map(str, row))}" for image, row in rows)
+    more = [hash_lines(cells) for cells in _scored(frame, task)]
+    return hash_of(labelled, *more) if more else labelled
+
+
+def _scored(frame: pd.DataFrame, task: Task) -> Iterator[Iterator[str]]:
+    """What a task is scored by beside labels, as text: a line per image. A column that is not there is
+    refused where the task is scored."""
+    if "detection" in task.kinds and "boxes" in frame:
+        yield (str(np.array(boxes, float).tolist()) for boxes in frame["boxes"])
+    if "segmentation" in task.kinds and "mask" in frame:
+        yield (file_hash(Path(cell)) if Path(cell).is_absolute() else cell for cell in frame["mask"])
+    if task.reports:
+        yield from (iter(frame[section]) for section in SECTIONS)

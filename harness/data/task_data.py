@@ -28,7 +28,7 @@ class TaskPool(NamedTuple):
     persons_known: bool
     frame: pd.DataFrame  # N rows, in the order of their ids
     labels: np.ndarray  # [N, L] int8: 1, 0 or table.UNKNOWN
-    fingerprint: str  # of ids and labels, and of how a phantom was made: its pictures change, its ids do not
+    fingerprint: str  # of table.Labelled, and of how a phantom was made: its pictures change, its ids do not
     parts: Parts  # positions in `frame`
     rules: tuple[str, ...]  # of harness/data/published.py that are in force; none under the clean protocol
     published: Published | None  # where the code of others makes the parts, it draws the fractions too

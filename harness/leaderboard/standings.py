@@ -36,7 +36,7 @@ class Table(NamedTuple):
     tuned: int  # configurations of each head that were compared; 0: the default settings
     data: str  # fingerprint of images and labels
     split: str
-    persons_known: bool  # else intervals, and so tests, are by image
+    persons_known: bool  # else intervals, and so tests, are by the best ids there are
 
 
 class Row(NamedTuple):

@@ -102,7 +102,7 @@ def _standing(standing: Standing) -> str:
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     people = f"of {test.persons} persons"
     if not table.persons_known:
-        people = "of persons who are not known: splits and intervals are by image"
+        people = "of persons who are not all known: splits and intervals are by the best ids there are"
     return (
         f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"

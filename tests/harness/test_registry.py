@@ -134,6 +134,18 @@ def test_a_method_may_lie_anywhere(house: Path, tmp_path: Path) -> None:
         registry.entry("methods", str(tmp_path / "absent.py"))
 
 
+def test_a_file_named_like_one_of_ours_is_refused(house: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere" / "toy.py"
+    path.parent.mkdir()
+    path.write_text(METHOD)
+    ours = house / "methods" / "toy.py"
+    with pytest.raises(UsageError, match=rf"{path}: the name 'toy' is taken by {ours}. Rename the file"):
+        registry.entry("methods", str(path))
+    assert registry.entry("methods", str(ours)).name == "toy"
+    path.with_name("xrays.py").write_text(METHOD)  # a dataset's name is free for a method
+    assert registry.entry("methods", str(path.with_name("xrays.py"))).name == "xrays"
+
+
 def test_a_file_without_its_functions_is_refused(house: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(DATASET)

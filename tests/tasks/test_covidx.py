@@ -32,6 +32,15 @@ def unpack(realdata: Path, root: Path, name: str) -> Path:
     return path
 
 
+def read_version(realdata: Path, root: Path, version: str) -> pd.DataFrame:
+    for part in ("train", "test"):
+        (root / part).mkdir()
+        text = unpack(realdata, root, f"{part}_COVIDx{version}.txt").read_text()
+        for picture in re.findall(r" (\S+\.(?:png|jpe?g)) ", text, re.IGNORECASE):
+            (root / part / picture).touch()
+    return covidx.read(root)
+
+
 SMALL = {"cohen": 322, "actmed": 25, "fig1": 24, "sirm": 943}
 SOURCES = {
     "5": {"cohen": 533, "actmed": 58, "fig1": 35, "sirm": 46, "rsna": 13_389, "": 197},
@@ -51,12 +60,7 @@ SOURCES = {
 def test_official_counts(
     realdata: Path, tmp_path: Path, version: str, covid: int, pneumonia: int, normal: int, persons: int
 ) -> None:
-    for part in ("train", "test"):
-        (tmp_path / part).mkdir()
-        text = unpack(realdata, tmp_path, f"{part}_COVIDx{version}.txt").read_text()
-        for picture in re.findall(r" (\S+\.(?:png|jpe?g)) ", text, re.IGNORECASE):
-            (tmp_path / part / picture).touch()
-    table = covidx.read(tmp_path)
+    table = read_version(realdata, tmp_path, version)
     assert release(table, covidx.CARD) == version
     labels = table[["label:COVID-19", "label:Pneumonia", "label:Normal"]]
     assert labels.sum().tolist() == [covid, pneumonia, normal]
@@ -141,7 +145,7 @@ def test_rows_are_read_from_the_right(tmp_path: Path) -> None:
     assert tuple(table.columns[: len(TABLE_COLUMNS)]) == TABLE_COLUMNS
     assert not table.attrs["persons_known"]
     assert table.attrs["notes"] == (
-        "train_COVIDx9A.txt does not name 1 pictures of train, left out for want of a class",
+        "train holds pictures without a row in train_COVIDx9A.txt, left out for want of a label: 1",
     )
     assert list(table["image_id"]) == sorted(
         [f"test/{name}" for name in PICTURES["test"]] + [f"train/{name}" for name in PICTURES["train"][:-1]]
@@ -167,6 +171,19 @@ def test_rows_are_read_from_the_right(tmp_path: Path) -> None:
     }
     assert rows["COVID(1).png"]["path"] == str(root / "train" / "COVID(1).png")
     assert rows["cccc-dddd.png"]["split"] == "test"
+
+
+def test_white_space_around_the_fields_is_none(tmp_path: Path) -> None:
+    root = write(tmp_path / "covidx")
+    expected = covidx.read(root)
+    path = root / "train_COVIDx9A.txt"
+    loose = TRAIN.replace("379 ", " 379  ").replace("cohen\n", " cohen \n").replace("COVID 1 ", "COVID  1\t")
+    path.write_text(loose.replace(" normal\n", "  normal \n") + "\n \n")
+    pd.testing.assert_frame_equal(covidx.read(root), expected)
+    two_blanks = "chest (two  views).v2.jpeg"  # in a name they are part of it
+    path.write_text(TRAIN.replace("chest (two views).v2.jpeg", two_blanks))
+    (root / "train" / two_blanks).touch()
+    assert f"train/{two_blanks}" in set(covidx.read(root)["image_id"])
 
 
 def test_test_pictures_may_lie_in_competition_test(tmp_path: Path) -> None:

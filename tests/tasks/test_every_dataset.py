@@ -12,6 +12,7 @@ from harness.contracts import TABLE_COLUMNS, DatasetCard
 from harness.data import locate
 from harness.evaluate import zero_shot
 from harness.phantom import Cohort
+from tasks import chexpert, mimic_cxr
 
 NAMES = sorted(registry.entries("tasks"))
 PERSONS, SIZE = 24, (48, 56)
@@ -94,6 +95,12 @@ def test_each_task_has_an_id_of_its_own_and_the_prompts_it_needs(name: str) -> N
         zero_shot.require_prompts(task)
         sentences = zero_shot.prompts(task, zero_shot.ASSERTED + zero_shot.DENIED).ravel()
         assert len(set(sentences)) == len(sentences)
+
+
+def test_tasks_of_one_benchmark_agree() -> None:
+    """5x200 is one rule on two datasets; a card is literals of its own file, so that it stands in both."""
+    for part in ("SCORED", "ALSO_ABSENT", "PROMPTS"):
+        assert getattr(chexpert, part) == getattr(mimic_cxr, part)
 
 
 def test_the_phantom_is_found_as_a_download_would_be(name: str, root: Path) -> None:

@@ -114,6 +114,12 @@ def test_a_file_that_is_no_report_is_named(copy: Path, content: bytes, message: 
         openi.read(copy)
 
 
+def test_what_macos_leaves_beside_a_report_is_none(copy: Path) -> None:
+    expected = openi.read(copy)
+    (copy / "ecgen-radiology" / "._90001.xml").write_bytes(b"\x00\x05\x16\x07")
+    pd.testing.assert_frame_equal(openi.read(copy), expected)
+
+
 def test_bad_projections_are_named_with_their_line(copy: Path) -> None:
     path = copy / "indiana_projections.csv"
     text = path.read_text()

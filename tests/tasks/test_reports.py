@@ -76,6 +76,36 @@ HEART = "The heart is enlarged. There is no pneumothorax. A line ends in the rig
             "No change.",
             id="findings under the picture's name",
         ),
+        *(
+            pytest.param(
+                f" {header}:  Fever, cough.\n \n AP CHEST:  Clear.\n \n {header}:  Old.\n IMPRESSION:  No.\n",
+                "Clear.",
+                "No.",
+                id=header.lower(),
+            )
+            for header in (
+                "REASON FOR CHEST X-RAY",
+                "INDICATION FOR CHEST RADIOGRAPH",
+                "PRIOR CHEST RADIOGRAPHS",
+                "PREVIOUS CHEST VIEWS",
+                "COMPARISON RADIOGRAPHS",
+                "CHEST EXAMINATION",
+                "TECHNIQUE OF VIEWS",
+                "HISTORY OF CHEST PAIN",
+            )
+        ),
+        pytest.param(
+            " FINDINGS:  Clear lungs.\n \n ADDITIONAL FINDINGS:  Scoliosis.\n \n IMPRESSION:  No.\n",
+            "Clear lungs. Scoliosis.",
+            "No.",
+            id="findings that go on",
+        ),
+        pytest.param(
+            " OTHER HISTORY:  Cough.\n \n OTHER FINDINGS:  Scoliosis.\n",
+            "Scoliosis.",
+            "",
+            id="nothing before",
+        ),
         pytest.param(
             "                FINAL REPORT\n HISTORY:  Cough.\n \n The lungs are\n clear.\n \n No effusion.\n",
             "The lungs are clear. No effusion.",

@@ -78,8 +78,8 @@ def test_official_counts(realdata: Path, tmp_path: Path) -> None:
     assert len(images) == rsna.CARD.variants[0].images == 26_684
     assert images["label:Pneumonia"].sum() == rsna.CARD.variants[0].positives[""]["Pneumonia"] == 6_012
     assert images["boxes"].map(len).value_counts().to_dict() == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
-    persons = rsna.read_persons(realdata / "rsna", images.index)
-    assert persons is not None and persons.nunique() == 11_439
+    persons = rsna.read_persons(realdata / "rsna_person_map.csv.gz", images.index)
+    assert persons.nunique() == 11_439
 
 
 # --- spoilt copies -----------------------------------------------------------------------------------
@@ -175,8 +175,11 @@ def test_images_and_rows_must_agree(copy: Path) -> None:
     with pytest.raises(DataError, match=f"{TWO_BOXES}.dcm: no such picture"):
         rsna.read(copy)
     shutil.copyfile(path.with_name("other.dcm"), path)
-    with pytest.raises(DataError, match=r"other.dcm: no row in .*stage_2_train_labels.csv"):
-        rsna.read(copy)
+    path.with_name("._other.dcm").touch()
+    (note,) = rsna.read(copy).attrs["notes"]
+    assert note == (
+        f"stage_2_train_images holds pictures without a row in {LABELS}, left out for want of a label: 1"
+    )
 
 
 def test_a_file_that_is_no_dicom_is_named(copy: Path) -> None:
@@ -203,6 +206,14 @@ def test_the_person_map_may_lie_beside_the_data(copy: Path, person_map: Path) ->
 def test_a_person_map_with_gaps_is_refused(copy: Path, person_map: Path) -> None:
     edit(person_map, TWO_BOXES, "nobody")
     with pytest.raises(BadTable, match=f"no person for 1 images, {TWO_BOXES} among them"):
+        rsna.read(copy)
+
+
+@pytest.mark.parametrize("cell", ["", "7.0", "123456789", "seven"])
+def test_a_person_map_names_persons_by_digits(copy: Path, person_map: Path, cell: str) -> None:
+    edit(person_map, ",7\n", f",{cell}\n")
+    message = rf"{person_map}, line 2, column 'nih_patient': '{cell}' is no NIH patient"
+    with pytest.raises(BadTable, match=message):
         rsna.read(copy)
 
 

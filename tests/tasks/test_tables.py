@@ -41,6 +41,17 @@ def test_a_table_may_have_more_columns_where_order_does_not_matter(tmp_path: Pat
         read_cells(path, COLUMNS)
 
 
+def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,value\n1,2\n\n\r\n")
+    assert read_cells(path, COLUMNS).to_numpy().tolist() == [["1", "2"]]
+    path.write_text("name,value\n1,2\n\n3,4\n")
+    with pytest.raises(BadTable, match=r"line 3: 0 cells where the header has 2"):
+        read_cells(path, COLUMNS)
+    path.write_text("one\n\ntwo\n \n\n")
+    assert read_lines(path).to_dict() == {1: "one", 2: "", 3: "two"}
+
+
 def test_commas_that_pad_the_lines_are_no_cells(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("name,value,,\n1,2\n3,,,,\n")

@@ -100,10 +100,11 @@ def test_pictures_that_another_dataset_took_over_are_found(data: Path, tmp_path:
     _, across, _ = audited("--across", "rsna", "covidx", "--data-root", tmp_path)
     assert (across["first"], across["second"], across["of"][1]) == ("rsna", "covidx", 4)
     assert (across["alike"], across["named"], across["named_found"]) == (3, {"train": 2}, 2)
-    assert across["identical"] >= 1
+    assert across["identical"] >= 1 and (across["radius"], across["correlation"]) == (4, 0.99)
     assert {pair[1] for pair in across["examples"]} == {f"train/{name}" for name in names}
     done = harness("audit", "--across", "rsna", "covidx", "--data-root", tmp_path)
-    assert "rsna and covidx" in done.out and "train: 2" in done.out
+    assert "rsna and covidx" in done.out and "train: 2" in done.out and "of these found by id" in done.out
+    assert "differ in at most 4 of 64 bits, of pictures that correlate by 0.99 or more at 32 x 32" in done.out
 
 
 @pytest.mark.parametrize(

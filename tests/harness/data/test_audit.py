@@ -54,7 +54,7 @@ def test_the_real_lists_name_their_source(realdata: Path, tmp_path: Path) -> Non
             gzip.decompress((labels / f"covidx/{part}_COVIDx9A.txt.gz").read_bytes())
         )
         parts.append(_covidx.read_list(tmp_path / part, "covidx", {}).assign(split=part))
-    covidx = pd.concat(parts).rename(columns={"id": "person_id"}).assign(path="")
+    covidx = pd.concat(parts).rename(columns={"id": "source_id"}).assign(path="")
     covidx["image_id"] = covidx["split"] + "/" + covidx["file"]
     with zipfile.ZipFile(labels / "kaggle_stage_2_train_labels.csv.zip") as archive:
         [name] = [name for name in archive.namelist() if name.endswith("labels.csv")]

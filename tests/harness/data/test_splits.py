@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +100,36 @@ def test_official_parts_that_share_persons_are_refused() -> None:
     person = frame.loc[first[0], "person_id"]
     with pytest.raises(DataError, match=rf"train and test share 1 persons \(first: {person}\)"):
         splits.make(leaked.reset_index(drop=True), Split(test="test", validation=0.1))
+
+
+@pytest.mark.parametrize("validation", ["valid", 0.2])
+def test_shared_persons_stay_in_the_last_part_where_the_split_says_so(validation: str | float) -> None:
+    frame = pd.DataFrame(
+        {
+            "person_id": ["a", "b", "c", "d", "e", "f", "g", "a", "b", "h", "a", "c", "i"],
+            "split": ["train"] * 7 + ["valid"] * 3 + ["test"] * 3,
+        }
+    )
+    rule = Split(test="test", validation=validation, train="train")
+    with pytest.raises(DataError, match="share"):
+        splits.make(frame, rule)
+    parts = splits.make(frame, replace(rule, drop_shared=True))
+    train, held_out, test = (persons_of(frame, rows) for rows in parts)
+    assert test == {"a", "c", "i"} and len(parts.test) == 3
+    if validation == "valid":
+        assert (train, held_out) == ({"d", "e", "f", "g"}, {"b", "h"})
+    else:
+        assert train | held_out == {"b", "d", "e", "f", "g"} and len(held_out) == 1
+        assert (frame["split"].iloc[parts.validation] == "train").all()
+
+
+def test_dropping_shared_persons_changes_nothing_where_none_are_shared() -> None:
+    frame = table(official=OFFICIAL)
+    rule = Split(test="test", validation=0.2, train="train")
+    for rows, others in zip(
+        splits.make(frame, rule), splits.make(frame, replace(rule, drop_shared=True)), strict=True
+    ):
+        assert np.array_equal(rows, others)
 
 
 def test_a_part_that_does_not_exist_lists_those_that_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,56 @@ def test_the_fingerprint_is_that_of_images_and_labels() -> None:
         fingerprint(frame(), replace(TASK, labels=("Effusion",))),
     ]
     assert len({first, *others}) == 5
+
+
+BOXES = [[(0, 1, 2, 3)], [(5, 6, 7, 8), (1, 2, 3, 4)], [], []]
+SCORED: dict[str, tuple[Task, dict[str, Any], dict[str, Any]]] = {  # task, columns, one of them changed
+    "boxes": (
+        replace(TASK, kinds=("detection",)),
+        {"boxes": BOXES},
+        {"boxes": [[(0, 1, 2, 4)], *BOXES[1:]]},
+    ),
+    "the picture of a box": (
+        replace(TASK, kinds=("detection",)),
+        {"boxes": BOXES},
+        {"boxes": [*BOXES[1:], BOXES[0]]},
+    ),
+    "masks": (
+        replace(TASK, kinds=("segmentation",)),
+        {"mask": ["", "12 3", "", "4 5"]},
+        {"mask": ["", "12 3", "", "4 6"]},
+    ),
+    "reports": (
+        replace(TASK, kinds=("retrieval",), reports=True),
+        {"findings": ["a", "b", "c", "d"], "impression": "/ none"},
+        {"findings": ["b", "a", "c", "d"], "impression": "/ none"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("task", "columns", "changed"), SCORED.values(), ids=SCORED)
+def test_the_fingerprint_is_that_of_what_is_scored_too(
+    task: Task, columns: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    first = table.for_task(frame(**columns), task).fingerprint
+    assert table.for_task(frame(**columns), task).fingerprint == first
+    assert table.for_task(frame(**changed), task).fingerprint != first
+    by_labels = {table.for_task(frame(**cells), TASK).fingerprint for cells in ({}, columns, changed)}
+    lines = "i0 1 1\ni1 0 0\ni2 -1 -1\ni3 -1 -1\n"  # as in every record of a classification
+    assert by_labels == {hashlib.sha256(lines.encode()).hexdigest()}
+
+
+def test_of_a_mask_in_a_file_what_it_holds_counts_and_not_where_it_lies(tmp_path: Path) -> None:
+    def fingerprint(folder: Path) -> str:
+        found = frame(mask=["", str(folder / "mask.png"), "", ""])
+        return table.for_task(found, replace(TASK, kinds=("segmentation",))).fingerprint
+
+    folders = {tmp_path / "here": b"0", tmp_path / "there": b"0", tmp_path / "other": b"1"}
+    for folder, content in folders.items():
+        folder.mkdir()
+        (folder / "mask.png").write_bytes(content)
+    here, there, other = map(fingerprint, folders)
+    assert here == there != other
 
 
 # --- what a reader hands over -------------------------------------------------------------------------
