@@ -168,15 +168,28 @@ def finish(
 
 
 def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label: str) -> list[Result]:
-    """`function` of many small files, in their order, on all cores. `function` must pickle."""
+    """`function` of many small files, in their order, on all cores. `function` must pickle. What it says of
+    the first few that it refuses with a DataError is raised in one, with how many there are."""
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read = partial(_each, function)
     parts = parallel_map(read, blocks, workers=cores(), label=label, unit=f"blocks of {BLOCK} files")
-    return [result for part in parts for result in part]
+    results = [result for part in parts for result in part]
+    refused = [result for result in results if isinstance(result, DataError)]
+    if refused:
+        more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise type(refused[0])("; ".join(map(str, refused[:3])) + more)
+    return [result for result in results if not isinstance(result, DataError)]
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | DataError]:
+    return [_attempt(function, item) for item in items]
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | DataError:
+    try:
+        return function(item)
+    except DataError as error:
+        return error
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str], exact: bool) -> None:

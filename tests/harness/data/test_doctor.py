@@ -128,6 +128,15 @@ def test_a_missing_picture_is_named(name: str, copy: Callable[[str], Path]) -> N
     assert path.name in finding.says
 
 
+def test_headers_that_cannot_be_read_are_named_together(copy: Callable[[str], Path]) -> None:
+    root = copy("rsna")
+    damaged = sorted((root / "stage_2_train_images").glob("*.dcm"))[:4]
+    for path in damaged:
+        path.write_bytes(b"")
+    [finding] = found(examined("rsna", root)).values()
+    assert all(path.name in finding.says for path in damaged[:3]) and finding.says.endswith("; and 1 more")
+
+
 # --- tables ------------------------------------------------------------------------------------------
 
 
