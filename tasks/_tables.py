@@ -151,15 +151,10 @@ def finish(
     columns: Mapping[str, object],
     *,
     persons_known: bool = True,
-    listed: bool = False,
     notes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures;
-    those whose paths were `listed` are there."""
+    """The dataset's table: contract columns first, sorted by id."""
     frame = pd.DataFrame(columns)
-    if not listed:
-        missing = (path for path in frame["path"] if not Path(path).is_file())
-        refuse_files(missing, "no such picture. Complete the download")
     rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
     frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
     frame.attrs["persons_known"] = persons_known
