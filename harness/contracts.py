@@ -337,7 +337,7 @@ def options(cut_validation: bool, tuned: int) -> tuple[str, ...]:
 
 TABLE_COLUMNS: tuple[str, ...] = (
     "image_id",  # unique, stable across machines: the official relative path or id
-    "path",  # absolute
+    "path",  # absolute; need not be there: whoever opens it says so
     "person_id",  # the best known identity of the person: splits and intervals group by it
     "study_id",
     "split",  # official part, or "" where the dataset has none

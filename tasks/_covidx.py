@@ -85,7 +85,6 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
             "rows": rows["rows"],
         },
         persons_known=False,
-        listed=True,
         notes=notes,
     )
 

@@ -151,15 +151,10 @@ def finish(
     columns: Mapping[str, object],
     *,
     persons_known: bool = True,
-    listed: bool = False,
     notes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The dataset's table: contract columns first, sorted by id. Raises DataError for missing pictures;
-    those whose paths were `listed` are there."""
+    """The dataset's table: contract columns first, sorted by id."""
     frame = pd.DataFrame(columns)
-    if not listed:
-        missing = (path for path in frame["path"] if not Path(path).is_file())
-        refuse_files(missing, "no such picture. Complete the download")
     rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
     frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
     frame.attrs["persons_known"] = persons_known
@@ -168,15 +163,28 @@ def finish(
 
 
 def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label: str) -> list[Result]:
-    """`function` of many small files, in their order, on all cores. `function` must pickle."""
+    """`function` of many small files, in their order, on all cores. `function` must pickle. What it says of
+    the first few that it refuses with a DataError is raised in one, with how many there are."""
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read = partial(_each, function)
     parts = parallel_map(read, blocks, workers=cores(), label=label, unit=f"blocks of {BLOCK} files")
-    return [result for part in parts for result in part]
+    results = [result for part in parts for result in part]
+    refused = [result for result in results if isinstance(result, DataError)]
+    if refused:
+        more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise type(refused[0])("; ".join(map(str, refused[:3])) + more)
+    return [result for result in results if not isinstance(result, DataError)]
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | DataError]:
+    return [_attempt(function, item) for item in items]
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | DataError:
+    try:
+        return function(item)
+    except DataError as error:
+        return error
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str], exact: bool) -> None:

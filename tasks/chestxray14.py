@@ -156,7 +156,7 @@ def read(root: Path) -> pd.DataFrame:
         check_boxes(boxes["boxes"], pd.DataFrame(sizes, columns=["width", "height"]), boxes_csv)
         for name, lists in boxes.to_dict().items():
             images[name] = [lists.get(image, []) for image in names]
-    return finish({"image_id": images.index, **images}, listed=True, notes=notes)
+    return finish({"image_id": images.index, **images}, notes=notes)
 
 
 def read_labels(path: Path) -> pd.DataFrame:

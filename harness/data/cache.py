@@ -111,13 +111,14 @@ def open_images(
 ) -> Images:
     """The pictures at `paths` as squares, from the cache in `folder` or decoded into it now.
 
-    Raises UnreadableImage after all others are decoded and kept, CorruptCache when what lies in `folder` is
-    not what was written there, HarnessError when it cannot be written. Every opening checks every pixel:
-    0.5 s per GB where the processor knows SHA-256, beside the reading that training does anyway.
+    Raises DataError for pictures that are not there, UnreadableImage after all others are decoded and kept,
+    CorruptCache when what lies in `folder` is not what was written there, HarnessError when it cannot be
+    written. Every opening checks every pixel: 0.5 s per GB where the processor knows SHA-256, beside the
+    reading that training does anyway.
     """
     if not ids:
         raise DataError(f"{name}: there are no images to decode. Check the dataset's table and the split")
-    stamps = [_stamp(path) for path in paths]
+    stamps = _stamps(paths)
     final, part = _places(name, ids, stamps, side, geometry, folder)
     if cached := final.exists():
         return _open(final, ids, side, cached)
@@ -151,7 +152,7 @@ def outstanding(
     name: str, ids: Sequence[str], paths: Sequence[Path], *, side: int, geometry: Geometry, folder: Path
 ) -> Outstanding:
     """What `open_images` of the same arguments would have to do now."""
-    stamps = [_stamp(path) for path in paths]
+    stamps = _stamps(paths)
     final, part = _places(name, ids, stamps, side, geometry, folder)
     if final.exists():
         return Outstanding(0, 0)
@@ -177,13 +178,20 @@ def _places(
     return folder / f"{name}-{hash_of(shape, stamps)[:16]}", folder / f"{name}-{shape[:16]}.part"
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """(size, modification time in ns) of a file; (-1, -1) where there is none: decoding it will say so."""
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """(size, modification time in ns) of each file. Raises DataError for those that are not there."""
+    stamps, missing = [], []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            missing.append(str(path))
+        else:
+            stamps.append((status.st_size, status.st_mtime_ns))
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DataError(f"{', '.join(missing[:NAMED])}{more}: no such picture. Complete the download")
+    return stamps
 
 
 def _map(folder: Path, count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:

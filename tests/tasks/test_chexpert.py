@@ -150,10 +150,6 @@ def test_bad_tables_are_named_with_their_line(
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
-    image = root / "train/patient00002/study1/view1_frontal.jpg"
-    image.unlink()
-    with pytest.raises(DataError, match=rf"{image}: no such picture"):
-        chexpert.read(root)
     (root / "valid.csv").unlink()
     with pytest.raises(DataError, match=r"valid.csv does not exist"):
         chexpert.read(root)

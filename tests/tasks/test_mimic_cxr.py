@@ -148,9 +148,6 @@ def test_a_report_that_is_no_text_is_named(root: Path) -> None:
 
 
 def test_missing_files_are_named(root: Path) -> None:
-    (root / f"files/p10/p10000032/s50414267/{LATERAL}.jpg").unlink()
-    with pytest.raises(DataError, match=f"{LATERAL}.jpg: no such picture"):
-        mimic_cxr.read(root)
     reports = [root / "files/p10/p10000032/s50414267.txt", root / "files/p10/p10000764/s57375967.txt"]
     for path in reports:  # the first in the table, or another
         text = path.read_text()

@@ -134,12 +134,6 @@ def test_bad_projections_are_named_with_their_line(copy: Path) -> None:
         openi.read(copy)
 
 
-def test_missing_pictures_are_named(copy: Path) -> None:
-    (copy / "NLMCXR_png" / "CXR90003_IM-0003-1001.png").unlink()
-    with pytest.raises(DataError, match=r"CXR90003_IM-0003-1001.png: no such picture"):
-        openi.read(copy)
-
-
 # --- the phantom -------------------------------------------------------------------------------------
 
 

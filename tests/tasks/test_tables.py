@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.errors import BadTable, DataError
+from harness.errors import BadTable, DataError, UnreadableImage
 from tasks._tables import (
     find_csv,
     label_columns,
@@ -135,3 +135,17 @@ def test_many_files_come_back_in_order(tmp_path: Path) -> None:
     for path in paths:
         path.write_text(path.stem)
     assert read_files(Path.read_text, paths, "reading") == [path.stem for path in paths]
+
+
+def even(path: Path) -> None:
+    if int(path.stem) % 2:
+        raise UnreadableImage(f"{path} is odd")
+
+
+def test_files_that_are_refused_are_named_together() -> None:
+    paths = [Path(f"{number}.txt") for number in range(600)]
+    three = r"^1.txt is odd; 3.txt is odd; 5.txt is odd"
+    with pytest.raises(UnreadableImage, match=f"{three}; and 297 more$"):
+        read_files(even, paths, "reading")
+    with pytest.raises(UnreadableImage, match=f"{three}$"):
+        read_files(even, paths[:6], "reading")

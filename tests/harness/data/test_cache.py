@@ -338,7 +338,7 @@ def test_unreadable_pictures_cost_no_other_and_are_named(tmp_path: Path, decoded
     paths = draw(tmp_path / "data", 10)
     good = paths[4].read_bytes()
     paths[4].write_bytes(good[:50])
-    paths[7].unlink()
+    paths[7].write_bytes(b"")
     for attempt in ([path.name for path in paths], ["004.png", "007.png"]):
         decoded.clear()
         with pytest.raises(UnreadableImage, match=r"2 of 10 images of set(.|\n)*004\.png(.|\n)*007\.png: "):

@@ -125,7 +125,29 @@ def test_a_missing_picture_is_named(name: str, copy: Callable[[str], Path]) -> N
     path = next(path for path in map(Path, table(name, root)["path"]) if " " not in path.name)
     path.unlink()
     [finding] = found(examined(name, root)).values()
-    assert path.name in finding.says
+    assert path.name in f"{finding.says} {finding.examples}"
+
+
+def test_a_download_with_holes_is_looked_through_all_the_same(copy: Callable[[str], Path]) -> None:
+    root = copy("chexpert")
+    paths = [Path(path) for path in table("chexpert", root)["path"]]
+    for path in paths[:5]:
+        path.unlink()
+    paths[5].write_bytes(b"")
+    report = examined("chexpert", root)
+    findings = found(report)
+    assert {name: finding.count for name, finding in findings.items()} == {"missing": 5, "unreadable": 1}
+    assert findings["missing"].examples == tuple(map(str, paths[:3]))
+    assert (report.images, report.looked_at) == (len(paths), len(paths) - 5)
+
+
+def test_headers_that_cannot_be_read_are_named_together(copy: Callable[[str], Path]) -> None:
+    root = copy("rsna")
+    damaged = sorted((root / "stage_2_train_images").glob("*.dcm"))[:4]
+    for path in damaged:
+        path.write_bytes(b"")
+    [finding] = found(examined("rsna", root)).values()
+    assert all(path.name in finding.says for path in damaged[:3]) and finding.says.endswith("; and 1 more")
 
 
 # --- tables ------------------------------------------------------------------------------------------
