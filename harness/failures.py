@@ -22,8 +22,8 @@ from harness.records import CellBlock, Record
 FOLDER = "failures"
 
 DIED = (
-    "its process was ended, most likely because memory ran out. Run fewer cells at once, or on a machine "
-    "with more"
+    "its process was ended. If not by hand, then most likely because memory ran out: run fewer cells at "
+    "once, or on a machine with more"
 )
 
 Key = tuple[object, ...]

@@ -49,7 +49,7 @@ def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: Dat
     assert not failures.known(tmp_path, TRIED._replace(data=data))
     failures.begin(tmp_path, TRIED._replace(data=data))
     assert failures.known(tmp_path, TRIED._replace(data=data))
-    assert "because memory ran out. Run fewer cells" in failures.reason(tmp_path, TRIED._replace(data=data))
+    assert "because memory ran out: run fewer cells" in failures.reason(tmp_path, TRIED._replace(data=data))
     failures.forget(tmp_path, TRIED._replace(data=data))
     assert not failures.known(tmp_path, TRIED._replace(data=data))
 
