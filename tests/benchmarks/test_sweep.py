@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from ray import tune
 
-from harness import grid, records, sweep
+from harness import jobs, records, sweep
 from harness.jobs import Job
 from tests.harness import sweeps
 from tests.harness.command import harness
@@ -43,11 +43,11 @@ def test_a_cell_costs_at_most_a_tenth_of_a_second_beyond_its_own_work(
     swept("warm-up")  # pre-trains, decodes, and fills the banks
     together = benchmark.pedantic(swept, args=("together",), rounds=1)
 
-    def each_alone(jobs: list[Job]) -> list[list[Job]]:
-        return [[job] for job in jobs]
+    def each_alone(every: list[Job]) -> list[list[Job]]:
+        return [[job] for job in every]
 
     default = tune.TuneConfig()
-    monkeypatch.setattr(grid, "grouped", each_alone)
+    monkeypatch.setattr(jobs, "grouped", each_alone)
     reused = swept("alone")
     monkeypatch.setattr(sweep.tune, "TuneConfig", lambda **_: default)
     alone = swept("alone, each in a process of its own", seeds=3)
