@@ -75,6 +75,7 @@ def test_the_test_is_wrong_as_often_as_it_says() -> None:
     assert 0.02 <= wrong / 300 <= 0.09
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 2.0])
 def test_methods_that_are_alike_are_seldom_told_apart(ratio: float) -> None:
     """Six methods, five seeds: the chance that Holm lets any of the fifteen pairs differ is 5 % at most."""

@@ -44,8 +44,8 @@ def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None
     truth, scores, persons = clustered(0, persons=90)
     truth[::7, 1] = -1
     scores = scores.round(decimals)
-    found = stats.replicates_of([aurocs(truth, scores)], persons, 300, np.random.default_rng(5))[0][1:3]
-    blocks = list(stats._image_weights(persons, 300, np.random.default_rng(5)))
+    found = stats.replicates_of([aurocs(truth, scores)], persons, 60, np.random.default_rng(5))[0][1:3]
+    blocks = list(stats._image_weights(persons, 60, np.random.default_rng(5)))
     weights = np.concatenate(blocks, axis=1)
     for column in range(2):
         known = truth[:, column] >= 0
@@ -236,6 +236,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("person", [0.01, 0.1], ids=["runs differ more", "persons differ more"])
 def test_intervals_cover_the_truth_whatever_runs_share(runs: list[stats.Run], person: float) -> None:

@@ -43,6 +43,7 @@ def table(real: Path) -> pd.DataFrame:
     return openi.read(real)
 
 
+@pytest.mark.slow
 def test_official_counts(real: Path, table: pd.DataFrame) -> None:
     paths = sorted((real / "ecgen-radiology").glob("*.xml"))
     reports = [text for _, text in read_files(openi.read_report, paths, "reading")]

@@ -116,6 +116,7 @@ def masks(found: pd.DataFrame) -> np.ndarray:
     return np.stack([siim.read_mask(cell, SIZE, SIZE - 16) for cell in found["mask"]])
 
 
+@pytest.mark.slow
 def test_every_variant_gives_the_same_table(phantoms: dict[str, Path]) -> None:
     tables = {layout: siim.read(root) for layout, root in phantoms.items()}
     for layout in "AC":

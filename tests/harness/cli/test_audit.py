@@ -40,6 +40,7 @@ def audited(*arguments: object) -> Any:
     return json.loads(done.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "what"), LEAKS.items(), ids=LEAKS)
 def test_published_parts_leak_and_clean_ones_do_not(data: Path, name: str, what: str) -> None:
     found = audited("--task", name, "--data-root", data)["protocols"]

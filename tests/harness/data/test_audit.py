@@ -45,6 +45,7 @@ def collection(name: str, table: pd.DataFrame) -> Collection:
     return Collection(name, table, np.zeros((len(table), SIDE, SIDE), np.uint8))  # alike to nothing
 
 
+@pytest.mark.slow
 def test_the_real_lists_name_their_source(realdata: Path, tmp_path: Path) -> None:
     """13,588 and 200 images of COVIDx 9A are RSNA's, under RSNA's ids."""
     labels = realdata / "labels"

@@ -87,6 +87,7 @@ def test_a_cut_frame_inside_a_whole_dicom_is_refused(realdata: Path, tmp_path: P
             decode(tmp_path / "x.dcm")
 
 
+@pytest.mark.slow
 def test_all_rsna_pictures_decode(realdata: Path) -> None:
     paths = sorted((realdata / "rsna" / "stage_2_train_images").glob("*.dcm"))
     assert len(paths) == 169
@@ -99,6 +100,7 @@ def test_all_rsna_pictures_decode(realdata: Path) -> None:
             assert np.abs(pixels - other).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "count"), [("chestxray14/**/*.png", 150), ("hannover/*.png", 12)])
 def test_real_pngs_are_what_pillow_makes_of_them(realdata: Path, pattern: str, count: int) -> None:
     paths = sorted(realdata.glob(pattern))

@@ -229,6 +229,7 @@ def test_real_radiographs_are_upright_and_their_negatives_are_not(realdata: Path
         assert likeness(255 - small) < INVERTED_BELOW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rsna", "chestxray14"])
 def test_of_real_pictures_only_their_number_is_wrong(realdata: Path, name: str) -> None:
     reader = registry.load("tasks", name)

@@ -199,6 +199,7 @@ def test_rsna(
     assert made.rules == split.rules
 
 
+@pytest.mark.slow
 def test_siim(realdata: Path, tmp_path: Path) -> None:
     packed = realdata / "labels" / "siim-pneumothorax-train-rle.csv.gz"
     (tmp_path / "train-rle.csv").write_bytes(gzip.decompress(packed.read_bytes()))
@@ -233,6 +234,7 @@ def test_covidx(realdata: Path, tmp_path: Path) -> None:
     )  # 2,929 of 3,268 by another shuffle
 
 
+@pytest.mark.slow
 def test_chexpert_at_its_official_size() -> None:
     """Labels cannot be had here, so other images are set aside: what follows from where they stand holds for
     the counts of the real file up to that."""
