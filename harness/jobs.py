@@ -155,8 +155,8 @@ def match(
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
-    there are; else the newest that fits; else what `make` makes. Without `make` nothing is made: there is no
-    job without a checkpoint, and none is done whose phantom is yet to be drawn.
+    there are; else the one of its seed, or the newest, that fits; else what `make` makes. Without `make`
+    nothing is made: there is no job without a checkpoint, and none is done whose phantom is yet to be drawn.
     """
     memo: dict[object, Any] = {}
     for _, of_dataset in groupby(cells, key=lambda cell: cell.dataset):
@@ -167,7 +167,7 @@ def match(
                 read = partial(_data, cell, settings, tables, draw=make is not None)
                 kind, *hashes = _once(memo, (cell.task_id, cell.protocol), read)
                 find = partial(_checkpoint, cell, settings, named, make)
-                chosen = _once(memo, _owner(cell, named), find)
+                chosen = _once(memo, (cell.method.name, cell.seed), find)
             except HarnessError as error:
                 yield cell, Lost(Tried(kind, cell, ""), error)
             else:
@@ -216,14 +216,6 @@ def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.
     writer: locate.Writer = dataset if draw else _NoPhantoms()
     located = locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
     return located, table.read(dataset, located.root)
-
-
-def _owner(cell: CellPlan, named: Sequence[Checkpoint]) -> tuple[str, int | None]:
-    """What decides a cell's checkpoint: its method, and its seed where checkpoints differ by it."""
-    by_seed = cell.method.profile.recipe is None or any(
-        item.card.method == cell.method.name for item in named
-    )
-    return cell.method.name, cell.seed if by_seed else None
 
 
 def _checkpoint(

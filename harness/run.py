@@ -62,7 +62,7 @@ def run(
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        chosen: default the newest that fits, else one is made.
+        chosen: default the one of the cell's seed, or the newest, that fits, else one is made.
         arguments: kept in the record.
         figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
@@ -224,13 +224,15 @@ def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
-    """The newest checkpoint in the store that this method at this profile has, if any."""
+    """The checkpoint in the store that this method at this profile has: that of the seed, or of trained ones,
+    where there is none of it, the newest."""
     found = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
     )
+    own = [item for item in found if item.card.seed == seed]
     if method.profile.recipe is None:  # every seed has initial weights of its own
-        found = [item for item in found if item.card.seed == seed]
-    return found[0] if found else None
+        found = own
+    return next(iter(own or found), None)
 
 
 def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:

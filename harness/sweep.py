@@ -58,7 +58,7 @@ def run(
     """Runs what has no record yet. A failing cell is written down and stops nothing else.
 
     `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
-    many there are. For other methods the newest fitting one is taken, else one is pre-trained first.
+    many there are. For other methods the one of its seed is taken, or the newest, else one is made first.
     """
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say

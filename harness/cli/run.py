@@ -18,7 +18,7 @@ def run(
     fraction: Annotated[float, typer.Option(help="Share of the training labels, in (0, 1].")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the label draw and the interval.", min=0)] = 0,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Default: the newest that fits, else one is made.")
+        str | None, typer.Option(help="Default: that of the seed, or the newest; else one is made.")
     ] = None,
     profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",

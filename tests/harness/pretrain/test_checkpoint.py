@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from harness import run
 from harness.contracts import ImageBackbone, Profile
 from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.pretrain import checkpoint
@@ -157,6 +159,24 @@ def test_the_newest_comes_first_and_unfinished_ones_not_at_all(tmp_path: Path) -
     (tmp_path / "notes.txt").write_text("not a folder")
     assert names(tmp_path) == ["new", "middle", "old"]
     assert fitting(tmp_path) == ["new", "middle", "old"]
+
+
+def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_the_newest(tmp_path: Path) -> None:
+    for seed, year in ((0, 2024), (1, 2026), (2, 2025)):
+        stored(tmp_path, f"s{seed}", seed=seed, written=datetime(year, 1, 1, tzinfo=UTC))
+    settings: Any = SimpleNamespace(checkpoints=tmp_path)
+    trained: Any = SimpleNamespace(
+        name="tiny", card=SimpleNamespace(version=1), profile_name="demo", profile=OPTIONS
+    )
+
+    def chosen(method: Any, seed: int) -> str | None:
+        found = run.fitting(method, settings, seed)
+        return found and found.name
+
+    assert [chosen(trained, seed) for seed in range(4)] == ["s0", "s1", "s2", "s1"]
+    untrained = SimpleNamespace(**{**vars(trained), "profile": replace(OPTIONS, recipe=None)})
+    stored(tmp_path, "floor-s0", profile=untrained.profile)
+    assert [chosen(untrained, seed) for seed in range(2)] == ["floor-s0", None]
 
 
 def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
