@@ -100,7 +100,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_killed_job_goes_on_to_the_same_bits(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = start(killed)
-    out, err = job.communicate(timeout=180)
+    out, err = job.communicate(timeout=600)
     assert job.returncode == 0, err
     assert "10 steps" in out
     monkeypatch.setenv("HARNESS_HOME", str(killed / "home"))
@@ -117,7 +117,7 @@ def test_a_killed_job_goes_on_to_the_same_bits(killed: Path, monkeypatch: pytest
 def test_an_error_in_one_process_is_the_job_s(tmp_path: Path) -> None:
     (written(tmp_path) / "fail").touch()
     job = start(tmp_path)
-    _, err = job.communicate(timeout=180)
+    _, err = job.communicate(timeout=600)
     assert job.returncode == 1
     assert err.splitlines()[-1] == "error: the second process had enough"
     assert "Traceback" not in err
@@ -127,7 +127,7 @@ def test_an_error_in_one_process_is_the_job_s(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_more_processes_than_cores_are_refused(tmp_path: Path) -> None:
     job = start(written(tmp_path), processes=1000)
-    _, err = job.communicate(timeout=180)
+    _, err = job.communicate(timeout=600)
     assert job.returncode == 2
     assert "error: 1000 processes need a CPU each" in err.splitlines()[-1]
 
