@@ -27,7 +27,7 @@ def leaderboard(
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's
     target = (current.project if results is None else results) / "leaderboard.md"
-    text = page.build(current.results)
+    text = page.build(current.results, current.workers)
     difference = page.difference(target, text)
     if check:
         if difference:

@@ -40,11 +40,11 @@ TRACKS: dict[DataKind, str] = {
 }
 
 
-def build(results: Path) -> str:
-    """The whole page. Raises BadRecord on the first record that breaks the schema, and where records of one
-    task are of several versions."""
+def build(results: Path, workers: int = 1) -> str:
+    """The whole page, its intervals computed in `workers` processes. Raises BadRecord on the first record
+    that breaks the schema, and where records of one task are of several versions."""
     found = standings.read(results)
-    standings.measure([standing for kind in TRACKS for standing in found[kind]])
+    standings.measure([standing for kind in TRACKS for standing in found[kind]], workers)
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
