@@ -202,7 +202,9 @@ def checkpoints(json: AsJson = False) -> None:
 @app.command()
 def results(
     json: AsJson = False,
-    folder: Annotated[Path | None, typer.Option("--results", help="Folder of records.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--results", exists=True, file_okay=False, help="Folder of records.")
+    ] = None,
 ) -> None:
     """Records, one line each; `--json` prints them whole."""
     from harness import records

@@ -167,3 +167,5 @@ def test_list_results_prints_whole_records(tmp_path: Path) -> None:
     [shown] = json.loads(harness("list", "results", "--results", str(tmp_path), "--json").stdout)
     assert shown == json.loads(path.read_text())
     assert "chexpert:linear" in harness("list", "results", "--results", str(tmp_path)).stdout
+    nowhere = str(tmp_path / "nowhere")
+    assert "does not exist" in harness("list", "results", "--results", nowhere, code=2).stderr
