@@ -35,8 +35,6 @@ from harness.settings import Settings
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not the trials of one kind
 
-HEAVY_CORES = 2  # of a cell that trains a network, where there is no GPU
-
 
 class Options(NamedTuple):
     address: str | None  # of a running Ray cluster; None: one is started here
@@ -162,9 +160,8 @@ def _tune(
     not tuned."""
     machine = _machines(options.address, settings.device)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
-    heavy = min(HEAVY_CORES, machine.cores)
     with Bar("cells", len(todo), "cells") as bar:
-        for name, cores in (("frozen", 1), ("heavy", heavy), ("tuned", heavy)):
+        for name in ("frozen", "heavy", "tuned"):
             chosen = [job for job in todo if _sort(job) == name]
             if not chosen:
                 continue
@@ -176,12 +173,12 @@ def _tune(
                 callbacks=[_Shown(bar)],
             )
             if name == "tuned":
-                tuning.run(chosen, settings, arguments, cores, machine.gpus, run_config)
+                tuning.run(chosen, settings, arguments, machine.gpus, run_config)
                 continue
             groups = jobs.grouped(chosen)
-            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
+            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments)
             tune.Tuner(
-                tune.with_resources(trial, {"cpu": cores, "gpu": machine.gpus}),
+                tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
                 param_space={"group": tune.grid_search(list(range(len(groups))))},
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=run_config,
@@ -219,10 +216,9 @@ def _trial(
     groups: Sequence[Sequence[Job]],
     settings: Settings,
     arguments: Arguments,
-    cores: int,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    torch.set_num_threads(cores)  # sums depend on it in the last digits: the same wherever a cell runs
+    torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
     logging.getLogger("harness").setLevel(logging.WARNING)
     prepared = None
     for job in _begun_last(groups[config["group"]], settings):

@@ -39,14 +39,13 @@ def run(
     jobs: Sequence[Job],
     settings: Settings,
     arguments: Arguments,
-    cores: int,
     gpus: float,
     run_config: tune.RunConfig,
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
-    trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, cores=cores)
+    trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments)
     tune.Tuner(
-        tune.with_resources(trial, {"cpu": cores, "gpu": gpus}),
+        tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=InOrder(jobs),
             scheduler=_Halving(jobs),
@@ -153,10 +152,8 @@ def asha(space: Space) -> ASHAScheduler:
 # --- a trial ------------------------------------------------------------------------------------------
 
 
-def _trial(
-    config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, cores: int
-) -> None:
-    torch.set_num_threads(cores)  # as in a sweep
+def _trial(config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments) -> None:
+    torch.set_num_threads(1)  # as in a sweep
     logging.getLogger("harness").setLevel(logging.WARNING)
     job, search = jobs[config["cell"]], config["search"]
     if search.over:

@@ -56,9 +56,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
-            sweep._trial(
-                {"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), cores=1
-            )
+            sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
     assert tried == [0, 1, 2, 3, 4, 1, 1]
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
