@@ -38,15 +38,21 @@ def _classification(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> 
     return Classification({**arrays, "probabilities": expit(arrays["scores"].astype(np.float64))}, labels)
 
 
-def _ranking(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
-    """The areas under curves alone: of what is decided for, of calibration and of single prompts nothing."""
-    kept = {name: arrays[name] for name in ("truth", "scores", "drawn") if name in arrays}
+def _only(metric: str, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
+    """A classifier's, without calibration and single prompts."""
+    kept = {name: arrays[name] for name in NEEDED[metric] if name in arrays}
     return ZeroShot(kept, labels) if "drawn" in kept else Classification(kept, labels)
 
 
 def _segmentation(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> Score:
     return Overlaps(arrays["truth_area"], arrays["predicted_area"], arrays["overlap"])
 
+
+NEEDED: Mapping[str, Sequence[str]] = {
+    "macro_auroc": ("truth", "scores", "drawn"),
+    "accuracy": ("truth", "scores", "drawn", "decisions"),
+}
+"""Arrays that a classifier is ranked by."""
 
 SCORES: Mapping[Kind, Callable[[Mapping[str, np.ndarray], Sequence[str]], Score]] = {
     "linear": _classification,
@@ -66,4 +72,4 @@ def of(
     With a `metric`, others may be left out, where that saves time. Raises EmptyClass when a metric is
     undefined on these rows.
     """
-    return (_ranking if metric == "macro_auroc" else SCORES[kind])(arrays, labels)
+    return _only(metric, arrays, labels) if metric and metric in NEEDED else SCORES[kind](arrays, labels)

@@ -54,3 +54,4 @@ def test_what_only_other_metrics_need_is_left_out() -> None:
             "macro_average_precision",
             "average_precision",
         }
+    assert not any("prompt" in name for name in score.of("zero-shot", EXCLUSIVE, LABELS, "accuracy").names)
