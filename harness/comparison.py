@@ -27,7 +27,7 @@ class Difference(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Of K methods over N blocks, a block being a task at one fraction."""
+    """Of K methods over N blocks, a block being a task."""
 
     mean: np.ndarray  # [K] mean rank, 1 is best
     p: float  # Friedman: that all methods are alike

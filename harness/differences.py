@@ -24,7 +24,7 @@ from harness.stats import Run
 
 Group = Literal["inputs", "outcomes", "circumstances"]
 
-REPLICATES = 2000  # the smallest p is 2 / 2001: it stays below 0.05 when Holm multiplies it by fifty rows
+REPLICATES = 2000  # resamples of the persons behind a p-value
 ABSENT = "(absent)"  # of a field that one of two records does not have
 
 OUTCOMES = ("metrics.", "head.chosen.", "head.validation", "interval.undefined", "predictions")

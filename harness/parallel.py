@@ -1,4 +1,4 @@
-"""One process pool for the work that is not the network's: decoding and drawing pictures."""
+"""One process pool for the work that is not the network's: drawing, decoding, reading, resampling."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One cell, from its plan to its record. Knows no argument parser and no Ray.
 
-Apart because everything that runs cells (the command line, the sweep, a notebook) calls this one function.
+Apart because everything that runs cells (the command line, the sweep, a notebook) calls this one file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How sure a number is: bootstrap intervals that resample persons, and seeds where there are several.
+"""How sure a number is: intervals that resample persons, and add what differs between runs where there are
+several.
 
 Apart because intervals are computed twice, by the run that scored the images and later from stored
-predictions, and both must be the same. Persons are resampled, not images: pictures of one person are alike,
+predictions, and both must mean the same. Persons are resampled, not images: pictures of one person are alike,
 and counting them as independent makes every interval too narrow.
 """
 

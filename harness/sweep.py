@@ -1,6 +1,6 @@
 """Many cells: on this machine's cores, on its GPUs, or on a Ray cluster, with nothing lost when killed.
 
-Apart because how work is scheduled is one file's secret. Ray Tune runs it and shows it; what is done is
+Apart because how work is scheduled is one file's secret. Ray Tune runs it; what is done is
 decided by the records alone (`jobs.py`), so that a sweep that was killed goes on by being started again.
 Machines of a cluster share the folders of data, caches and results.
 """

@@ -1,6 +1,6 @@
 """The second floor: an image encoder trained on ImageNet's photographs, and on no X-ray.
 
-Every method starts from such weights in its paper profile. What a probe reaches on them is due to
+Every trained method starts from such weights in its paper profile. What a probe reaches on them is due to
 photographs; a method has to beat it to have learned anything from reports. All seeds share the weights.
 """
 

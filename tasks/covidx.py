@@ -1,8 +1,8 @@
 """COVIDx with three classes: COVID-19, another pneumonia, or neither (versions up to 5, 7A, 8A, 9A, CXR-3A).
 
-Beware what a score here means: the class is the source. In version 9A every normal image and all but 52 of
-the 5,555 with pneumonia come from RSNA, and none of the 16,490 with COVID-19; most of these are JPEGs and
-the others PNGs. An encoder that tells hospitals apart looks like one that tells diseases apart.
+Beware what a score here means: the class is the source. In the training list of version 9A every normal image
+and all but 52 of the 5,555 with pneumonia come from RSNA, and none of the 16,490 with COVID-19; most of these
+are JPEGs and the others PNGs. An encoder that tells hospitals apart looks like one that tells diseases apart.
 
 Ranked by accuracy over the three classes, as in papers; each class against the rest stands beside it.
 Facts about the layout: the lists of COVID-Net's authors, counted.

@@ -88,8 +88,8 @@ RULES: Mapping[str, str] = {
     CHOSEN_SKIPPING: "The epoch is kept whose mean average precision is the best over validation pictures "
     "that have both a true and a predicted box. The number of papers is of the same kind: "
     "`mean_average_precision:skipping`.",
-    STANDARDISED: "A class scores as its most similar prompt does, standardised over all test pictures: the "
-    "decision for a picture depends on the others (GLoRIA).",
+    STANDARDISED: "A class scores as its most similar prompt does, standardised over the pictures of a draw: "
+    "the decision for a picture depends on the others (GLoRIA).",
     # where this protocol is not the authors' either
     SCALED: "The dataset has not the official size: numbers of pictures follow its size.",
     KIND_OF_OURS: "The authors' code has no task of this kind on this dataset: only the parts are theirs.",

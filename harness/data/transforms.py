@@ -1,8 +1,7 @@
 """From cached uint8 pictures to the network's input, on the device, for a whole batch at once.
 
-Apart because it is the only place where a picture is cropped, moved and normalised: training views and
-evaluation share it. Random numbers come from a generator on the CPU, so that the same seed gives the same
-views on every device.
+Apart because training views and evaluation share it: a picture is cropped and normalised in one place.
+Random numbers come from a generator on the CPU, so that the same seed gives the same views on every device.
 """
 
 from __future__ import annotations

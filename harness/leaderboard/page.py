@@ -27,10 +27,10 @@ Three tracks that never meet in one table: **phantom** (synthetic pictures, anyo
 Ours are each task's own metric, named over its table, in percent: mean over runs [95 % interval]. The
 interval covers who happened to be in the test set (persons are resampled) and what differs between runs: the
 draw of the labels, the head's seed, the checkpoint; of a single run, the first alone. Under the published
-protocol the draw is fixed, as in the authors' code, and not covered; what the rules of that protocol are says
-`python -m harness audit --task TASK`. Rows of one `group` do not differ from its best at the largest share of
-the labels: tests paired by person and seed, p-values by Holm. `–` is a hole: not run, or impossible. `*`
-marks numbers of code that no commit holds.
+protocol the draw is fixed, as in the authors' code, and not covered, unless its rules say that it is that of
+the clean one (`python -m harness audit --task TASK`). Rows of one `group` do not differ from its best at the
+largest share of the labels: tests paired by person and seed, p-values by Holm. `–` is a hole: not run, or
+impossible. `*` marks numbers of code that no commit holds.
 """
 
 TRACKS: dict[DataKind, str] = {
