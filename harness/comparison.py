@@ -41,6 +41,8 @@ def paired_difference(first: Resampled, second: Resampled, *, level: float = LEV
 
     Both are of the same persons in the same order. Where there are several runs, their seeds are the same,
     because a seed draws the same training labels for every method. Raises UsageError where they are not.
+    Runs of either method that share a checkpoint are no independent differences: of the two structures the
+    one counts that leaves more room.
     """
     seeds = [[run.seed for run in side.runs] for side in (first, second)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
@@ -53,9 +55,10 @@ def paired_difference(first: Resampled, second: Resampled, *, level: float = LEV
             "a paired test needs the same test persons of both methods. Run both on the same data, with the "
             "same map of persons"
         )
-    between = first._replace(values=first.values - second.values, draws=first.draws - second.draws)
-    value, error = float(between.values.mean()), stats.error_of(between)
-    reach = error.quantile((1 - level) / 2) * error.size
+    values, draws = first.values - second.values, first.draws - second.draws
+    errors = [stats.error_of(side._replace(values=values, draws=draws)) for side in (first, second)]
+    error = max(errors, key=lambda error: error.reach(level))
+    value, reach = float(values.mean()), error.reach(level)
     return Difference(Interval(value, value - reach, value + reach), error.p(value))
 
 

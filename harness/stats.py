@@ -106,8 +106,7 @@ def two_level_interval(metric: str, found: Resampled, *, level: float = LEVEL) -
     if len(found.runs) == 1:
         return _interval(metric, value, means, level)
     _require_defined(metric, value, means)
-    error = error_of(found)
-    reach = error.quantile((1 - level) / 2) * error.size
+    reach = error_of(found).reach(level)
     return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
 
 
@@ -133,6 +132,10 @@ class Error(NamedTuple):
         if not self.runs:
             return float(normal)
         return float(self.persons * normal - self.runs * stdtrit(self.freedom, tail)) / self.size**2
+
+    def reach(self, level: float) -> float:
+        """To both sides of the mean, of an interval that covers what it should with this probability."""
+        return self.quantile((1 - level) / 2) * self.size
 
     def p(self, value: float) -> float:
         """Two-sided, of a mean that should be zero: of the interval that just reaches it. At least

@@ -96,6 +96,31 @@ def test_methods_that_are_alike_are_seldom_told_apart(ratio: float) -> None:
     assert wrong / 300 < 0.08  # 0.05 and two standard errors
 
 
+@pytest.mark.parametrize("checkpoints", [(0, 1, 0, 1, 0, 1), (0, 1, 1, 1, 1, 1)])
+def test_runs_of_either_method_that_share_a_checkpoint_are_not_independent(
+    checkpoints: tuple[int, ...],
+) -> None:
+    """Methods that are alike, one of them with a checkpoint for each seed, seldom differ, and which of both
+    comes first does not matter."""
+    own = tuple(stats.Run(seed, seed) for seed in range(6))
+    shared = tuple(stats.Run(checkpoint, seed) for seed, checkpoint in enumerate(checkpoints))
+    people, wrong = np.arange(50), 0
+    for trial in range(400):
+        rng = np.random.default_rng(trial)
+        training = rng.normal(0, 0.02, 2)[list(checkpoints)]
+        one, other = (
+            stats.Resampled(runs, people, values, values[:, None] + rng.normal(0, 1e-4, (6, 20)))
+            for runs, values in (
+                (own, 0.7 + rng.normal(0, 0.005, 6)),
+                (shared, 0.7 + training + rng.normal(0, 0.005, 6)),
+            )
+        )
+        found, turned = comparison.paired_difference(one, other), comparison.paired_difference(other, one)
+        assert found.p == turned.p and found.interval.low == -turned.interval.high
+        wrong += found.p < 0.05
+    assert wrong / 400 < 0.08
+
+
 def test_what_is_paired_must_pair() -> None:
     def runs(*seeds: int, people: int = 3) -> stats.Resampled:
         values = np.arange(float(people))
