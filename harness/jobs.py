@@ -43,6 +43,7 @@ class Job(NamedTuple):
     data: DataKind
     fingerprint: str  # of its images and labels; "" where a phantom is yet to be drawn
     split: str  # of who is in which part
+    persons_known: bool  # see `table.attrs`
 
     @property
     def block(self) -> CellBlock:
@@ -78,6 +79,8 @@ def _unfit(path: Path, job: Job) -> str:
         "version of the task": record.task.version != job.cell.task.version,
         "weights": record.pretraining.weights != job.checkpoint.card.weights,
         "data": (record.data.fingerprint, record.data.split) != (job.fingerprint, job.split),
+        "knowledge of persons": record.data.persons_known
+        != job.persons_known,  # which no published split uses
     }
     names = " and ".join(name for name, differs in other.items() if differs)
     return f"it is of other {names}" if names else ""
@@ -92,7 +95,9 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
         path = records.place_of(results, job.data, job.block)
         if not path.is_file():
             continue
-        moved[_unfit(path, job)].append(path)
+        if not (reason := _unfit(path, job)):  # another sweep has done the cell since it was asked for
+            continue
+        moved[reason].append(path)
         target = aside / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".json", ".npz"):
@@ -165,13 +170,13 @@ def match(
             kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                kind, *hashes = _once(memo, (cell.task_id, cell.protocol), read)
+                kind, *known = _once(memo, (cell.task_id, cell.protocol), read)
                 find = partial(_checkpoint, cell, settings, named, make)
                 chosen = _once(memo, (cell.method.name, cell.seed), find)
             except HarnessError as error:
                 yield cell, Lost(Tried(kind, cell, ""), error)
             else:
-                yield cell, Job(cell, chosen, kind, *hashes) if chosen else Lost(Tried(kind, cell, ""), None)
+                yield cell, Job(cell, chosen, kind, *known) if chosen else Lost(Tried(kind, cell, ""), None)
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
@@ -197,18 +202,19 @@ class _NoPhantoms:
 
 def _data(
     cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool
-) -> tuple[DataKind, str, str]:
+) -> tuple[DataKind, str, str, bool]:
     """The last fields of a Job, from tables alone. Raises HarnessError for whatever a reader may meet."""
     try:
         located, whole = _once(tables, cell.dataset, partial(_table, cell, settings, draw))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except _NotDrawn:
-        return "phantom", "", ""
+        return "phantom", "", "", True
     except HarnessError:
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
-    return located.kind, pool.fingerprint, pool.parts.digest(pool.frame["image_id"].tolist())
+    split = pool.parts.digest(pool.frame["image_id"].tolist())
+    return located.kind, pool.fingerprint, split, pool.persons_known
 
 
 def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.DataFrame]:

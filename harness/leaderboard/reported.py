@@ -98,7 +98,7 @@ def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
         if isinstance(ours, str):
             without[ours] += 1
             continue
-        for family, interval in ours.items():
+        for family, interval in ours:
             value, low, high = (number * 100 for number in interval)
             inside = low - ROUNDING <= float(row["value"]) <= high + ROUNDING
             lines.append(
@@ -124,8 +124,8 @@ def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
     )
 
 
-def _intervals(row: Printed, real: Sequence[Standing]) -> dict[str, stats.Interval] | str:
-    """Ours by the checkpoint without its seed, or why there is none to compare with."""
+def _intervals(row: Printed, real: Sequence[Standing]) -> list[tuple[str, stats.Interval]] | str:
+    """Ours of each checkpoint without its seed, once for each table it is in, or why there is none."""
     if row["setting"].partition(";")[0] not in SETTINGS:  # what follows is of the source
         return "another setting than those that the published protocol repeats"
     if row["metric"] not in METRICS:
@@ -157,10 +157,10 @@ def _intervals(row: Printed, real: Sequence[Standing]) -> dict[str, stats.Interv
     metric = METRICS[row["metric"]]
     if metric not in cells[0][1].records[0].metrics:
         return "the metric is computed in another way, or not at all, here"
-    return {
-        cell.records[0].pretraining.family: stats.two_level_interval(metric, cell.resampled(metric))
+    return [
+        (cell.records[0].pretraining.family, stats.two_level_interval(metric, cell.resampled(metric)))
         for _, cell in cells
-    }
+    ]
 
 
 def _trained_on(cell: Cell, corpora: Sequence[str | None]) -> bool:

@@ -74,7 +74,8 @@ class Cell:
         """Raises BadRecord where runs were scored on other test images."""
         first = records.predictions(self.paths[0])
         scores = self._scores(first, metric)
-        return stats.resampled(self.runs, scores, first.persons, metric, replicates=REPLICATES, seed=0)
+        seed = self.runs[0].seed if len(self.runs) == 1 else 0  # of a single run, the interval it printed
+        return stats.resampled(self.runs, scores, first.persons, metric, replicates=REPLICATES, seed=seed)
 
     def _scores(self, first: Predictions, metric: str) -> Iterator[Score]:
         for path, record in zip(self.paths, self.records, strict=True):
@@ -83,6 +84,11 @@ class Cell:
                 raise BadRecord(
                     f"{path} has other test images, persons or truths than {self.paths[0]}, so that their "
                     "mean is about no one test set. Run the seeds again on the same data"
+                )
+            if record.data.images != self.records[0].data.images:
+                raise BadRecord(
+                    f"{path} is of other pixels than {self.paths[0]}, under the same names. Run the seeds "
+                    "again on the same data"
                 )
             yield score.of(record.task.kind, found.arrays, record.task.labels, metric)
 
@@ -151,6 +157,7 @@ class Standing:
 
 class Ranks(NamedTuple):
     rows: list[Row]
+    unranked: list[Row]  # that lack too much
     blocks: list[Table]  # in which all rows stand
     left_out: int  # blocks in which some row does not
     ranking: comparison.Ranking
@@ -217,20 +224,30 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of all rows over the tables in which each of them stands; None where fewer than two rows or tables are
-    left. A table is one block, by the mean over the fractions that its rows have in common: these share test
-    images and checkpoints, and the tests of ranks are about blocks that are independent."""
-    rows = sorted({row for standing in standings for row in standing.cells})
+    """Of the rows that share most cells: as many rows times cells as can be had, so that a row of which
+    little was run costs the others nothing. None where fewer than two rows or tables are left. A table is one
+    block, by the mean over the fractions that these rows have in common: they share test images and
+    checkpoints, and the tests of ranks are about blocks that are independent."""
+    cells: dict[Row, set[tuple[Table, float]]] = defaultdict(set)
+    for standing in standings:
+        for row, found in standing.cells.items():
+            cells[row].update((standing.table, fraction) for fraction in found)
+    fullest = sorted(cells, key=lambda row: (-len(cells[row]), row))
+    shared = [
+        set.intersection(*(cells[row] for row in fullest[:count])) for count in range(1, len(fullest) + 1)
+    ]
+    count = max(
+        range(2, len(fullest) + 1), key=lambda count: (count * len(shared[count - 1]), count), default=0
+    )
+    rows = sorted(fullest[:count])
     values = {}
     for standing in standings:
-        common = set.intersection(*(set(cells) for cells in standing.cells.values()))
-        if common and len(standing.cells) == len(rows):
-            values[standing.table] = {
-                row: np.mean([cells[fraction].interval.value for fraction in sorted(common)])
-                for row, cells in standing.cells.items()
-            }
-    blocks = list(values)
-    if len(blocks) < 2 or len(rows) < 2:
+        common = sorted(fraction for table, fraction in shared[count - 1] if table == standing.table)
+        if rows and common:
+            values[standing.table] = [
+                np.mean([standing.cells[row][fraction].interval.value for fraction in common]) for row in rows
+            ]
+    if len(values) < 2:
         return None
-    table = np.array([[values[block][row] for row in rows] for block in blocks])
-    return Ranks(rows, blocks, len(standings) - len(blocks), comparison.ranking(table))
+    ranking = comparison.ranking(np.array(list(values.values())))
+    return Ranks(rows, sorted(fullest[count:]), list(values), len(standings) - len(values), ranking)

@@ -65,9 +65,10 @@ def _overview(found: Sequence[Standing]) -> Iterator[str]:
     fractions = sorted({fraction for standing in found for fraction in standing.fractions})
     place = dict(zip(ranks.rows, ranks.ranking.mean, strict=True)) if ranks else {}
     lines = []
-    for row in sorted(rows, key=lambda row: (place.get(row, 0.0), row)):
+    for row in sorted(rows, key=lambda row: (place.get(row, len(rows)), row)):
         means = [" / ".join(_means(standing, row, fractions)) for standing in found]
-        lines.append([row.family, *([f"{place[row]:.2f}"] if ranks else []), *means])
+        rank = f"{place[row]:.2f}" if row in place else HOLE
+        lines.append([row.family, *([rank] if ranks else []), *means])
     header = ["checkpoint", *(["mean rank"] if ranks else []), *(_name(standing.table) for standing in found)]
     yield text_of(lines, header)
     shares = " / ".join(map(_share, fractions))
@@ -101,13 +102,19 @@ def _standing(standing: Standing) -> str:
     cut = " · validation labels cut too" if table.cut_validation else ""
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     people = f"of {test.persons} persons"
+    alone = [row.family for row in standing.order if row not in standing.groups]
+    ungrouped = (
+        f" No group, for want of the runs that most have at {shares[-1]}: {', '.join(alone)}."
+        if alone
+        else ""
+    )
     if not table.persons_known:
         people = "of persons who are not all known: splits and intervals are by the best ids there are"
     return (
         f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images {people}. Version {task.version}, "
-        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}\n"
+        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}\n"
         f"{''.join(_spread(standing))}"
     )
 
@@ -167,10 +174,12 @@ def _explained(ranks: Ranks) -> str:
     first, *others = found.mean.argsort(kind="stable")
     close = [ranks.rows[k].family for k in others if found.mean[k] - found.mean[first] <= found.critical]
     without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
+    names = ", ".join(row.family for row in ranks.unranked)
+    unranked = f" Not ranked, for want of more: {names}." if names else ""
     return (
-        f"Ranks over {len(ranks.blocks)} tasks, each by its mean over fractions, in which all "
-        f"{len(ranks.rows)} stand{without}. That all are alike: p = {found.p:.2g} (Friedman). Mean ranks "
-        f"more than {found.critical:.2f} apart differ (Nemenyi). Not told apart from "
+        f"Ranks over the {len(ranks.blocks)} tasks in which all {len(ranks.rows)} stand{without}, each by "
+        f"its mean over the fractions that they share.{unranked} That all are alike: p = {found.p:.2g} "
+        f"(Friedman). Mean ranks more than {found.critical:.2f} apart differ (Nemenyi). Not told apart from "
         f"{ranks.rows[first].family}: {', '.join(close) or 'no other'}."
     )
 

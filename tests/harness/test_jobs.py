@@ -24,7 +24,7 @@ from tests import fakes
 @pytest.fixture
 def job(home: Path) -> Job:
     cell = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
-    return Job(cell, make.untrained(cell.method, load(), seed=0), "phantom", "f" * 64, "b" * 64)
+    return Job(cell, make.untrained(cell.method, load(), seed=0), "phantom", "f" * 64, "b" * 64, True)
 
 
 def stored(results: Path, job: Job, **changes: object) -> Path:
@@ -62,6 +62,7 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         (job._replace(cell=replace(job.cell, fraction=0.10000001)), "fraction"),
         (job._replace(fingerprint="0" * 64), "data"),  # a newer release
         (job._replace(split="0" * 64), "data"),  # persons became known
+        (job._replace(persons_known=False), "knowledge of persons"),  # the split being drawn by image
     ):
         before = path.read_bytes()
         assert records.place_of(tmp_path, "phantom", other.block) == path
@@ -74,6 +75,12 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         aside.replace(path)
         aside.with_suffix(".npz").replace(path.with_suffix(".npz"))
     assert jobs.complete(tmp_path, job)
+
+
+def test_what_another_sweep_has_done_meanwhile_stays(tmp_path: Path, job: Job) -> None:
+    path = stored(tmp_path, job)
+    jobs.put_aside(tmp_path, [job])
+    assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
 
 
 def test_nothing_that_was_put_aside_is_overwritten(
@@ -172,12 +179,12 @@ def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: P
         located, registry.load("tasks", str(toy)), found[0].cell.dataset_card, found[0].cell.task, "clean"
     )
     digest = pool.parts.digest(pool.frame["image_id"].tolist())
-    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest)}
+    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest, True)}
     assert (root / "times read").read_text() == "xx"  # once for all, and once here
 
 
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
-    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "")}
+    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "", True)}
     assert not list((home / "phantoms").rglob("*.png"))
 
 
@@ -228,7 +235,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     def get(reference: object) -> None:
         raise error
 
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
     monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0))
     monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)

@@ -14,7 +14,7 @@ from tests import fakes
 def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
     wanted = grid.cells(
         methods=["random_init"],
         tasks=["chexpert"],

@@ -29,6 +29,7 @@ def jobs(count: int) -> list[Job]:
             "phantom",
             "f" * 64,
             "b" * 64,
+            persons_known=True,
         )
         for seed in range(count)
     ]

@@ -37,6 +37,7 @@ def jobs(count: int, *methods: str) -> list[Job]:
             "phantom",
             "f" * 64,
             "b" * 64,
+            persons_known=True,
         )
         for cell in cells
     ]

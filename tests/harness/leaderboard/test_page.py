@@ -10,8 +10,9 @@ import pytest
 from scipy.stats import friedmanchisquare
 from sklearn.metrics import roc_auc_score
 
-from harness import failures, leaderboard, plan, records
+from harness import failures, leaderboard, plan, records, stats
 from harness.errors import BadRecord, EmptyClass
+from harness.metrics import score
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
@@ -249,8 +250,8 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     ]
     p = friedmanchisquare([1, 1], [2, 2], [3, 3]).pvalue
     assert (
-        "Ranks over 2 tasks, each by its mean over fractions, in which all 3 stand (1 more lack one of them)"
-        in page
+        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them), each by its mean over the "
+        "fractions that they share. That" in page
     )
     assert f"That all are alike: p = {p:.2g}" in page
     assert "Not told apart from best-x: middle-x, floor-x." in page  # two tasks tell little
@@ -265,8 +266,48 @@ def test_tie_groups_are_of_the_rows_with_the_draws_that_most_have(tmp_path: Path
             fakes.write(
                 tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed, checkpoint=0
             )
-    groups = {row[0]: row[-1] for row in tables_of(leaderboard.build(tmp_path))[TABLE]}
+    page = leaderboard.build(tmp_path)
+    groups = {row[0]: row[-1] for row in tables_of(page)[TABLE]}
     assert (groups["best"], groups["second"], groups["third"]) == ("–", "1", "1")
+    assert "No group, for want of the runs that most have at 100 %: best-x." in page
+
+
+@pytest.mark.parametrize(
+    "cells", [[("chexpert:linear", 1.0)], [("chexpert:linear", 0.01), ("rsna:linear", 0.01)]]
+)
+def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
+    tmp_path: Path, cells: list[tuple[str, float]]
+) -> None:
+    for task in ("chexpert:linear", "rsna:linear"):
+        for fraction in (0.01, 1.0):
+            for name, skill in (("first", 1.5 * fraction + 1), ("second", 1.5 - fraction)):
+                fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task, fraction=fraction)
+    before = tables_of(leaderboard.build(tmp_path))["linear"]
+    for task, fraction in cells:
+        fakes.write(tmp_path, 2.0, method="new", family="new-x", task=task, fraction=fraction)
+    page = leaderboard.build(tmp_path)
+    found = tables_of(page)["linear"]
+    assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
+    assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
+    assert "Not ranked, for want of more: new-x." in page
+
+
+def test_a_single_run_has_the_interval_that_it_printed(tmp_path: Path) -> None:
+    found = records.predictions(fakes.write(tmp_path, seed=3))
+    [row] = tables_of(leaderboard.build(tmp_path))[TABLE]
+    own = score.of("linear", found.arrays, fakes.LABELS)
+    printed = stats.person_bootstrap(own, found.persons, replicates=1000, seed=3).metrics["macro_auroc"]
+    value, low, high = (f"{number * 100:.1f}" for number in printed)
+    assert row[2] == f"{value} [{low}, {high}] (1 run)"
+
+
+def test_seeds_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
+    fakes.write(tmp_path, seed=0)
+    other = fakes.write(tmp_path, seed=1)
+    images = records.read(other).data.images
+    other.write_text(other.read_text().replace(images, "9" * 64))
+    with pytest.raises(BadRecord, match=f"{other.name} is of other pixels than .*-s0.json"):
+        leaderboard.build(tmp_path)
 
 
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:

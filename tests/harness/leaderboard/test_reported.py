@@ -67,6 +67,13 @@ def test_each_checkpoint_of_the_method_has_a_verdict(tmp_path: Path) -> None:
     assert {row[-2]: row[-1] for row in table} == {"gloria-x": "outside", "gloria-y": "inside"}
 
 
+def test_each_table_of_a_checkpoint_has_a_verdict(tmp_path: Path) -> None:
+    """Of two releases of the data, say."""
+    fakes.write(tmp_path, 9.0, **{**OURS, "fingerprint": "e" * 64, "seed": 1})
+    table, _ = beside_ours(tmp_path, GLORIA.format("100.0"), **OURS)
+    assert sorted(row[-1] for row in table) == ["inside", "outside"]
+
+
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     for change, reason in (
         ({"kind": "phantom"}, "no record on the real data"),
