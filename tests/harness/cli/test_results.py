@@ -1,4 +1,5 @@
-"""`compare`, `results export` and `results import` as a user meets them; what a record keeps of a command."""
+"""`compare`, `results export` and `results import` as a user meets them; tables; what a record keeps of a
+command."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -89,6 +91,13 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err
+
+
+def test_a_table_shows_names_and_messages_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["view1[frontal].png", "RuntimeError: at [/pytorch/aten/x.cpp:1]", ":warning: [bold]"]
+    show.table("[frontal]", ["[b]what", "why", "more"], [row])
+    title, header, line = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert (title, header, line) == ("[frontal]", "[b]what why more", " ".join(row))
 
 
 def test_a_record_keeps_no_place_of_the_machine() -> None:
