@@ -82,6 +82,16 @@ def test_validation_labels_are_cut_where_labels_are_learnt_from() -> None:
     assert not any(cell.cut_validation for cell in cells(tasks=tasks).cells)
 
 
+def test_a_method_that_nobody_named_stops_no_other_for_want_of_a_profile(plug_in: str) -> None:
+    assert plug_in in {cell.method.name for cell in cells(methods=[]).cells}
+    found = cells(methods=[], profile="paper")
+    assert "imitate" in {cell.method.name for cell in found.cells}
+    assert found.impossible == {plug_in: "it has no paper profile"}
+    for methods, profile in (([plug_in], "paper"), ([], "papre")):
+        with pytest.raises(UnknownName, match="unknown profile"):
+            cells(methods=methods, profile=profile)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 10.0])
 def test_what_is_no_share_is_refused_before_anything_is_made(fraction: float) -> None:
     with pytest.raises(UsageError, match="a fraction is a share in"):

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -119,16 +118,9 @@ def cell(method: str) -> CellPlan:
     return plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
 
 
-def test_a_plug_in_is_no_code_of_the_commit(
-    house: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = tmp_path_factory.mktemp("site")
-    shutil.copy(ROOT / "docs" / "filter_bank.py", site / "package_of_others.py")
-    monkeypatch.syspath_prepend(str(site))
-    point = EntryPoint("foreign", "package_of_others", "harness.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+def test_a_plug_in_is_no_code_of_the_commit(house: Path, plug_in: str) -> None:
     assert not account.code(cell("imitate")).dirty
-    assert account.code(cell("foreign")).dirty
+    assert account.code(cell(plug_in)).dirty
 
 
 class Hours(Exception):
