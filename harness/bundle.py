@@ -36,7 +36,7 @@ TOLERANCE = 1e-9  # between a metric in a record and the same from its predictio
 
 APART = "Keep them in two folders and export each with --results"
 
-NAME = r"\w[\w.+-]{0,199}"
+NAME = r"\w[\w .+-]{0,199}"
 PLACE = re.compile(rf"(phantom|real)/{NAME}/{NAME}/{NAME}\.(json|npz)", re.ASCII)
 """Of a file in a bundle: nothing that could lead out of the results folder."""
 
@@ -72,7 +72,7 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
     for path, record in cells:
         check(path, record)
         for file in (path, path.with_suffix(".npz")):
-            files[file.relative_to(results).as_posix()] = file_hash(file)
+            files[_place(file, results)] = file_hash(file)
     if not files:
         raise UsageError(
             f"{results} has no record of these tasks and methods. See: python -m harness list results"
@@ -84,6 +84,17 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
         for name in files:
             archive.writestr(zipfile.ZipInfo(name), (results / name).read_bytes(), zipfile.ZIP_DEFLATED)
     return manifest
+
+
+def _place(file: Path, results: Path) -> str:
+    place = file.relative_to(results).as_posix()
+    if not PLACE.fullmatch(place):
+        raise BadRecord(
+            f"{file}: no bundle takes a name as there is in {place!r}. Give the method's file, or the "
+            "checkpoint with --as, one of at most 200 ASCII letters, digits, blanks, dots and + - _, and run "
+            "the cell again"
+        )
+    return place
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:

@@ -80,6 +80,14 @@ def cells(
     return Grid(tuple(alike.values()), impossible)
 
 
+def pattern(task: str) -> str:
+    """What fits, among tasks of records, those that `cells` makes of this: a dataset's name means its default
+    kind, a file its dataset."""
+    if task.partition(":")[0].endswith(".py") or task in registry.entries("tasks"):
+        return registry.task_of(task).id
+    return task
+
+
 def can_be_tuned(kind: Kind, protocol: str) -> bool:
     """Trained heads, unless they repeat what others published."""
     return kind not in FROZEN and protocol == "clean"

@@ -109,6 +109,27 @@ def test_patterns_choose_cells(tmp_path: Path, results: Path) -> None:
     assert not (tmp_path / "none.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "fits"), [("my weights, 2-s0", False), ("poids-été-s0", False), ("my weights 2-s0", True)]
+)
+def test_what_leaves_could_be_taken_in(tmp_path: Path, files: Files, name: str, fits: bool) -> None:
+    old = CELLS[0].parent.name
+    named = {
+        place.replace(old, name): edited(data, lambda raw: raw["cell"].update(checkpoint=name))
+        if place.endswith(".json")
+        else data
+        for place, data in files.items()
+        if old in place
+    }
+    results = lay(tmp_path / "results", named)
+    if fits:
+        bundle.write(results, tmp_path / "out.zip")
+        assert len(bundle.read(tmp_path / "out.zip", tmp_path / "other").new) == 1
+        return
+    with pytest.raises(BadRecord, match=rf"{name}/clean-1pct-s0.json: no bundle takes a name.*with --as"):
+        bundle.write(results, tmp_path / "out.zip")
+
+
 # --- what must not leave ------------------------------------------------------------------------------
 
 

@@ -60,6 +60,16 @@ def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
     for task in (str(sample), f"{sample}:linear"):
         found = cells(methods=["random_init"], tasks=[task]).cells
         assert {(cell.source, cell.task_id) for cell in found} == {(str(sample), "chestxray14_sample:linear")}
+        assert grid.pattern(task) == "chestxray14_sample:linear"
+
+
+def test_records_are_chosen_by_what_a_sweep_takes() -> None:
+    assert [grid.pattern(task) for task in ("rsna", "rsna:*", "*", "xrays_of_others:linear")] == [
+        "rsna:linear",
+        "rsna:*",
+        "*",
+        "xrays_of_others:linear",
+    ]
 
 
 def test_heads_that_are_trained_are_tuned_but_not_those_of_others() -> None:

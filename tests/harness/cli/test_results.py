@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from harness import records
 from harness.cli import show
 from tests import fakes
 from tests.harness.command import harness
@@ -88,6 +89,10 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     done = harness("leaderboard", "--results", tmp_path / "their")
     assert done.code == 2 and f"there is no folder {tmp_path / 'their'}" in done.err
     assert not (tmp_path / "their").exists()
+    task = records.read(path).cell.task.partition(":")[0]  # alone it is its default kind
+    method = ROOT.parent / "methods" / f"{records.read(path).cell.method}.py"
+    done = harness("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
+    assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err
