@@ -87,7 +87,8 @@ def import_file(
                 "imported": Imported(
                     file=path.name, sha256=digest, layout=source.layout.title, dropped=taken.dropped
                 ),
-                "seed": 0,
+                # checkpoints of one family are runs of one training, told apart by their seeds
+                "seed": int(seed[1]) if (seed := checkpoint.SEED.search(target.name)) else 0,
                 "corpus": corpus or "+".join(source.card.trained_on),
                 "corpus_kind": "real",
                 "corpus_fingerprint": None,
