@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness import provenance, records
+from harness import provenance, records, registry
 from harness.cost import Cost
 from harness.data import balanced, published
 from harness.data.cache import Images
@@ -19,6 +19,7 @@ from harness.data.task_data import TaskData
 from harness.files import hash_lines
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
+from harness.provenance import Code
 from harness.records import Argument, DrawsBlock, HeadBlock, Measured, Part, Record
 from harness.stats import Bootstrap
 
@@ -96,7 +97,7 @@ def record(
         preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
         head=head,
         code=records.CodeBlock(
-            **asdict(provenance.code(plan.method.source, plan.source)),
+            **asdict(code(plan)),
             arguments=arguments.given,
             defaults=arguments.defaults,
         ),
@@ -108,6 +109,12 @@ def record(
             cached=cost.cached,
         ),
     )
+
+
+def code(plan: CellPlan) -> Code:
+    """What runs a cell: the harness, and the files of its method and dataset."""
+    method, dataset = registry.entry("methods", plan.method.source), registry.entry("tasks", plan.source)
+    return provenance.code(method.path, dataset.path)
 
 
 def _labelled(plan: CellPlan, data: TaskData, ids: list[str]) -> str:

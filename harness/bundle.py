@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,7 +34,9 @@ MANIFEST = "bundle.json"
 LARGEST = 2**28  # bytes of one file unpacked: ten times the predictions of the largest test part
 TOLERANCE = 1e-9  # between a metric in a record and the same from its predictions, on another machine
 
-NAME = r"\w[\w.+-]{0,199}"
+APART = "Keep them in two folders and export each with --results"
+
+NAME = r"\w[\w .+-]{0,199}"
 PLACE = re.compile(rf"(phantom|real)/{NAME}/{NAME}/{NAME}\.(json|npz)", re.ASCII)
 """Of a file in a bundle: nothing that could lead out of the results folder."""
 
@@ -60,12 +62,17 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
 
     Raises BadRecord for a cell that must not leave, UsageError when none fits.
     """
+    cells = [
+        (path, record)
+        for path, record in records.read_all(results)
+        if _fits(record.cell.task, tasks) and _fits(record.cell.method, methods)
+    ]
+    _check_together(cells, APART)
     files = {}
-    for path, record in records.read_all(results):
-        if _fits(record.cell.task, tasks) and _fits(record.cell.method, methods):
-            check(path, record)
-            for file in (path, path.with_suffix(".npz")):
-                files[file.relative_to(results).as_posix()] = file_hash(file)
+    for path, record in cells:
+        check(path, record)
+        for file in (path, path.with_suffix(".npz")):
+            files[_place(file, results)] = file_hash(file)
     if not files:
         raise UsageError(
             f"{results} has no record of these tasks and methods. See: python -m harness list results"
@@ -79,14 +86,26 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
     return manifest
 
 
+def _place(file: Path, results: Path) -> str:
+    place = file.relative_to(results).as_posix()
+    if not PLACE.fullmatch(place):
+        raise BadRecord(
+            f"{file}: no bundle takes a name as there is in {place!r}. Give the method's file, or the "
+            "checkpoint with --as, one of at most 200 ASCII letters, digits, blanks, dots and + - _, and run "
+            "the cell again"
+        )
+    return place
+
+
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def read(bundle: Path, results: Path) -> Imported:
     """Takes over the cells of a bundle: all of them are checked before the first is written, each is written
-    whole. Raises BadRecord, with nothing written, for a bundle that is not sound or a cell that is there
-    already and is another; UsageError where there is no such file."""
+    whole. Raises BadRecord, with nothing written, for a bundle that is not sound, a cell that is there
+    already and is another, or cells that the leaderboard would refuse beside those that are there;
+    UsageError where there is no such file."""
     if not bundle.is_file():
         raise UsageError(f"there is no file {bundle}")
     with tempfile.TemporaryDirectory() as name:
@@ -96,12 +115,18 @@ def read(bundle: Path, results: Path) -> Imported:
             cells = list(records.read_all(folder))
             for path, record in cells:
                 check(path, record)
+            _check_together(cells, APART)
         except (BadRecord, MemoryError) as error:
             found = str(error).replace(f"{folder}/", "")
             raise BadRecord(
                 f"{bundle} is not sound, and nothing was imported. What its maker can cure: {found}"
             ) from error
         new = [path for path, record in cells if not _known(path, record, results, bundle)]
+        coming = [(bundle / path.relative_to(folder), record) for path, record in cells]
+        _check_together(
+            [*records.read_all(results), *coming],
+            "Nothing was imported: import into a folder of its own with --results",
+        )
         targets = [results / path.relative_to(folder) for path in new]
         for path, target in zip(new, targets, strict=True):
             with replacing(target) as text, replacing(target.with_suffix(".npz")) as arrays:
@@ -158,6 +183,23 @@ def _known(path: Path, record: Record, results: Path, bundle: Path) -> bool:
         f"{record.metrics[metric].value} in {bundle}. They differ in {names}. Nothing was imported: "
         "import into a folder of its own with --results, and see why with python -m harness compare"
     )
+
+
+def _check_together(cells: Iterable[tuple[Path, Record]], cure: str) -> None:
+    """Raises BadRecord where the leaderboard would refuse these cells in one folder. Checkpoints are named
+    after their recipe, so that trainings of two machines share a name."""
+    seen: dict[tuple[str, ...], tuple[object, Path]] = {}
+    for path, record in cells:
+        cell, kind = record.cell, record.data.kind
+        for what, key, value in (
+            ("trainings under one name", (kind, cell.checkpoint), record.pretraining.weights),
+            (f"versions of {cell.task}", (cell.task,), record.task.version),
+        ):
+            known, first = seen.setdefault(key, (value, path))
+            if known != value:
+                raise BadRecord(
+                    f"{path} and {first} are of two {what}, which no leaderboard takes together. {cure}"
+                )
 
 
 # --- what every cell of a bundle must be --------------------------------------------------------------

@@ -22,7 +22,7 @@ FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 @dataclass(frozen=True)
 class Grid:
     cells: tuple[CellPlan, ...]
-    impossible: dict[str, str]  # "random_init x chexpert:zero-shot" -> why
+    impossible: dict[str, str]  # "random_init x chexpert:zero-shot", or a method alone -> why
 
     @property
     def methods(self) -> tuple[MethodPlan, ...]:
@@ -41,8 +41,9 @@ def cells(
     cut_validation: bool = False,
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
-    means its dataset's default kind. `tuned` and `cut_validation` are of the cells that can be. Raises
-    UnknownName for a name or pattern that fits nothing, UsageError for what is no fraction."""
+    means its dataset's default kind. No `methods` are all that have the profile. `tuned` and
+    `cut_validation` are of the cells that can be. Raises UnknownName for a name or pattern that fits
+    nothing, UsageError for what is no fraction."""
     for fraction in fractions:
         plan.require_share(fraction)
     for protocol in protocols:
@@ -50,13 +51,16 @@ def cells(
             raise UnknownName("protocol", protocol, get_args(ProtocolName))
     found: list[CellPlan] = []
     impossible: dict[str, str] = {}
+    if not methods:
+        every, impossible = plan.usable(profile)
+        methods = [item.name for item in every]
     for task in _tasks(tasks):
         kind, offered = registry.task_of(task).kind, registry.task_of(task).task.splits
         for protocol in protocols:
             if protocol not in offered:
                 impossible[f"{task} {protocol}"] = f"there is no {protocol} protocol for it"
                 continue
-            for method in methods or _usable_methods():
+            for method in methods:
                 try:
                     first = plan.cell(method, task, profile=profile, protocol=protocol, fraction=1.0, seed=0)
                 except ImpossiblePairing as error:
@@ -76,13 +80,17 @@ def cells(
     return Grid(tuple(alike.values()), impossible)
 
 
+def pattern(task: str) -> str:
+    """What fits, among tasks of records, those that `cells` makes of this: a dataset's name means its default
+    kind, a file its dataset."""
+    if task.partition(":")[0].endswith(".py") or task in registry.entries("tasks"):
+        return registry.task_of(task).id
+    return task
+
+
 def can_be_tuned(kind: Kind, protocol: str) -> bool:
     """Trained heads, unless they repeat what others published."""
     return kind not in FROZEN and protocol == "clean"
-
-
-def _usable_methods() -> list[str]:
-    return [name for name, item in registry.entries("methods").items() if not item.error]
 
 
 def _tasks(patterns: Sequence[str]) -> list[str]:

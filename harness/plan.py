@@ -106,17 +106,25 @@ def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
     raise UnknownName(f"profile of {found.name}", profile, card.profiles)
 
 
-def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
-    """Every usable method that has something to train at this size. Raises UnknownName for the profile."""
+def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], dict[str, str]]:
+    """Every method that can be imported at this size, and why others have none: what nobody named must not
+    stop the rest. Raises UnknownName for a profile that there never is."""
     if profile not in get_args(ProfileName):
         raise UnknownName("profile", profile, get_args(ProfileName))
-    cards = {name: entry.card for name, entry in registry.entries("methods").items()}
-    return [
+    entries = registry.entries("methods").items()
+    cards = {name: entry.card for name, entry in entries if isinstance(entry.card, MethodCard)}
+    found = [
         method(name, profile, official=official)
         for name, card in cards.items()
-        if isinstance(card, MethodCard)
-        and any(size == profile and item.recipe for size, item in card.profiles.items())
+        if any(size == profile for size in card.profiles)
     ]
+    there = {item.name for item in found}
+    return found, {name: f"it has no {profile} profile" for name in cards if name not in there}
+
+
+def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
+    """Those of the usable methods that have something to train at this size."""
+    return [item for item in usable(profile, official=official)[0] if item.profile.recipe]
 
 
 def cell(

@@ -27,8 +27,10 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"))
-            self._rich = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            label = TextColumn("{task.description}", markup=False)
+            rate = TextColumn("{task.fields[rate]}", markup=False)
+            columns = (label, BarColumn(), rate, TimeRemainingColumn())
+            self._rich = Progress(*columns, console=Console(stderr=True))
             self._rich.start()
             self._row = self._rich.add_task(self.label, total=self.total, rate="")
         return self

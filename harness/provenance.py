@@ -41,20 +41,26 @@ class Code:
 
 
 @cache
-def code(*sources: str) -> Code:
-    """Read once per process: code that is edited while it runs has already been imported. Of `sources`, those
-    of a method and a dataset, files of one's own count too. What git cannot answer counts as changed."""
-    files = [source for source in sources if source.endswith(".py")]
+def code(*files: Path) -> Code:
+    """Read once per process: code that is edited while it runs has already been imported. So ask before the
+    work, which may take hours. `files`, of a method and a dataset, may lie anywhere. What git cannot answer
+    counts as changed, and so does all that is asked for once the commit is another one."""
     changes = [_git("status", "--porcelain", "--", *SOURCES)]
-    changes += [_git("status", "--porcelain", "--ignored", "--", file) for file in files]
+    changes += [_git("status", "--porcelain", "--ignored", "--", str(file)) for file in files]
+    commit = _commit()
     return Code(
-        commit=_git("rev-parse", "HEAD") or "",
-        dirty=any(change != "" for change in changes),
+        commit=commit or "",
+        dirty=any(change != "" for change in changes) or _git("rev-parse", "HEAD") != commit,
         version=_version("cxr-vlp-bench"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         packages={name: _version(name) for name in PACKAGES},
     )
+
+
+@cache
+def _commit() -> str | None:
+    return _git("rev-parse", "HEAD")
 
 
 def forget_peak_memory() -> None:

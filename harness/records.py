@@ -11,10 +11,10 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
 from harness.errors import BadRecord
@@ -204,6 +204,12 @@ class Record(_Block):
     code: CodeBlock
     cost: CostBlock
     predictions: str = ""  # sha256 of the file beside it; "" until both are written
+
+    @model_validator(mode="after")
+    def _has_its_metric(self) -> Self:
+        if self.task.metric not in self.metrics:
+            raise ValueError(f"metrics lack {self.task.metric!r}, which task.metric names")
+        return self
 
 
 class Predictions(NamedTuple):

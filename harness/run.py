@@ -78,6 +78,7 @@ def run(
 def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
     """Everything up to the encoder's features. Whether the cell can be scored is checked before anything
     is decoded or trained."""
+    account.code(plan)  # read here, because hours later git may tell of code that did not run
     if chosen:
         require_words(plan, chosen)
     place = device.choose(settings.device)

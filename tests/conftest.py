@@ -1,14 +1,19 @@
-"""Shared fixtures: where the real pictures are, and a home that every test throws away."""
+"""Shared fixtures: where the real pictures are, a home that every test throws away, somebody's plug-in."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+from harness import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+REALDATA = ROOT.parent / "shared" / "realdata"
 
 
 # One thread per worker: xdist has a process on every core already, and more threads than cores only wait for
@@ -37,3 +42,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HARNESS_HOME", str(folder))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return folder
+
+
+@pytest.fixture
+def plug_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a method of another package, which has a demo profile alone."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copy(ROOT / "docs" / "filter_bank.py", site / "package_of_others.py")
+    monkeypatch.syspath_prepend(str(site))
+    point = EntryPoint("foreign", "package_of_others", "harness.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    return point.name

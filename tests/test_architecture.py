@@ -45,7 +45,7 @@ ARROWS: Mapping[str, str] = {
     "evaluate.*": f"evaluate.* data.* metrics.* stats records cost device {TOOLS}",
     # one cell, many cells
     "plan": "registry contracts errors",
-    "account": f"plan pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
+    "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
     f"provenance {TOOLS}",

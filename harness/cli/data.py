@@ -107,8 +107,12 @@ def prepare(
     from harness import plan, registry
 
     card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
-    usable = [key for key, entry in registry.entries("methods").items() if not entry.error]
-    plans = [plan.method(source, profile) for source in method or usable]
+    if method:
+        plans = [plan.method(source, profile) for source in method]
+    else:
+        plans, without = plan.usable(profile)
+        for other, reason in without.items():
+            show.say(f"left out: {other}: {reason}")
     from datetime import timedelta
 
     from harness import prepare

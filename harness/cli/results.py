@@ -19,14 +19,17 @@ Bundle = Annotated[Path, typer.Argument(help="A .zip of records and their predic
 def export(
     file: Bundle,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/")] = None,
-    tasks: Annotated[str, typer.Option(help="Patterns such as 'rsna:*'. Default: all.")] = "",
+    tasks: Annotated[str, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = "",
     methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
 ) -> None:
     """Write a bundle: no pictures, no ids, no paths, and every number checked."""
-    from harness import bundle
+    from harness import bundle, grid, registry
 
-    wanted = [show.words(text) for text in (tasks, methods)]
-    done = bundle.write(settings.load(results=results).results, file, *wanted)
+    wanted = [grid.pattern(word) for word in show.words(tasks)]
+    makers = [
+        registry.entry("methods", word).name if word.endswith(".py") else word for word in show.words(methods)
+    ]
+    done = bundle.write(settings.load(results=results).results, file, wanted, makers)
     show.line(f"{file}: {len(done.files) // 2} cells")
 
 

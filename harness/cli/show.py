@@ -23,7 +23,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    width = None if sys.stdout.isatty() else 160
+    # names of files and messages are shown as they are, brackets and colons too
+    Console(width=width, highlight=False, markup=False, emoji=False).print(shown)
 
 
 def as_json(value: Any) -> None:

@@ -134,4 +134,6 @@ def _show(matrix: Matrix) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2g}"
+    if value is None:
+        return "?"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

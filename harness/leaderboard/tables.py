@@ -165,7 +165,7 @@ def _all_kinds(found: Sequence[Standing]) -> Iterator[str]:
         ]
         for k in order
     ]
-    header = ["checkpoint", "mean rank", *(f"beats {ranks.rows[k].method}" for k in order)]
+    header = ["checkpoint", "mean rank", *(f"beats {ranks.rows[k].family}" for k in order)]
     yield f"### All kinds\n\n{text_of(lines, header)}\n{_explained(ranks)}\n"
 
 
@@ -290,7 +290,7 @@ def _median(values: Iterable[float | None]) -> str:
     if not known:
         return HOLE
     value = median(known)
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _missing(found: Sequence[Standing]) -> Iterator[str]:

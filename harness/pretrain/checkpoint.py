@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 
+SEED = re.compile(r"-s(\d+)$")  # at the end of a checkpoint's name
+
 
 class Imported(BaseModel):
     """The file that weights were taken over from."""
@@ -79,7 +81,7 @@ class Checkpoint:
     @property
     def family(self) -> str:
         """The name without its seed: checkpoints that differ in nothing else."""
-        return re.sub(r"-s\d+$", "", self.name)
+        return SEED.sub("", self.name)
 
 
 @dataclass(frozen=True)

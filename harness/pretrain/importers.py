@@ -34,6 +34,7 @@ class Candidate(NamedTuple):
     """One kind of files, and the method whose weights they hold."""
 
     method: str
+    path: Path  # of the method's file
     card: MethodCard
     build: Callable[..., nn.Module]
     layout: Layout
@@ -71,7 +72,7 @@ def import_file(
     taken = _recognised(path, foreign.weights_of(path), list(_candidates(method)))
     source, digest = taken.source, file_hash(path)
     target = target or _free(store, f"{source.method}-imported-{digest[:8]}-s0")
-    code = provenance.code()
+    code = provenance.code(source.path)
     with replacing(target) as folder:
         checkpoint.save(
             folder,
@@ -86,7 +87,8 @@ def import_file(
                 "imported": Imported(
                     file=path.name, sha256=digest, layout=source.layout.title, dropped=taken.dropped
                 ),
-                "seed": 0,
+                # checkpoints of one family are runs of one training, told apart by their seeds
+                "seed": int(seed[1]) if (seed := checkpoint.SEED.search(target.name)) else 0,
                 "corpus": corpus or "+".join(source.card.trained_on),
                 "corpus_kind": "real",
                 "corpus_fingerprint": None,
@@ -120,7 +122,7 @@ def _free(store: Path, name: str) -> Path:
 def _candidates(method: str | None) -> Iterator[Candidate]:
     usable = [name for name, item in registry.entries("methods").items() if not item.error]
     for source in [method] if method else usable:
-        name, card = registry.entry("methods", source).name, registry.method_card(source)
+        found, card = registry.entry("methods", source), registry.method_card(source)
         try:
             module = registry.load("methods", source)
         except UsageError as error:
@@ -129,7 +131,7 @@ def _candidates(method: str | None) -> Iterator[Candidate]:
             logger.warning("left out: %s", error)
             continue
         for layout in getattr(module, "LAYOUTS", ()):
-            yield Candidate(name, card, module.build, layout)
+            yield Candidate(found.name, found.path, card, module.build, layout)
 
 
 def _recognised(path: Path, state: Mapping[str, Tensor], candidates: Sequence[Candidate]) -> Taken:

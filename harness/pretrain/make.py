@@ -25,6 +25,7 @@ from harness.pretrain.corpus import Corpus
 from harness.pretrain.engine import Outcome, Training
 from harness.pretrain.state import STATE
 from harness.pretrain.team import Alone
+from harness.provenance import Code
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def trained(
     """The checkpoint of this method, corpus and seed: from the store, or trained now by so many processes,
     going on from where a run before was cut off. `stand_in`: see `locate.find`."""
     assert plan.profile.recipe is not None
+    _code(plan)  # read here, because hours later git may tell of code that did not run
     optimisation.check(plan.profile.recipe, f"{plan.source}, profile {plan.profile_name}")
     model = network(plan, seed)
     _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
@@ -106,6 +108,7 @@ def _member(
     place: torch.device,
 ) -> None:
     """What one of several processes does. Its corpus comes from the caches that the first reading filled."""
+    _code(plan)  # of this process, as in `trained`
     model = network(plan, seed)
     data = _corpus(plan, source, model, settings, stand_in)
     with locked(folder / LOCK) if team.rank == 0 else nullcontext():
@@ -126,6 +129,10 @@ def _train(
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.peak_memory_mib(place), processes=team.size)
         _write(folder, plan, model, seed, data, outcome, device.describe(place), team.size)
+
+
+def _code(plan: MethodPlan) -> Code:
+    return provenance.code(registry.entry("methods", plan.source).path)
 
 
 def _name(plan: MethodPlan, fingerprint: str | None, seed: int) -> str:
@@ -162,7 +169,7 @@ def _write(
     place: str,
     processes: int = 1,
 ) -> None:
-    code = provenance.code(plan.source)
+    code = _code(plan)
     checkpoint.save(
         folder,
         model.state_dict(),

@@ -109,6 +109,27 @@ def test_patterns_choose_cells(tmp_path: Path, results: Path) -> None:
     assert not (tmp_path / "none.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "fits"), [("my weights, 2-s0", False), ("poids-été-s0", False), ("my weights 2-s0", True)]
+)
+def test_what_leaves_could_be_taken_in(tmp_path: Path, files: Files, name: str, fits: bool) -> None:
+    old = CELLS[0].parent.name
+    named = {
+        place.replace(old, name): edited(data, lambda raw: raw["cell"].update(checkpoint=name))
+        if place.endswith(".json")
+        else data
+        for place, data in files.items()
+        if old in place
+    }
+    results = lay(tmp_path / "results", named)
+    if fits:
+        bundle.write(results, tmp_path / "out.zip")
+        assert len(bundle.read(tmp_path / "out.zip", tmp_path / "other").new) == 1
+        return
+    with pytest.raises(BadRecord, match=rf"{name}/clean-1pct-s0.json: no bundle takes a name.*with --as"):
+        bundle.write(results, tmp_path / "out.zip")
+
+
 # --- what must not leave ------------------------------------------------------------------------------
 
 
@@ -305,3 +326,30 @@ def test_predictions_alone_may_disagree(tmp_path: Path, files: Files, record: st
     mine = {record: files[record], name: arrays(files[name])}  # the same numbers, not compressed
     told = refused(pack(tmp_path / "in.zip", files), lay(tmp_path / "results", mine))
     assert "They differ in their circumstances or predictions alone." in told
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda raw: raw["pretraining"].update(weights="0" * 64), "two trainings under one name"),
+        (lambda raw: raw["task"].update(version=99), "two versions of chexpert:linear"),
+    ],
+    ids=["weights", "version"],
+)
+def test_cells_that_the_leaderboard_would_refuse_together_are_not_mixed(
+    tmp_path: Path, files: Files, record: str, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    other = CELLS[0].with_name("clean-10pct-s0.json")
+    mine = {
+        record.replace("clean-1pct", "clean-10pct"): edited(other.read_bytes(), change),
+        record.replace("clean-1pct-s0.json", "clean-10pct-s0.npz"): other.with_suffix(".npz").read_bytes(),
+    }
+    told = refused(pack(tmp_path / "in.zip", files), lay(tmp_path / "results", mine))
+    assert reason in told
+    assert "import into a folder of its own with --results" in told
+    both = {**files, **mine}
+    told = refused(pack(tmp_path / "both.zip", both), tmp_path / "other")
+    assert reason in told
+    assert "What its maker can cure" in told
+    with pytest.raises(BadRecord, match=reason):
+        bundle.write(lay(tmp_path / "both", both), tmp_path / "out.zip")

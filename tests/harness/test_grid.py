@@ -60,6 +60,16 @@ def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
     for task in (str(sample), f"{sample}:linear"):
         found = cells(methods=["random_init"], tasks=[task]).cells
         assert {(cell.source, cell.task_id) for cell in found} == {(str(sample), "chestxray14_sample:linear")}
+        assert grid.pattern(task) == "chestxray14_sample:linear"
+
+
+def test_records_are_chosen_by_what_a_sweep_takes() -> None:
+    assert [grid.pattern(task) for task in ("rsna", "rsna:*", "*", "xrays_of_others:linear")] == [
+        "rsna:linear",
+        "rsna:*",
+        "*",
+        "xrays_of_others:linear",
+    ]
 
 
 def test_heads_that_are_trained_are_tuned_but_not_those_of_others() -> None:
@@ -80,6 +90,16 @@ def test_validation_labels_are_cut_where_labels_are_learnt_from() -> None:
         ("finetune", "clean"),
     }
     assert not any(cell.cut_validation for cell in cells(tasks=tasks).cells)
+
+
+def test_a_method_that_nobody_named_stops_no_other_for_want_of_a_profile(plug_in: str) -> None:
+    assert plug_in in {cell.method.name for cell in cells(methods=[]).cells}
+    found = cells(methods=[], profile="paper")
+    assert "imitate" in {cell.method.name for cell in found.cells}
+    assert found.impossible == {plug_in: "it has no paper profile"}
+    for methods, profile in (([plug_in], "paper"), ([], "papre")):
+        with pytest.raises(UnknownName, match="unknown profile"):
+            cells(methods=methods, profile=profile)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 10.0])

@@ -56,6 +56,7 @@ def test_a_cell_s_plan_holds_what_its_names_stand_for() -> None:
 def test_what_can_be_trained_has_a_recipe_at_that_size() -> None:
     assert [item.name for item in plan.trainable("demo")] == ["tiny"]  # no floor
     assert plan.trainable("paper") == []
+    assert plan.usable("paper") == ([], dict.fromkeys(("floor", "tiny"), "it has no paper profile"))
     [official] = plan.trainable("demo", official=True)
     assert official.profile == replace(fakes.PROFILE, official=True)
     with pytest.raises(UnknownName, match=r"unknown profile 'dem'\. Did you mean 'demo'"):

@@ -64,7 +64,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Bar("decoding", 2) as bar:
-        bar.advance(2)
-    assert "decoding" in terminal.getvalue()
-    assert "2/2 images" in terminal.getvalue()
+    with Bar("decoding[frontal]", 2) as bar:
+        bar.advance(2, note="in [/data]")
+    assert "decoding[frontal]" in terminal.getvalue()
+    assert re.search(r"2/2 images, .*in \[/data\]", terminal.getvalue())

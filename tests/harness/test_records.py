@@ -46,6 +46,10 @@ BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "NaN metric": (lambda raw: raw["metrics"]["macro_auroc"].update(value=float("nan")), "macro_auroc.value"),
     "infinite cost": (lambda raw: raw["cost"].update(peak_memory_mib=float("inf")), "cost.peak_memory_mib"),
     "NaN argument": (lambda raw: raw["code"]["arguments"].update(fraction=float("nan")), "code.arguments"),
+    "no metric of its task": (
+        lambda raw: raw["task"].update(metric="accuracy"),
+        "metrics lack 'accuracy', which task.metric names",
+    ),
     "percent": (lambda raw: raw["metrics"]["macro_auroc"].update(value=81.5), "macro_auroc.value"),
     "no fraction": (lambda raw: raw["cell"].update(fraction=0.0), "cell.fraction"),
     "unknown protocol": (lambda raw: raw["cell"].update(protocol="lenient"), "cell.protocol"),

@@ -15,7 +15,7 @@ from harness.cli.app import app
 from harness.data import cache, locate, task_data
 from harness.data.locate import Located
 from harness.data.picture import Decoded
-from harness.errors import HarnessError, ImpossiblePairing, UnreadableImage
+from harness.errors import HarnessError, ImpossiblePairing, UnknownName, UnreadableImage
 from harness.phantom import Cohort
 from harness.pretrain import corpus
 from tests import fakes
@@ -130,6 +130,15 @@ def test_an_estimate_writes_nothing(data_root: Path, decoded: list[Path], home: 
     assert not (home / "images").exists()
     assert "88 stretch" in done.stdout and "imitate" in done.stdout
     assert 0 < len(decoded) <= prepare.TRIED
+
+
+def test_a_method_without_the_profile_is_left_out_unless_it_is_named(data_root: Path, plug_in: str) -> None:
+    arguments = ("prepare", "chexpert", "--data-root", str(data_root), "--profile", "paper", "--dry-run")
+    done = invoke(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "imitate" in done.stdout and plug_in not in done.stdout
+    assert f"left out: {plug_in}: it has no paper profile" in done.stderr
+    assert isinstance(invoke(*arguments, "--method", plug_in).exception, UnknownName)
 
 
 def test_too_small_a_disk_is_refused_with_what_is_needed(

@@ -1,4 +1,5 @@
-"""`compare`, `results export` and `results import` as a user meets them; what a record keeps of a command."""
+"""`compare`, `results export` and `results import` as a user meets them; tables; what a record keeps of a
+command."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
+from harness import records
 from harness.cli import show
 from tests import fakes
 from tests.harness.command import harness
@@ -86,9 +89,20 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     done = harness("leaderboard", "--results", tmp_path / "their")
     assert done.code == 2 and f"there is no folder {tmp_path / 'their'}" in done.err
     assert not (tmp_path / "their").exists()
+    task = records.read(path).cell.task.partition(":")[0]  # alone it is its default kind
+    method = ROOT.parent / "methods" / f"{records.read(path).cell.method}.py"
+    done = harness("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
+    assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err
+
+
+def test_a_table_shows_names_and_messages_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["view1[frontal].png", "RuntimeError: at [/pytorch/aten/x.cpp:1]", ":warning: [bold]"]
+    show.table("[frontal]", ["[b]what", "why", "more"], [row])
+    title, header, line = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert (title, header, line) == ("[frontal]", "[b]what why more", " ".join(row))
 
 
 def test_a_record_keeps_no_place_of_the_machine() -> None:

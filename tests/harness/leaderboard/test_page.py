@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from harness import failures, leaderboard, plan, records, stats
 from harness.errors import BadRecord, EmptyClass
+from harness.leaderboard import tables
 from harness.metrics import score
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
@@ -48,6 +49,21 @@ def test_the_best_stand_on_top_and_holes_are_shown(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["best", "floor"]
     assert rows[0][2].startswith("100.0 [100.0, 100.0]")
     assert rows[1][2] == "–"
+
+
+def test_what_is_beaten_is_a_checkpoint_and_not_a_method(tmp_path: Path) -> None:
+    for task in ("chexpert:linear", "rsna:linear"):
+        for family, skill in (("first-x", 9.0), ("second-x", 0.0)):
+            fakes.write(tmp_path, skill, family=family, task=task)
+    [head] = [line for line in leaderboard.build(tmp_path).splitlines() if "beats" in line]
+    assert [cell.strip() for cell in head.split("|")[3:5]] == ["beats first-x", "beats second-x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.123, "0.12"), (9.4, "9.4"), (99.6, "100"), (5400.0, "5400"), (None, "–")]
+)
+def test_costs_are_not_written_in_powers_of_ten(value: float | None, shown: str) -> None:
+    assert tables._median([value]) == shown
 
 
 def test_phantom_and_real_never_meet(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_pictures_are_read_as_by_the_source(tmp_path: Path, method: str) -> None
     assert loaded.state_dict()["text_head.bias"].eq(0).all()
 
 
+@pytest.mark.parametrize(("name", "seed"), [("gloria-s1", 1), ("gloria-s12", 12), ("gloria", 0), (None, 0)])
+def test_the_name_says_which_training_it_is(tmp_path: Path, method: str, name: str | None, seed: int) -> None:
+    assert imported(tmp_path, state(), method, name=name).card.seed == seed
+
+
 def test_the_card_says_what_was_taken_over(tmp_path: Path, method: str) -> None:
     found = imported(tmp_path, state(), method)
     content = (tmp_path / "theirs.pth").read_bytes()
