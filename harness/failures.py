@@ -1,8 +1,8 @@
 """Cells that could not be computed, and why: one file each, in a folder beside the records.
 
 Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after. What an
-error says may name a person or a path: on real data it stands in a file of its own, for its owner alone (git
-and the leaderboard leave `*.log` out).
+error says may name a person or a path: beside real data it stands in a file of its own, for its owner alone
+(git and the leaderboard leave `*.log` out).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from harness.errors import BadRecord, ProcessDied
 from harness.files import replacing, write_json
 from harness.plan import CellPlan
 from harness.records import CellBlock, Record
+from harness.settings import Settings
 
 FOLDER = "failures"
 
@@ -51,7 +52,7 @@ class Failure(BaseModel):
     tuned: int
     cut_validation: bool
     error: str  # its class
-    message: str  # "" on real data
+    message: str  # "" beside real data
 
     @property
     def reason(self) -> str:
@@ -82,24 +83,27 @@ def path_of(results: Path, tried: Tried) -> Path:
     return results / FOLDER / tried.data / f"{name.replace(' ', '-').replace(':', '-')}.json"
 
 
-def write(results: Path, tried: Tried, error: BaseException) -> None:
+def write(settings: Settings, tried: Tried, error: BaseException) -> None:
+    """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
+    lies there, the corpus may be real."""
+    private = bool(settings.data_roots) or tried.data == "real"
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,
         data=tried.data,
         profile=tried.cell.method.profile_name,
         error=type(error).__name__,
-        message=str(error) if tried.data == "phantom" else "",
+        message="" if private else str(error),
     )
-    if tried.data == "real":
-        with replacing(_log(results, tried)) as log:
+    if private:
+        with replacing(_log(settings.results, tried)) as log:
             log.write_text(f"{failure.error}: {error}\n", encoding="utf-8")
-    write_json(path_of(results, tried), failure.model_dump())
+    write_json(path_of(settings.results, tried), failure.model_dump())
 
 
-def begin(results: Path, tried: Tried) -> None:
+def begin(settings: Settings, tried: Tried) -> None:
     """Written before a cell runs, because a process that is ended can write no more; `forget` it after."""
-    write(results, tried, ProcessDied(DIED))
+    write(settings, tried, ProcessDied(DIED))
 
 
 def known(results: Path, tried: Tried) -> bool:

@@ -49,7 +49,7 @@ ARROWS: Mapping[str, str] = {
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
     f"provenance {TOOLS}",
-    "failures": "plan records contracts errors files",
+    "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
     "jobs": f"run grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",

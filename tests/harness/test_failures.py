@@ -12,6 +12,7 @@ from harness import failures, plan
 from harness.contracts import DataKind
 from harness.errors import BadRecord
 from harness.failures import Tried
+from harness.settings import load
 from tests import fakes
 
 CELL = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
@@ -21,15 +22,15 @@ REAL = TRIED._replace(data="real")
 
 def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     assert "it was not begun" in failures.reason(tmp_path, TRIED)
-    failures.write(tmp_path, TRIED, OSError(28, "No space left on device"))
+    failures.write(load(results=tmp_path), TRIED, OSError(28, "No space left on device"))
     assert failures.reason(tmp_path, TRIED) == "OSError: [Errno 28] No space left on device"
 
 
 def test_a_failure_is_of_one_cell_and_checkpoint(tmp_path: Path) -> None:
     for cell in (CELL, replace(CELL, cut_validation=True), replace(CELL, tuned=4), replace(CELL, seed=1)):
-        failures.write(tmp_path, TRIED._replace(cell=cell), OSError("no"))
+        failures.write(load(results=tmp_path), TRIED._replace(cell=cell), OSError("no"))
     for other in (REAL, TRIED._replace(checkpoint="imitate-demo-1a2b3c4d-s1"), TRIED._replace(checkpoint="")):
-        failures.write(tmp_path, other, OSError("no"))
+        failures.write(load(results=tmp_path), other, OSError("no"))
     done = fakes.record(method="random_init", fraction=0.1)
     found = list(failures.read_all(tmp_path))
     assert len(found) == 7
@@ -47,7 +48,7 @@ def test_a_failure_is_of_one_cell_and_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["phantom", "real"])
 def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: DataKind) -> None:
     assert not failures.known(tmp_path, TRIED._replace(data=data))
-    failures.begin(tmp_path, TRIED._replace(data=data))
+    failures.begin(load(results=tmp_path), TRIED._replace(data=data))
     assert failures.known(tmp_path, TRIED._replace(data=data))
     assert "because memory ran out: run fewer cells" in failures.reason(tmp_path, TRIED._replace(data=data))
     failures.forget(tmp_path, TRIED._replace(data=data))
@@ -55,7 +56,7 @@ def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: Dat
 
 
 def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) -> None:
-    failures.write(tmp_path, REAL, OSError("/data/patient00001 cannot be read"))
+    failures.write(load(results=tmp_path), REAL, OSError("/data/patient00001 cannot be read"))
     assert failures.reason(tmp_path, REAL) == "OSError: /data/patient00001 cannot be read"
     [failure] = failures.read_all(tmp_path)
     assert failure.reason == "OSError"
@@ -72,8 +73,18 @@ def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) ->
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_beside_real_data_a_phantom_s_failure_says_no_more(tmp_path: Path) -> None:
+    """Its task may be measured on a phantom that lies under the data roots, and its corpus be real."""
+    error = OSError("the report of patient 10000032 cannot be read")
+    failures.write(load(data_root=tmp_path / "data", results=tmp_path), TRIED, error)
+    [failure] = failures.read_all(tmp_path)
+    assert failure.data == "phantom" and failure.reason == "OSError"
+    assert "10000032" not in failures.path_of(tmp_path, TRIED).read_text()
+    assert failures.reason(tmp_path, TRIED) == f"OSError: {error}"
+
+
 def test_a_broken_failure_is_named(tmp_path: Path) -> None:
-    failures.write(tmp_path, TRIED, OSError("no"))
+    failures.write(load(results=tmp_path), TRIED, OSError("no"))
     path = failures.path_of(tmp_path, TRIED)
     path.write_text("{}")
     with pytest.raises(BadRecord, match=path.name):

@@ -102,7 +102,7 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
             yield job
 
     settings = load(results=tmp_path)
-    failures.begin(settings.results, every[0].tried)
+    failures.begin(settings, every[0].tried)
     monkeypatch.setattr(sweep, "_jobs", matched)
     monkeypatch.setattr(sweep, "_tune", lambda todo, *_: ran.extend(job.cell.seed for job in todo))
     wanted = grid.Grid(tuple(job.cell for job in every), {})

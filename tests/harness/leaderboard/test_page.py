@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from harness import failures, leaderboard, plan, records
 from harness.errors import BadRecord, EmptyClass
+from harness.settings import load
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
@@ -167,7 +168,7 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
             tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "")
-            failures.write(tmp_path, tried, EmptyClass("no sign"))
+            failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
     place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
     assert found.strip() == f"- {place}: EmptyClass: no sign"
@@ -185,7 +186,7 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
 
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    failures.write(tmp_path, failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
+    failures.write(load(results=tmp_path), failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
     assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
