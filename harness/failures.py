@@ -1,23 +1,23 @@
 """Cells that could not be computed, and why: one file each, in a folder beside the records.
 
 Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after. What an
-error says may name a person or a path: beside real data it stands in a file of its own, for its owner alone
-(git and the leaderboard leave `*.log` out).
+error says may name a person or a path: what not everybody may see of it stands in a file of its own, for its
+owner alone (git and the leaderboard leave `*.log` out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord, ProcessDied
-from harness.files import replacing, write_json
+from harness.files import write_json, write_text
 from harness.plan import CellPlan
-from harness.records import CellBlock, Record
+from harness.records import ADDRESS, CellBlock, Record
 from harness.settings import Settings
 
 FOLDER = "failures"
@@ -38,6 +38,12 @@ class Tried(NamedTuple):
     checkpoint: str  # "" where none could be had
 
 
+def _for_all(message: str) -> str:
+    """What anybody may see: one line, as it stands in a list of the page, and no place of a machine."""
+    line = next(iter(message.strip().splitlines()), "")
+    return "" if ADDRESS.search(line) else line
+
+
 class Failure(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +58,7 @@ class Failure(BaseModel):
     tuned: int
     cut_validation: bool
     error: str  # its class
-    message: str  # "" beside real data
+    message: Annotated[str, AfterValidator(_for_all)]  # "" beside real data
 
     @property
     def reason(self) -> str:
@@ -86,18 +92,19 @@ def path_of(results: Path, tried: Tried) -> Path:
 def write(settings: Settings, tried: Tried, error: BaseException) -> None:
     """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
     lies there, the corpus may be real."""
-    private = bool(settings.data_roots) or tried.data == "real"
+    message, private = str(error), bool(settings.data_roots) or tried.data == "real"
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,
         data=tried.data,
         profile=tried.cell.method.profile_name,
         error=type(error).__name__,
-        message="" if private else str(error),
+        message="" if private else message,
     )
-    if private:
-        with replacing(_log(settings.results, tried)) as log:
-            log.write_text(f"{failure.error}: {error}\n", encoding="utf-8")
+    if failure.message == message:
+        _log(settings.results, tried).unlink(missing_ok=True)
+    else:
+        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n")
     write_json(path_of(settings.results, tried), failure.model_dump())
 
 

@@ -7,6 +7,7 @@ on writing and on reading, and nothing of torch or pandas is needed to read a re
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,10 @@ from harness.errors import BadRecord
 from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|users)/", re.IGNORECASE)
+"""Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`. What anybody may see holds
+none."""
 
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,29 @@ def test_beside_real_data_a_phantom_s_failure_says_no_more(tmp_path: Path) -> No
     assert failure.data == "phantom" and failure.reason == "OSError"
     assert "10000032" not in failures.path_of(tmp_path, TRIED).read_text()
     assert failures.reason(tmp_path, TRIED) == f"OSError: {error}"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("[Errno 28] No space left on device: '/home/jane.doe/.harness/images/x.npy'", ""),
+        ("\nno sign\n\n## Phantom track\n| a | b |", "no sign"),
+        ("no sign\n  in /home/jane.doe/x.py", "no sign"),
+    ],
+    ids=["path", "lines", "path in another line"],
+)
+def test_what_anybody_may_see_is_one_line_without_a_path(tmp_path: Path, message: str, shown: str) -> None:
+    path, settings = failures.path_of(tmp_path, TRIED), load(results=tmp_path)
+    failures.write(settings, TRIED, OSError("no"))
+    old = path.read_text().replace('"no"', json.dumps(message))  # of an earlier version, committed as it is
+    path.write_text(old)
+    [failure] = failures.read_all(tmp_path)
+    assert failure.message == shown
+    failures.write(settings, TRIED, OSError(message))
+    assert json.loads(path.read_text())["message"] == shown
+    assert failures.reason(tmp_path, TRIED) == f"OSError: {message}".strip()  # its owner sees all
+    failures.write(settings, TRIED, OSError("yes"))
+    assert failures.reason(tmp_path, TRIED) == "OSError: yes"
 
 
 def test_a_broken_failure_is_named(tmp_path: Path) -> None:
