@@ -92,7 +92,8 @@ def path_of(results: Path, tried: Tried) -> Path:
 def write(settings: Settings, tried: Tried, error: BaseException) -> None:
     """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
     lies there, the corpus may be real."""
-    message, private = str(error), bool(settings.data_roots) or tried.data == "real"
+    message = str(error).encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
+    private = bool(settings.data_roots) or tried.data == "real"
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_what_anybody_may_see_is_one_line_without_a_path(tmp_path: Path, message
     assert failures.reason(tmp_path, TRIED) == f"OSError: {message}".strip()  # its owner sees all
     failures.write(settings, TRIED, OSError("yes"))
     assert failures.reason(tmp_path, TRIED) == "OSError: yes"
+
+
+@pytest.mark.parametrize("tried", [TRIED, REAL], ids=["phantom", "real"])
+def test_a_message_that_is_no_unicode_can_be_read_again(tmp_path: Path, tried: Tried) -> None:
+    """As of a file whose name is not UTF-8."""
+    failures.write(load(results=tmp_path), tried, OSError(os.fsdecode(b"bild\xfc.png is damaged")))
+    assert failures.reason(tmp_path, tried) == r"OSError: bild\udcfc.png is damaged"
+    [failure] = failures.read_all(tmp_path)
+    assert failure.error == "OSError"
 
 
 def test_a_broken_failure_is_named(tmp_path: Path) -> None:
