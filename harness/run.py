@@ -6,6 +6,7 @@ Apart because everything that runs cells (the command line, the sweep, a noteboo
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,7 @@ def run(
             f"there is nothing to draw for {plan.task_id}: leave --save-figures out, or choose a task of "
             f"kind {' or '.join(sorted(DRAWN))}"
         )
+    require_results(settings.results)
     cost = Cost()
     return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost, figures)
 
@@ -114,6 +116,20 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         read_mask=getattr(dataset, "read_mask", None),
     )
     return Prepared(settings, pool, chosen, bench)
+
+
+def require_results(folder: Path) -> None:
+    """Makes the folder of results and writes to it once. Raises UsageError where that cannot be, before hours
+    of work find out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise UsageError(
+            f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "
+            "folder"
+        ) from error
 
 
 def require_words(plan: CellPlan, chosen: Checkpoint) -> None:

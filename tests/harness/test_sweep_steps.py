@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,6 +112,34 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
     assert failures.known(settings.results, every[0].tried)  # it will not run, and is not forgotten
     sweep.run(wanted, settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
     assert ran[2:] == [1, 2, 3, 0]
+
+
+def in_the_way(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    folder.write_text("")
+
+
+def full(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    patch.setattr("tempfile.TemporaryFile", write)
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [(in_the_way, "File exists"), (full, "No space left")])
+def test_results_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., None], reason: str
+) -> None:
+    work: list[object] = []
+    monkeypatch.setattr(sweep.road, "prepare", lambda *asked: work.append(asked))
+    monkeypatch.setattr(sweep, "_jobs", lambda *asked: work.append(asked) or [])
+    [job], settings = jobs(1), load(results=tmp_path / "results")
+    spoil(settings.results, monkeypatch)
+    message = f"{settings.results}: {reason}.*--results"
+    with pytest.raises(UsageError, match=message):
+        sweep.road.run(job.cell, settings, arguments=Arguments({}, {}))
+    with pytest.raises(UsageError, match=message):
+        sweep.run(grid.Grid((), {}), settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
+    assert work == []
 
 
 @pytest.mark.parametrize("error", [ConnectionError("refused"), ValueError("Invalid address format")])
