@@ -36,6 +36,7 @@ class Tried(NamedTuple):
     data: DataKind
     cell: CellPlan
     checkpoint: str  # "" where none could be had
+    profile: ProfileName  # of the checkpoint, whatever the plan's; the plan's where there is none
 
 
 def _for_all(message: str) -> str:
@@ -74,7 +75,8 @@ class Failure(BaseModel):
 
 
 def keys_of(record: Record) -> tuple[Key, Key]:
-    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one."""
+    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one of its
+    profile."""
     cells = record.cell, record.cell.model_copy(update={"checkpoint": ""})
     one, other = (_key(record.data.kind, record.pretraining.profile, cell) for cell in cells)
     return one, other
@@ -98,7 +100,7 @@ def write(settings: Settings, tried: Tried, error: BaseException) -> None:
         **tried.cell.key,
         checkpoint=tried.checkpoint,
         data=tried.data,
-        profile=tried.cell.method.profile_name,
+        profile=tried.profile,
         error=type(error).__name__,
         message="" if private else message,
     )

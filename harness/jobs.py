@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
     @property
     def tried(self) -> Tried:
-        return Tried(self.data, self.cell, self.checkpoint.name)
+        return Tried(self.data, self.cell, self.checkpoint.name, self.checkpoint.card.profile_name)
 
 
 class Lost(NamedTuple):
@@ -169,9 +169,16 @@ def match(
                 find = partial(_checkpoint, cell, settings, named, make)
                 chosen = _once(memo, (cell.method.name, cell.seed), find)
             except HarnessError as error:
-                yield cell, Lost(Tried(kind, cell, ""), error)
+                yield cell, Lost(_without(kind, cell, named), error)
             else:
-                yield cell, Job(cell, chosen, kind, *hashes) if chosen else Lost(Tried(kind, cell, ""), None)
+                lost = Lost(_without(kind, cell, named), None)
+                yield cell, Job(cell, chosen, kind, *hashes) if chosen else lost
+
+
+def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
+    """For want of a checkpoint, or of data for the one that it would have."""
+    given = _given(cell, named)
+    return Tried(data, cell, "", given.card.profile_name if given else cell.method.profile_name)
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:

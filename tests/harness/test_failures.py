@@ -18,7 +18,7 @@ from harness.settings import load
 from tests import fakes
 
 CELL = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
-TRIED = Tried("phantom", CELL, "imitate-demo-1a2b3c4d-s0")
+TRIED = Tried("phantom", CELL, "imitate-demo-1a2b3c4d-s0", "demo")
 REAL = TRIED._replace(data="real")
 
 

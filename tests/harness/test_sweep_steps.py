@@ -19,7 +19,7 @@ from harness.jobs import Job
 from harness.progress import Bar
 from harness.settings import load
 
-CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(weights="d" * 64))
+CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))
 
 
 def jobs(count: int) -> list[Job]:

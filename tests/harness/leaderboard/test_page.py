@@ -167,7 +167,7 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "")
+            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "", "demo")
             failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
     place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
@@ -186,7 +186,8 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
 
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    failures.write(load(results=tmp_path), failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
+    tried = failures.Tried("phantom", cell, "", "demo")
+    failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
     assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
