@@ -21,7 +21,14 @@ from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, table, task_data
 from harness.data.locate import Located
-from harness.errors import BadRecord, HarnessError, ImpossiblePairing, UnknownName, UsageError
+from harness.errors import (
+    BadRecord,
+    HarnessError,
+    ImpossiblePairing,
+    NewerRecord,
+    UnknownName,
+    UsageError,
+)
 from harness.failures import Tried
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
@@ -61,7 +68,8 @@ class Lost(NamedTuple):
 
 
 def complete(results: Path, job: Job) -> bool:
-    """Whether a cell is done: its record is whole, of this version of the task, these weights and data."""
+    """Whether a cell is done: its record is whole, of this version of the task, these weights and data.
+    Raises NewerRecord for one that only a newer harness can tell this of."""
     path = records.place_of(results, job.data, job.block)
     return path.is_file() and not _unfit(path, job)
 
@@ -71,6 +79,8 @@ def _unfit(path: Path, job: Job) -> str:
     try:
         record = records.read(path)
         records.predictions(path)
+    except NewerRecord:
+        raise  # it may be the cell's, and is never put aside
     except BadRecord as error:
         return str(error)
     other = {

@@ -12,13 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
-from harness.errors import BadRecord
+from harness.errors import BadRecord, NewerRecord
 from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -244,16 +244,29 @@ def write(results: Path, record: Record, predictions: Predictions) -> Path:
 
 
 def read(path: Path) -> Record:
-    """Raises BadRecord naming the file, the field and what is wrong with it."""
+    """Raises BadRecord naming the file, the field and what is wrong with it; NewerRecord where it is this
+    harness that is out of date."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        if _is_newer(error):
+            raise NewerRecord(
+                f"{path}: schema_version is of a harness newer than this one. Update it (git pull); the "
+                "record is sound"
+            ) from error
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadRecord(
             f"{path}: {place or 'file'}: {first['msg']}. Records are never edited by hand: "
             "delete it and run the cell again"
         ) from error
+
+
+def _is_newer(error: ValidationError) -> bool:
+    """Whether what is wrong with a record is that its schema came after this one."""
+    [known] = get_args(Record.model_fields["schema_version"].annotation)
+    found = [each["input"] for each in error.errors() if each["loc"] == ("schema_version",)]
+    return any(isinstance(number, int) and number > known for number in found)
 
 
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:

@@ -18,7 +18,7 @@ from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
-from harness.errors import BadRecord, UsageError
+from harness.errors import BadRecord, NewerRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
@@ -200,6 +200,9 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
         return
     try:
         before = records.read(path)
+    except NewerRecord:
+        logger.warning("%s is replaced: it was of a harness newer than this one", path)
+        return
     except BadRecord:
         return  # nothing is lost by replacing what cannot be read
     other = [

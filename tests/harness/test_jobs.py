@@ -13,7 +13,7 @@ import ray.exceptions
 from harness import failures, grid, jobs, plan, records, registry, sweep
 from harness.contracts import Split, Task
 from harness.data import locate, task_data
-from harness.errors import HarnessError, UnknownName, UsageError
+from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
 from harness.jobs import Job, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
@@ -139,6 +139,15 @@ def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
     assert {failure.key for failure in found} == set(failures.keys_of(record))
     failures.forget(tmp_path, imported.tried)
     assert list(failures.read_all(tmp_path)) == []
+
+
+def test_the_record_of_a_newer_harness_ends_a_sweep_and_is_never_put_aside(tmp_path: Path, job: Job) -> None:
+    path = stored(tmp_path, job)
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
+    for ask in (lambda: jobs.complete(tmp_path, job), lambda: jobs.put_aside(tmp_path, [job])):
+        with pytest.raises(NewerRecord, match="Update"):
+            ask()
+    assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
 
 
 def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
