@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord, ProcessDied
-from harness.files import write_json, write_text
+from harness.files import below, write_json, write_text
 from harness.plan import CellPlan
 from harness.records import ADDRESS, CellBlock, Record
 from harness.settings import Settings
@@ -142,7 +142,7 @@ def _log(results: Path, tried: Tried) -> Path:
 
 
 def read_all(results: Path) -> Iterator[Failure]:
-    for path in sorted((results / FOLDER).rglob("*.json")):
+    for path in below(results / FOLDER, ".json"):
         yield _read(path)
 
 

@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
 from harness.errors import BadRecord, NewerRecord
-from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
+from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -271,7 +271,7 @@ def _is_newer(error: ValidationError) -> bool:
 
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
     for kind in ("phantom", "real"):
-        for path in sorted((results / kind).rglob("*.json")):
+        for path in below(results / kind, ".json"):
             record = read(path)
             if path != path_of(results, record):
                 raise BadRecord(

@@ -57,8 +57,9 @@ ARROWS: Mapping[str, str] = {
     "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
-    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors progress",
-    "differences": "records comparison stats metrics.* contracts errors progress",
+    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors files "
+    "parallel progress",
+    "differences": "records comparison stats metrics.* contracts errors files progress",
     "bundle": "differences provenance records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",

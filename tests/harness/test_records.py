@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from harness import records
+from harness import differences, records
 from harness.errors import BadRecord, NewerRecord
 from tests import fakes
 
@@ -86,6 +86,16 @@ def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(BadRecord, match=r"clean-1pct-s0\.json: file"):
         list(records.read_all(tmp_path))
+
+
+def test_records_in_a_folder_that_is_a_link_are_read(tmp_path: Path) -> None:
+    """As those of a task that lie on another disk."""
+    path = fakes.write(tmp_path)
+    folder = path.parents[1]
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert [found for found, _ in records.read_all(tmp_path)] == [path]
+    assert [found.path for found in differences.cells(str(tmp_path))] == [path]
 
 
 def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
