@@ -24,6 +24,11 @@ def leaderboard(
         raise UsageError(
             f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"
         )
+    if results and not any((results / name).is_dir() for name in page.FOLDERS):
+        raise UsageError(
+            f"{results} is no folder of results: it has none of {', '.join(page.FOLDERS)}. Give --results "
+            "the one that a run or a sweep wrote to"
+        )
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's
     target = (current.project if results is None else results) / "leaderboard.md"

@@ -86,6 +86,10 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     done = harness("leaderboard", "--results", tmp_path / "their")
     assert done.code == 2 and f"there is no folder {tmp_path / 'their'}" in done.err
     assert not (tmp_path / "their").exists()
+    deep = tmp_path / "theirs" / "phantom"
+    done = harness("leaderboard", "--results", deep)
+    assert done.code == 2 and f"{deep} is no folder of results: it has none of phantom, real" in done.err
+    assert not (deep / "leaderboard.md").exists()
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err

@@ -283,6 +283,10 @@ def test_the_page_says_what_it_was_made_from(tmp_path: Path) -> None:
     path = fakes.write(tmp_path)
     page = leaderboard.build(tmp_path)
     assert "Made from 2 files, sha256 `" in page
+    for name in ("phantom/.DS_Store", "phantom/chexpert-linear/Thumbs.db", "failures/phantom/x.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("left by a system, or for its owner alone")
+    assert leaderboard.build(tmp_path) == page
     path.write_text(path.read_text().replace('"seconds": 60.0', '"seconds": 61.0'))
     before, after = page.splitlines(), leaderboard.build(tmp_path).splitlines()
     assert before[-1] != after[-1] and before[-1].startswith("Made from")
