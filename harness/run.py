@@ -189,8 +189,7 @@ def finish(
     _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
-    written = record.model_copy(update={"predictions": records.read(path).predictions})
-    return Outcome(written, path, drawn)
+    return Outcome(records.read(path), path, drawn)
 
 
 def _say_what_is_replaced(results: Path, record: Record) -> None:
