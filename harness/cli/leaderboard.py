@@ -20,6 +20,7 @@ def leaderboard(
     from harness.errors import BadRecord, UsageError
     from harness.files import write_text
 
+    results = results and results.expanduser()  # no shell does in --results=~/my_results
     if results and not results.is_dir():
         raise UsageError(
             f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -71,7 +72,7 @@ def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
     assert "A was measured on phantom data and B on real" in done.err
 
 
-def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
+def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, bundle = tmp_path / "results", tmp_path / "mine.zip"
     [path, *_] = sorted((ROOT / "phantom").glob("*/*/clean-1pct-s0.json"))
     for file in (path, path.with_suffix(".npz")):
@@ -86,6 +87,9 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     done = harness("leaderboard", "--results", tmp_path / "their")
     assert done.code == 2 and f"there is no folder {tmp_path / 'their'}" in done.err
     assert not (tmp_path / "their").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = harness("leaderboard", "--results=~/theirs")  # which no shell expands
+    assert done.code == 0 and (tmp_path / "theirs" / "leaderboard.md").exists(), done.err
     deep = tmp_path / "theirs" / "phantom"
     done = harness("leaderboard", "--results", deep)
     assert done.code == 2 and f"{deep} is no folder of results: it has none of phantom, real" in done.err
