@@ -40,9 +40,6 @@ NAME = r"\w[\w .+-]{0,199}"
 PLACE = re.compile(rf"(phantom|real)/{NAME}/{NAME}/{NAME}\.(json|npz)", re.ASCII)
 """Of a file in a bundle: nothing that could lead out of the results folder."""
 
-ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|users)/", re.IGNORECASE)
-"""Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`."""
-
 
 class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -211,7 +208,7 @@ def check(path: Path, record: Record) -> None:
     found = records.predictions(path)
     texts = [*_texts(record.model_dump(mode="json")), *(("its predictions", name) for name in found.arrays)]
     for place, text in texts:
-        if ADDRESS.search(text):
+        if records.ADDRESS.search(text):
             raise BadRecord(
                 f"{path}: {place} holds {text!r}, which looks like a place on somebody's machine. Records "
                 "are never edited: run the cell again, which writes no such thing"

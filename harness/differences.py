@@ -17,6 +17,7 @@ from harness import comparison, records, stats
 from harness.comparison import Difference
 from harness.contracts import DataKind
 from harness.errors import UsageError
+from harness.files import below
 from harness.metrics import score
 from harness.progress import Bar
 from harness.records import Predictions, Record
@@ -125,7 +126,7 @@ def _files(place: Path) -> Iterator[Path]:
         return
     tracks = [place / kind for kind in get_args(DataKind) if (place / kind).is_dir()]
     for folder in tracks or [place]:
-        yield from folder.rglob("*.json")
+        yield from below(folder, ".json")
 
 
 def require_one_track(first: Iterable[Cell], second: Iterable[Cell]) -> None:

@@ -14,6 +14,7 @@ HarnessError
 ├── TrainingDiverged        exit 1: the loss became NaN or infinite, or a probe found no optimum
 ├── ProcessDied             exit 1: what a process did when it was ended, mostly for want of memory
 └── BadRecord               exit 1: a result that breaks the schema, or a stale leaderboard
+    └── NewerRecord             one that a later harness wrote
 """
 
 from __future__ import annotations
@@ -87,4 +88,8 @@ class ProcessDied(HarnessError):
 
 
 class BadRecord(HarnessError):
+    pass
+
+
+class NewerRecord(BadRecord):
     pass

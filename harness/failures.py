@@ -1,23 +1,24 @@
 """Cells that could not be computed, and why: one file each, in a folder beside the records.
 
 Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after. What an
-error says may name a person or a path: on real data it stands in a file of its own, for its owner alone (git
-and the leaderboard leave `*.log` out).
+error says may name a person or a path: what not everybody may see of it stands in a file of its own, for its
+owner alone (git and the leaderboard leave `*.log` out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord, ProcessDied
-from harness.files import replacing, write_json
+from harness.files import below, write_json, write_text
 from harness.plan import CellPlan
-from harness.records import CellBlock, Record
+from harness.records import ADDRESS, CellBlock, Record
+from harness.settings import Settings
 
 FOLDER = "failures"
 
@@ -35,6 +36,13 @@ class Tried(NamedTuple):
     data: DataKind
     cell: CellPlan
     checkpoint: str  # "" where none could be had
+    profile: ProfileName  # of the checkpoint, whatever the plan's; the plan's where there is none
+
+
+def _for_all(message: str) -> str:
+    """What anybody may see: one line, as it stands in a list of the page, and no place of a machine."""
+    line = next(iter(message.strip().splitlines()), "")
+    return "" if ADDRESS.search(line) else line
 
 
 class Failure(BaseModel):
@@ -51,7 +59,7 @@ class Failure(BaseModel):
     tuned: int
     cut_validation: bool
     error: str  # its class
-    message: str  # "" on real data
+    message: Annotated[str, AfterValidator(_for_all)]  # "" beside real data
 
     @property
     def reason(self) -> str:
@@ -67,7 +75,8 @@ class Failure(BaseModel):
 
 
 def keys_of(record: Record) -> tuple[Key, Key]:
-    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one."""
+    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one of its
+    profile."""
     cells = record.cell, record.cell.model_copy(update={"checkpoint": ""})
     one, other = (_key(record.data.kind, record.pretraining.profile, cell) for cell in cells)
     return one, other
@@ -82,24 +91,29 @@ def path_of(results: Path, tried: Tried) -> Path:
     return results / FOLDER / tried.data / f"{name.replace(' ', '-').replace(':', '-')}.json"
 
 
-def write(results: Path, tried: Tried, error: BaseException) -> None:
+def write(settings: Settings, tried: Tried, error: BaseException) -> None:
+    """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
+    lies there, the corpus may be real."""
+    message = str(error).encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
+    private = bool(settings.data_roots) or tried.data == "real"
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,
         data=tried.data,
-        profile=tried.cell.method.profile_name,
+        profile=tried.profile,
         error=type(error).__name__,
-        message=str(error) if tried.data == "phantom" else "",
+        message="" if private else message,
     )
-    if tried.data == "real":
-        with replacing(_log(results, tried)) as log:
-            log.write_text(f"{failure.error}: {error}\n", encoding="utf-8")
-    write_json(path_of(results, tried), failure.model_dump())
+    if failure.message == message:
+        _log(settings.results, tried).unlink(missing_ok=True)
+    else:
+        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n")
+    write_json(path_of(settings.results, tried), failure.model_dump())
 
 
-def begin(results: Path, tried: Tried) -> None:
+def begin(settings: Settings, tried: Tried) -> None:
     """Written before a cell runs, because a process that is ended can write no more; `forget` it after."""
-    write(results, tried, ProcessDied(DIED))
+    write(settings, tried, ProcessDied(DIED))
 
 
 def known(results: Path, tried: Tried) -> bool:
@@ -128,7 +142,7 @@ def _log(results: Path, tried: Tried) -> Path:
 
 
 def read_all(results: Path) -> Iterator[Failure]:
-    for path in sorted((results / FOLDER).rglob("*.json")):
+    for path in below(results / FOLDER, ".json"):
         yield _read(path)
 
 

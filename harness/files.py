@@ -1,4 +1,4 @@
-"""Writing that is never half done or done twice at once, and hashes that say what a file holds."""
+"""Writing that is never half done or done twice at once, finding, and hashes that say what a file holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import mmap
+import os
 import shutil
 import sys
 import uuid
@@ -55,6 +56,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Sorted keys, NaN refused: the same value is the same file everywhere."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def below(folder: Path, *suffixes: str) -> list[Path]:
+    """The files of these kinds in a folder and in all below it, sorted. `rglob` leaves out folders that are
+    links, though whoever opens a file in one finds it."""
+    found = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in found if path.suffix in suffixes)
 
 
 def file_hash(path: Path) -> str:

@@ -21,7 +21,14 @@ from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, table, task_data
 from harness.data.locate import Located
-from harness.errors import BadRecord, HarnessError, ImpossiblePairing, UnknownName, UsageError
+from harness.errors import (
+    BadRecord,
+    HarnessError,
+    ImpossiblePairing,
+    NewerRecord,
+    UnknownName,
+    UsageError,
+)
 from harness.failures import Tried
 from harness.grid import FROZEN, Grid
 from harness.plan import CellPlan
@@ -51,7 +58,7 @@ class Job(NamedTuple):
 
     @property
     def tried(self) -> Tried:
-        return Tried(self.data, self.cell, self.checkpoint.name)
+        return Tried(self.data, self.cell, self.checkpoint.name, self.checkpoint.card.profile_name)
 
 
 class Lost(NamedTuple):
@@ -62,7 +69,8 @@ class Lost(NamedTuple):
 
 
 def complete(results: Path, job: Job) -> bool:
-    """Whether a cell is done: its record is whole, of this version of the task, these weights and data."""
+    """Whether a cell is done: its record is whole, of this version of the task, these weights and data.
+    Raises NewerRecord for one that only a newer harness can tell this of."""
     path = records.place_of(results, job.data, job.block)
     return path.is_file() and not _unfit(path, job)
 
@@ -72,6 +80,8 @@ def _unfit(path: Path, job: Job) -> str:
     try:
         record = records.read(path)
         records.predictions(path)
+    except NewerRecord:
+        raise  # it may be the cell's, and is never put aside
     except BadRecord as error:
         return str(error)
     other = {
@@ -174,9 +184,16 @@ def match(
                 find = partial(_checkpoint, cell, settings, named, make)
                 chosen = _once(memo, (cell.method.name, cell.seed), find)
             except HarnessError as error:
-                yield cell, Lost(Tried(kind, cell, ""), error)
+                yield cell, Lost(_without(kind, cell, named), error)
             else:
-                yield cell, Job(cell, chosen, kind, *known) if chosen else Lost(Tried(kind, cell, ""), None)
+                lost = Lost(_without(kind, cell, named), None)
+                yield cell, Job(cell, chosen, kind, *known) if chosen else lost
+
+
+def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
+    """For want of a checkpoint, or of data for the one that it would have."""
+    given = _given(cell, named)
+    return Tried(data, cell, "", given.card.profile_name if given else cell.method.profile_name)
 
 
 def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:

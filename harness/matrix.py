@@ -52,7 +52,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
             untrained[cell.method.name] = None
         done = isinstance(job, Job) and jobs.complete(settings.results, job)
         task = " ".join((cell.task_id, *cell.options))
-        like = _Like(job.tried.data, cell.method.profile_name, task)
+        like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
     spent, sizes = _costs(settings.results)
     rows = [

@@ -7,20 +7,25 @@ on writing and on reading, and nothing of torch or pandas is needed to read a re
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
-from harness.errors import BadRecord
-from harness.files import file_hash, hash_bytes, hash_of, replacing, write_json
+from harness.errors import BadRecord, NewerRecord
+from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|users)/", re.IGNORECASE)
+"""Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`. What anybody may see holds
+none."""
 
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 
@@ -245,10 +250,16 @@ def write(results: Path, record: Record, predictions: Predictions) -> Path:
 
 
 def read(path: Path) -> Record:
-    """Raises BadRecord naming the file, the field and what is wrong with it."""
+    """Raises BadRecord naming the file, the field and what is wrong with it; NewerRecord where it is this
+    harness that is out of date."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        if _is_newer(error):
+            raise NewerRecord(
+                f"{path}: schema_version is of a harness newer than this one. Update it (git pull); the "
+                "record is sound"
+            ) from error
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadRecord(
@@ -257,9 +268,16 @@ def read(path: Path) -> Record:
         ) from error
 
 
+def _is_newer(error: ValidationError) -> bool:
+    """Whether what is wrong with a record is that its schema came after this one."""
+    [known] = get_args(Record.model_fields["schema_version"].annotation)
+    found = [each["input"] for each in error.errors() if each["loc"] == ("schema_version",)]
+    return any(isinstance(number, int) and number > known for number in found)
+
+
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
     for kind in ("phantom", "real"):
-        for path in sorted((results / kind).rglob("*.json")):
+        for path in below(results / kind, ".json"):
             record = read(path)
             if path != path_of(results, record):
                 raise BadRecord(

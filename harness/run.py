@@ -6,6 +6,7 @@ Apart because everything that runs cells (the command line, the sweep, a noteboo
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
-from harness.errors import BadRecord, UsageError
+from harness.errors import BadRecord, NewerRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
 from harness.evaluate.bank import Source
@@ -71,6 +72,7 @@ def run(
             f"there is nothing to draw for {plan.task_id}: leave --save-figures out, or choose a task of "
             f"kind {' or '.join(sorted(DRAWN))}"
         )
+    require_results(settings.results)
     cost = Cost()
     return finish(prepare(plan, settings, chosen, cost), plan, arguments, cost, figures)
 
@@ -115,6 +117,20 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         read_mask=getattr(dataset, "read_mask", None),
     )
     return Prepared(settings, pool, chosen, bench)
+
+
+def require_results(folder: Path) -> None:
+    """Makes the folder of results and writes to it once. Raises UsageError where that cannot be, before hours
+    of work find out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise UsageError(
+            f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "
+            "folder"
+        ) from error
 
 
 def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
@@ -174,8 +190,7 @@ def finish(
     _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
-    written = record.model_copy(update={"predictions": records.read(path).predictions})
-    return Outcome(written, path, drawn)
+    return Outcome(records.read(path), path, drawn)
 
 
 def _say_what_is_replaced(results: Path, record: Record) -> None:
@@ -185,6 +200,9 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
         return
     try:
         before = records.read(path)
+    except NewerRecord:
+        logger.warning("%s is replaced: it was of a harness newer than this one", path)
+        return
     except BadRecord:
         return  # nothing is lost by replacing what cannot be read
     other = [

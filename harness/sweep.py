@@ -58,6 +58,7 @@ def run(
     `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
     many there are. For other methods the one of its seed is taken, or the newest, else one is made first.
     """
+    road.require_results(settings.results)
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
@@ -128,7 +129,7 @@ def _jobs(
         if isinstance(job, Job):
             yield job
         elif job.error:
-            failures.write(settings.results, job.tried, job.error)
+            failures.write(settings, job.tried, job.error)
             summary.failed[cell.name] = str(job.error)
 
 
@@ -225,13 +226,13 @@ def _trial(
         if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
             continue
         cost = Cost()
-        failures.begin(settings.results, job.tried)
+        failures.begin(settings, job.tried)
         try:
             if prepared is None:
                 prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
             record = road.finish(prepared, job.cell, arguments, cost).record
         except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            failures.write(settings.results, job.tried, error)
+            failures.write(settings, job.tried, error)
             tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
             continue
         failures.forget(settings.results, job.tried)

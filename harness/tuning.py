@@ -186,7 +186,7 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
 def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -> None:
     """The cell itself, with the best of its configurations."""
     cost = Cost({"search": round(search.seconds, 3)})
-    failures.begin(settings.results, job.tried)
+    failures.begin(settings, job.tried)
     try:
         block = _space(job).block(STOPPING, search.trials)
         if block is None:
@@ -197,7 +197,7 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         record = road.finish(prepared, job.cell, arguments, cost, search=block).record
     except Exception as error:  # noqa: BLE001 - written down, as that of any cell
-        failures.write(settings.results, job.tried, error)
+        failures.write(settings, job.tried, error)
         tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
         return
     failures.forget(settings.results, job.tried)

@@ -49,7 +49,7 @@ ARROWS: Mapping[str, str] = {
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
     f"provenance {TOOLS}",
-    "failures": "plan records contracts errors files",
+    "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
     "jobs": f"run grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
@@ -57,8 +57,9 @@ ARROWS: Mapping[str, str] = {
     "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
-    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors progress",
-    "differences": "records comparison stats metrics.* contracts errors progress",
+    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors files "
+    "parallel progress",
+    "differences": "records comparison stats metrics.* contracts errors files progress",
     "bundle": "differences provenance records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",

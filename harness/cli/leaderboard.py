@@ -20,9 +20,15 @@ def leaderboard(
     from harness.errors import BadRecord, UsageError
     from harness.files import write_text
 
+    results = results and results.expanduser()  # no shell does in --results=~/my_results
     if results and not results.is_dir():
         raise UsageError(
             f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"
+        )
+    if results and not any((results / name).is_dir() for name in page.FOLDERS):
+        raise UsageError(
+            f"{results} is no folder of results: it has none of {', '.join(page.FOLDERS)}. Give --results "
+            "the one that a run or a sweep wrote to"
         )
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's

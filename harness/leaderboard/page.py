@@ -15,6 +15,7 @@ from typing import Any
 from harness import failures
 from harness.contracts import DataKind
 from harness.failures import Failure
+from harness.files import below
 from harness.leaderboard import reported, standings, tables
 
 HEAD = """# Leaderboard
@@ -38,6 +39,11 @@ TRACKS: dict[DataKind, str] = {
     "patients. Never quote them beside real ones.\n",
     "real": "## Real track\n\nOfficial datasets on the machine of whoever ran them.\n",
 }
+
+FOLDERS = (*TRACKS, failures.FOLDER)
+"""What runs and sweeps write in a folder of results. Beside them stand the numbers of others, `reported`."""
+
+KINDS = (".json", ".npz", ".csv")  # of the files in all of these: a system leaves others
 
 
 def build(results: Path, workers: int = 1) -> str:
@@ -92,12 +98,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def _footer(results: Path) -> str:
-    files = [
-        path
-        for folder in (*TRACKS, failures.FOLDER, "reported")
-        for path in sorted((results / folder).rglob("*"))
-        if path.is_file() and path.suffix != ".log"
-    ]
+    files = [path for folder in (*FOLDERS, "reported") for path in below(results / folder, *KINDS)]
     whole = hashlib.sha256()
     for path in files:
         whole.update(path.relative_to(results).as_posix().encode() + b"\0")

@@ -171,7 +171,7 @@ def test_a_place_on_a_machine_neither_leaves_nor_enters(
     "word", ["ViT-B/16", "threshold:Edema", "chexpert:linear", "0.01,0.1,1", "rsna:*", "and/or"]
 )
 def test_a_word_is_no_place(word: str) -> None:
-    assert not bundle.ADDRESS.search(word)
+    assert not records.ADDRESS.search(word)
 
 
 # --- what must not enter ------------------------------------------------------------------------------

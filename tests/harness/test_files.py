@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.files import (
+    below,
     file_hash,
     hash_lines,
     hash_of,
@@ -23,6 +24,17 @@ from harness.files import (
     write_json,
     write_text,
 )
+
+
+def test_files_behind_a_link_are_found(tmp_path: Path) -> None:
+    for name in ("elsewhere/deep/c.json", "here/b.json", "here/b.log", "here/.DS_Store"):
+        write_text(tmp_path / name, "")
+    here = tmp_path / "here"
+    (here / "a").symlink_to(tmp_path / "elsewhere")
+    (here / "d.json").mkdir()
+    assert below(here, ".json") == [here / "a" / "deep" / "c.json", here / "b.json"]
+    assert below(here, ".json", ".log") == [here / "a" / "deep" / "c.json", here / "b.json", here / "b.log"]
+    assert below(tmp_path / "nowhere", ".json") == []
 
 
 def test_a_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

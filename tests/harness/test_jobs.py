@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from harness import grid, jobs, plan, records, registry, sweep
+from harness import failures, grid, jobs, plan, records, registry, sweep
 from harness.contracts import Split, Task
 from harness.data import locate, task_data
-from harness.errors import HarnessError, UnknownName, UsageError
+from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
 from harness.jobs import Job, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
@@ -125,6 +125,36 @@ def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, 
     aside = [file for file in (tmp_path / jobs.QUARANTINE).rglob("*") if file.is_file()]
     assert sorted(file.suffix for file in aside) == [".json", ".npz"]
     assert list(records.read_all(tmp_path)) == []  # the leaderboard no longer stumbles over it
+
+
+def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of others are `paper` in every sweep, be its plan `demo`."""
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise HarnessError("no table")
+
+    card = job.checkpoint.card.model_copy(update={"profile_name": "paper"})
+    imported = job._replace(checkpoint=replace(job.checkpoint, card=card))
+    monkeypatch.setattr(jobs, "_data", unreadable)
+    [(_, lost)] = jobs.match([job.cell], load(), [imported.checkpoint], make=None)
+    for tried in (imported.tried, lost.tried):
+        failures.write(load(results=tmp_path), tried, HarnessError("no"))
+    record = records.read(stored(tmp_path, imported, profile="paper"))
+    found = list(failures.read_all(tmp_path))
+    assert {failure.key for failure in found} == set(failures.keys_of(record))
+    failures.forget(tmp_path, imported.tried)
+    assert list(failures.read_all(tmp_path)) == []
+
+
+def test_the_record_of_a_newer_harness_ends_a_sweep_and_is_never_put_aside(tmp_path: Path, job: Job) -> None:
+    path = stored(tmp_path, job)
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
+    for ask in (lambda: jobs.complete(tmp_path, job), lambda: jobs.put_aside(tmp_path, [job])):
+        with pytest.raises(NewerRecord, match="Update"):
+            ask()
+    assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
 
 
 def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
@@ -247,6 +277,6 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
     found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, None)))
     lost = found[0][1]
-    assert isinstance(lost, Lost) and lost.tried == ("phantom", cells[0], "")  # as its data are
+    assert isinstance(lost, Lost) and lost.tried == ("phantom", cells[0], "", "demo")  # as its data are
     assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)
     assert isinstance(found[1][1], Job) and found[1][1].checkpoint.name == made.name

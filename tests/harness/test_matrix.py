@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import grid, jobs, matrix
+from harness.grid import Grid
+from harness.pretrain import make
 from harness.settings import load
 from tests import fakes
 
 
-def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
-    wanted = grid.cells(
+def cells() -> Grid:
+    return grid.cells(
         methods=["random_init"],
         tasks=["chexpert"],
         protocols=["clean"],
@@ -23,6 +23,13 @@ def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
         seeds=1,
         profile="demo",
     )
+
+
+def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
+    wanted = cells()
 
     def seconds() -> float | None:
         [row] = matrix.matrix(wanted, load(results=tmp_path), []).rows
@@ -32,4 +39,23 @@ def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
     fakes.write(tmp_path, profile="paper", family="imitate-paper-1a2b3c4d")
     assert seconds() is None
     fakes.write(tmp_path)
+    assert seconds() == 1.0
+
+
+def test_weights_of_others_cost_what_those_of_their_size_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is of another size than the checkpoint that is named."""
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
+    wanted = cells()
+    made = make.untrained(wanted.cells[0].method, load(), seed=0)
+    named = replace(made, card=made.card.model_copy(update={"profile_name": "paper"}))
+
+    def seconds() -> float | None:
+        [row] = matrix.matrix(wanted, load(results=tmp_path), [named]).rows
+        return row.seconds
+
+    fakes.write(tmp_path)
+    assert seconds() is None
+    fakes.write(tmp_path, profile="paper", family="imitate-paper-1a2b3c4d")
     assert seconds() == 1.0

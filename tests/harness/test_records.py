@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from harness import records
-from harness.errors import BadRecord
+from harness import differences, records
+from harness.errors import BadRecord, NewerRecord
 from tests import fakes
 
 
@@ -56,7 +56,6 @@ BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "neither real nor phantom": (lambda raw: raw["data"].update(kind="mixed"), "data.kind"),
     "no time zone": (lambda raw: raw.update(written="2025-01-02T03:04:05"), "written"),
     "earlier schema": (lambda raw: raw.update(schema_version=2), "schema_version"),
-    "later schema": (lambda raw: raw.update(schema_version=4), "schema_version"),
 }
 
 
@@ -74,6 +73,15 @@ def test_what_breaks_the_schema_is_refused_by_name(
         records.read(path)
 
 
+def test_of_a_newer_record_it_is_the_harness_that_is_out_of_date(tmp_path: Path) -> None:
+    path = fakes.write(tmp_path)
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "schema_version": raw["schema_version"] + 1, "colour": "red"}))
+    with pytest.raises(NewerRecord, match=r"s0\.json: schema_version .* Update it") as refused:
+        records.read(path)
+    assert "delete" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "content", [b'{"cell": {"method": ', b"", b"\xff\x00"], ids=["half", "empty", "no text"]
 )
@@ -82,6 +90,16 @@ def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(BadRecord, match=r"clean-1pct-s0\.json: file"):
         list(records.read_all(tmp_path))
+
+
+def test_records_in_a_folder_that_is_a_link_are_read(tmp_path: Path) -> None:
+    """As those of a task that lie on another disk."""
+    path = fakes.write(tmp_path)
+    folder = path.parents[1]
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert [found for found, _ in records.read_all(tmp_path)] == [path]
+    assert [found.path for found in differences.cells(str(tmp_path))] == [path]
 
 
 def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:

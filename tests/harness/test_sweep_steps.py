@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from harness.jobs import Job
 from harness.progress import Bar
 from harness.settings import load
 
-CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(weights="d" * 64))
+CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))
 
 
 def jobs(count: int) -> list[Job]:
@@ -103,7 +104,7 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
             yield job
 
     settings = load(results=tmp_path)
-    failures.begin(settings.results, every[0].tried)
+    failures.begin(settings, every[0].tried)
     monkeypatch.setattr(sweep, "_jobs", matched)
     monkeypatch.setattr(sweep, "_tune", lambda todo, *_: ran.extend(job.cell.seed for job in todo))
     wanted = grid.Grid(tuple(job.cell for job in every), {})
@@ -112,6 +113,34 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
     assert failures.known(settings.results, every[0].tried)  # it will not run, and is not forgotten
     sweep.run(wanted, settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
     assert ran[2:] == [1, 2, 3, 0]
+
+
+def in_the_way(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    folder.write_text("")
+
+
+def full(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    patch.setattr("tempfile.TemporaryFile", write)
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [(in_the_way, "File exists"), (full, "No space left")])
+def test_results_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., None], reason: str
+) -> None:
+    work: list[object] = []
+    monkeypatch.setattr(sweep.road, "prepare", lambda *asked: work.append(asked))
+    monkeypatch.setattr(sweep, "_jobs", lambda *asked: work.append(asked) or [])
+    [job], settings = jobs(1), load(results=tmp_path / "results")
+    spoil(settings.results, monkeypatch)
+    message = f"{settings.results}: {reason}.*--results"
+    with pytest.raises(UsageError, match=message):
+        sweep.road.run(job.cell, settings, arguments=Arguments({}, {}))
+    with pytest.raises(UsageError, match=message):
+        sweep.run(grid.Grid((), {}), settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
+    assert work == []
 
 
 @pytest.mark.parametrize("error", [ConnectionError("refused"), ValueError("Invalid address format")])

@@ -33,7 +33,7 @@ def jobs(count: int, *methods: str) -> list[Job]:
     return [
         Job(
             replace(cell, tuned=count),
-            cast(Checkpoint, SimpleNamespace(name="floor-s0")),
+            cast(Checkpoint, SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))),
             "phantom",
             "f" * 64,
             "b" * 64,

@@ -74,7 +74,7 @@ def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
     assert "A was measured on phantom data and B on real" in done.err
 
 
-def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
+def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, bundle = tmp_path / "results", tmp_path / "mine.zip"
     [path, *_] = sorted((ROOT / "phantom").glob("*/*/clean-1pct-s0.json"))
     for file in (path, path.with_suffix(".npz")):
@@ -93,6 +93,13 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path) -> None:
     method = ROOT.parent / "methods" / f"{records.read(path).cell.method}.py"
     done = harness("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
     assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = harness("leaderboard", "--results=~/theirs")  # which no shell expands
+    assert done.code == 0 and (tmp_path / "theirs" / "leaderboard.md").exists(), done.err
+    deep = tmp_path / "theirs" / "phantom"
+    done = harness("leaderboard", "--results", deep)
+    assert done.code == 2 and f"{deep} is no folder of results: it has none of phantom, real" in done.err
+    assert not (deep / "leaderboard.md").exists()
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err

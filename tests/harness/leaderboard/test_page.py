@@ -14,6 +14,7 @@ from harness import failures, leaderboard, plan, records, stats
 from harness.errors import BadRecord, EmptyClass
 from harness.leaderboard import tables
 from harness.metrics import score
+from harness.settings import load
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
@@ -183,8 +184,8 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
             cell = plan.cell(
                 method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
             )
-            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "")
-            failures.write(tmp_path, tried, EmptyClass("no sign"))
+            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "", "demo")
+            failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
     found = section_of(leaderboard.build(tmp_path), "Failed")
     place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
     assert found.strip() == f"- {place}: EmptyClass: no sign"
@@ -202,7 +203,8 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
 
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    failures.write(tmp_path, failures.Tried("phantom", cell, ""), EmptyClass("no sign"))
+    tried = failures.Tried("phantom", cell, "", "demo")
+    failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
     assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
 
 
@@ -338,6 +340,10 @@ def test_the_page_says_what_it_was_made_from(tmp_path: Path) -> None:
     path = fakes.write(tmp_path)
     page = leaderboard.build(tmp_path)
     assert "Made from 2 files, sha256 `" in page
+    for name in ("phantom/.DS_Store", "phantom/chexpert-linear/Thumbs.db", "failures/phantom/x.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("left by a system, or for its owner alone")
+    assert leaderboard.build(tmp_path) == page
     path.write_text(path.read_text().replace('"seconds": 60.0', '"seconds": 61.0'))
     before, after = page.splitlines(), leaderboard.build(tmp_path).splitlines()
     assert before[-1] != after[-1] and before[-1].startswith("Made from")
