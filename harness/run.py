@@ -83,6 +83,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     account.code(plan)  # read here, because hours later git may tell of code that did not run
     if chosen:
         require_words(plan, chosen)
+        _say_what_was_seen(plan, chosen)
     place = device.choose(settings.device)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     provenance.forget_peak_memory()
@@ -131,6 +132,14 @@ def require_results(folder: Path) -> None:
             f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "
             "folder"
         ) from error
+
+
+def _say_what_was_seen(plan: CellPlan, chosen: Checkpoint) -> None:
+    card = chosen.card
+    if card.imported and plan.dataset in (card.corpus or "").split("+"):
+        logger.warning(
+            "%s was trained by others on %s: they may have used its test pictures", chosen.name, plan.dataset
+        )
 
 
 def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
@@ -264,7 +273,8 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
 
 
 def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
-    card, recipe = chosen.card, chosen.card.profile.recipe
+    card = chosen.card
+    recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
     return Source(
         card.method,
         card.method_version,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,11 @@ def tokenizer_of(backbone: TextBackbone) -> Any:
 
 
 def key_of(backbone: TextBackbone, patterns: Sequence[str]) -> str:
-    """sha256 over the settings and the files behind them: what a cache of prepared texts is named by."""
+    """sha256 over settings, library and files: what a cache of prepared texts is named by."""
     digest = hashlib.sha256(repr(sorted(asdict(backbone).items())).encode())
+    digest.update(version("transformers").encode())
+    folder = folder_of(backbone.source)  # once: each look may ask the hub
     for pattern in patterns:
-        for path in sorted(folder_of(backbone.source).glob(pattern)):
+        for path in sorted(folder.glob(pattern)):
             digest.update(f"{path.name} {file_hash(path)}\n".encode())
     return digest.hexdigest()

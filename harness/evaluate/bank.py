@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -56,7 +57,7 @@ def open_bank(
     key = hash_of(
         VERSION,
         *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
-        *(images.fingerprint, device.type, torch.__version__, dtype),
+        *(images.fingerprint, device.type, torch.__version__, version("timm"), dtype),
     )
     path = folder / f"{key}.npy"
     if path.exists():

@@ -69,7 +69,10 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [B, 3, size, size] to logits [B, L]."""
-        logits: Tensor = self.head(self.scale(cast(Method, self.encoder).encode_image(x).pooled))
+        with _precision(x.device):
+            pooled = cast(Method, self.encoder).encode_image(x).pooled
+        # in float32: logits of bfloat16 are so coarse that pictures tie
+        logits: Tensor = self.head(self.scale(pooled.float()))
         return logits
 
 
@@ -154,9 +157,7 @@ def _train(
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate(step, total)
-            with _precision(x.device):
-                logits = model(x)
-            loss = classifier.objective(logits.float(), truth, task.exclusive)
+            loss = classifier.objective(model(x), truth, task.exclusive)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -206,11 +207,11 @@ def log_odds(model: Classifier, examples: Examples, exclusive: bool) -> np.ndarr
     bench = examples.bench
     model.eval()
     parts = []
-    with torch.inference_mode(), _precision(bench.device):
+    with torch.inference_mode():
         for start in range(0, len(examples), 2 * BATCH):
             rows = examples.rows[start : start + 2 * BATCH]
             pixels = torch.from_numpy(bench.images.pixels[rows]).to(bench.device)
-            parts.append(model(transforms.evaluation_view(pixels, bench.encoder.preprocessing)).float())
+            parts.append(model(transforms.evaluation_view(pixels, bench.encoder.preprocessing)))
     return classifier.log_odds(torch.cat(parts), exclusive)
 
 

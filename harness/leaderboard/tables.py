@@ -5,7 +5,7 @@ Apart because it only words what `standings.py` computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import get_args
 
@@ -103,6 +103,9 @@ def _standing(standing: Standing) -> str:
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     people = f"of {test.persons} persons"
     alone = [row.family for row in standing.order if row not in standing.groups]
+    dataset = table.task.partition(":")[0]
+    others = [row.family for row in standing.order if _by_others_on(dataset, standing.cells[row])]
+    seen = f" Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}." if others else ""
     ungrouped = (
         f" No group, for want of the runs that most have at {shares[-1]}: {', '.join(alone)}."
         if alone
@@ -114,9 +117,15 @@ def _standing(standing: Standing) -> str:
         f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images {people}. Version {task.version}, "
-        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}\n"
+        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}\n"
         f"{''.join(_spread(standing))}"
     )
+
+
+def _by_others_on(dataset: str, cells: Mapping[float, Cell]) -> bool:
+    """Whether the weights are imported and were trained on this dataset, nobody knows which part of it."""
+    origins = [record.pretraining for cell in cells.values() for record in cell.records]
+    return any(item.imported_from and dataset in (item.corpus or "").split("+") for item in origins)
 
 
 def _spread(standing: Standing) -> Iterator[str]:

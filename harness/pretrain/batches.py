@@ -6,6 +6,7 @@ Apart because a step must see the same on every process that shares it, and agai
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -39,12 +40,16 @@ class Batches:
             )
         self.per_epoch = len(corpus.train) // self.size
         self.total = self.recipe.epochs * self.per_epoch
+        self._order = lru_cache(1)(self._shuffled)  # of 200,000 pairs it takes as long as reading a batch
 
     def rows(self, step: int) -> np.ndarray:
         """The pairs of one step: each epoch is a shuffle of its own, its last incomplete batch left out."""
         epoch, position = divmod(step, self.per_epoch)
-        order = np.random.default_rng(stream(self.seed, epoch, "order")).permutation(self.corpus.train)
-        return order[position * self.size : (position + 1) * self.size]
+        return self._order(epoch)[position * self.size : (position + 1) * self.size]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(stream(self.seed, epoch, "order"))
+        return rng.permutation(self.corpus.train)
 
     def training(self, step: int, part: int, rows: np.ndarray) -> Batch:
         """One micro-batch. Seeds torch's global generator with its number: what the method draws next

@@ -29,6 +29,7 @@ from harness.progress import Bar
 
 FLUSH_EVERY = 10  # steps between two looks at the loss: each look waits for the device
 SAVE_EVERY_SECONDS = 30.0  # between two states on disk: what a kill can cost
+SAVE_SHARE = 0.05  # of the time, at most: that of a large model takes seconds
 
 
 class Outcome(NamedTuple):
@@ -83,6 +84,7 @@ class Training:
         number = first = self._resume()
         size, per_epoch = self.batches.size, self.batches.per_epoch
         started = saved = time.monotonic()
+        pause = SAVE_EVERY_SECONDS
         steps: list[Step] = []
         with (
             log.Log(self.folder, first, len(self.losses)) if self.team.rank == 0 else nullcontext() as book,
@@ -100,9 +102,10 @@ class Training:
                         book.write(rows)
                         if epoch:
                             book.validated(epoch)
-                        if time.monotonic() - saved > SAVE_EVERY_SECONDS and number < self.batches.total:
-                            self._save(number, self.seconds + time.monotonic() - started)
+                        if (now := time.monotonic()) - saved > pause and number < self.batches.total:
+                            self._save(number, self.seconds + now - started)
                             saved = time.monotonic()
+                            pause = max(SAVE_EVERY_SECONDS, (saved - now) / SAVE_SHARE)
                     bar.note = f"loss {rows[-1]['loss']:.2f}"
                 bar.advance(size, bar.note)
         spent = time.monotonic() - started

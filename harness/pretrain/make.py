@@ -73,8 +73,10 @@ def trained(
     assert plan.profile.recipe is not None
     _code(plan)  # read here, because hours later git may tell of code that did not run
     optimisation.check(plan.profile.recipe, f"{plan.source}, profile {plan.profile_name}")
+    place = device.choose(settings.device)
     model = network(plan, seed)
-    _ = model.text_key  # a missing text encoder is said now, not after an hour of decoding
+    model.to(place)  # a frozen text encoder reads the corpus there
+    _ = model.text_key  # a missing one is said now, not after an hour of decoding
     data = _corpus(plan, source, model, settings, stand_in)
     target = settings.checkpoints / _name(plan, data.fingerprint, seed)
     folder = settings.checkpoints / f".{target.name}.training"
@@ -82,7 +84,6 @@ def trained(
         if not target.exists():
             pairs = len(data.train)
             logger.info("pre-training %s on %d pairs of %s (%s)", target.name, pairs, data.name, data.kind)
-            place = device.choose(settings.device)
             if processes == 1:
                 _train(plan, model, data, seed, folder, Alone(), place)
             else:
@@ -90,6 +91,8 @@ def trained(
 
                 member = partial(_member, plan, source, settings, seed, stand_in, folder)
                 steps = Batches(data, plan.profile, seed, place).total
+                model.cpu()
+                torch.cuda.empty_cache()  # for those who train
                 distributed.run(member, processes, gpu=place.type == "cuda", folder=folder, steps=steps)
             (folder / LOCK).unlink(missing_ok=True)
             folder.replace(target)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import BertModel
 
 from harness.contracts import TextBackbone
+from methods import _bert
 from methods._bert import folder_of
 from methods._text import TrainedText, merge, trimmed
 
@@ -138,3 +139,9 @@ def test_case_and_length_are_the_card_s() -> None:
     assert torch.equal(plain.tokens(["LEFT LUNG"]), plain.tokens(["left lung"]))
     assert not torch.equal(cased.tokens(["LEFT LUNG"]), plain.tokens(["LEFT LUNG"]))
     assert cased.key != plain.key
+
+
+def test_another_release_of_the_library_names_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = TrainedText(MINI, initialise=False).key
+    monkeypatch.setattr(_bert, "version", lambda _: "0.0")
+    assert TrainedText(MINI, initialise=False).key != before

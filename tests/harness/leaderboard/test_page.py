@@ -40,6 +40,13 @@ def test_weights_of_others_are_marked(tmp_path: Path) -> None:
     fakes.write(tmp_path, imported_from="theirs.ckpt")
     [row] = tables_of(leaderboard.build(tmp_path))[COSTS]
     assert row[:2] == ["imitate-demo-1a2b3c4d", "mimic_cxr (phantom), imported"]
+    assert "Trained by others on" not in leaderboard.build(tmp_path)
+
+
+def test_weights_that_may_have_seen_the_test_pictures_are_named(tmp_path: Path) -> None:
+    fakes.write(tmp_path, family="ours", corpus="chexpert")
+    fakes.write(tmp_path, family="theirs", corpus="mimic_cxr+chexpert", imported_from="theirs.ckpt")
+    assert "Trained by others on chexpert, maybe on these pictures: theirs.\n" in leaderboard.build(tmp_path)
 
 
 def test_the_best_stand_on_top_and_holes_are_shown(tmp_path: Path) -> None:

@@ -12,3 +12,4 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the loss and saves more often than once in a run of 15 steps."""
     monkeypatch.setattr(engine, "FLUSH_EVERY", 2)
     monkeypatch.setattr(engine, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "SAVE_SHARE", 1e9)

@@ -34,7 +34,7 @@ from tests.harness.pretrain.loop import Contrasting
 
 CARD = {card!r}
 FOLDER = Path({folder!r})
-engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS = 1, 0.0
+engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS, engine.SAVE_SHARE = 1, 0.0, 1e9
 
 
 class Moody(Contrasting):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import plan, registry
+from harness import plan, registry, run
 from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.pretrain import checkpoint, importers, make
 from harness.pretrain.checkpoint import CARD, Checkpoint, Imported
@@ -90,6 +90,14 @@ def test_pictures_are_read_as_by_the_source(tmp_path: Path, method: str) -> None
     assert torch.equal(ours.pooled, theirs.pooled)
     assert torch.equal(ours.embedding, theirs.embedding)
     assert loaded.state_dict()["text_head.bias"].eq(0).all()
+
+
+def test_reports_are_read_as_its_method_reads_them(tmp_path: Path, method: str) -> None:
+    """A recipe is not among somebody's weights; retrieval asks it for the sections."""
+    plans = plan.method(method, "demo")
+    assert plans.profile.recipe
+    found = run._source(plans, imported(tmp_path, state(), method))
+    assert found.text_unit == plans.profile.recipe.text_units[-1]
 
 
 @pytest.mark.parametrize(("name", "seed"), [("gloria-s1", 1), ("gloria-s12", 12), ("gloria", 0), (None, 0)])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import plan, settings
 from harness.contracts import Batch
-from harness.errors import CheckpointError, MissingDataset
+from harness.errors import CheckpointError, MissingDataset, UsageError
 from harness.phantom import STAMP, Cohort
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, make
@@ -151,6 +152,30 @@ def test_a_missing_text_encoder_is_said_before_any_picture_is_drawn(
     with pytest.raises(CheckpointError, match="no weights for the text encoder"):
         trained(method, corpus)
     assert not home.exists()
+
+
+def test_a_device_that_is_not_there_is_said_before_any_picture_is_drawn(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda:99")
+    with pytest.raises(UsageError, match="cuda:99"):
+        trained(method, corpus)
+    assert not home.exists()
+
+
+def test_texts_are_prepared_where_the_method_trains(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def prepare(self: Tiny, texts: Sequence[str]) -> Tensor:
+        raise Stop(next(self.parameters()).device.type)
+
+    monkeypatch.setattr(Tiny, "prepare_text", prepare)
+    monkeypatch.setattr(make.device, "choose", lambda _: torch.device("meta"))
+    with pytest.raises(Stop, match="meta"):
+        trained(method, corpus)
 
 
 # --- where the corpus comes from ----------------------------------------------------------------------

@@ -82,7 +82,7 @@ KILLS = {
 
 def be_killed_each_way(root: Path) -> None:
     """Runs in a process of its own: a fork for each, made before torch has threads."""
-    engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS = 2, 0.0
+    engine.FLUSH_EVERY, engine.SAVE_EVERY_SECONDS, engine.SAVE_SHARE = 2, 0.0, 1e9
     training(root / "none")  # torch imports for seconds when its first optimizer is made: once for all
     for name, start in KILLS.items():
         if child := os.fork():
