@@ -224,30 +224,33 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of the rows that share most cells: as many rows times cells as can be had, so that a row of which
-    little was run costs the others nothing. None where fewer than two rows or tables are left. A table is one
+    """Of the rows that share most cells; None where fewer than two rows or tables are left. A table is one
     block, by the mean over the fractions that these rows have in common: they share test images and
     checkpoints, and the tests of ranks are about blocks that are independent."""
     cells: dict[Row, set[tuple[Table, float]]] = defaultdict(set)
     for standing in standings:
         for row, found in standing.cells.items():
             cells[row].update((standing.table, fraction) for fraction in found)
-    fullest = sorted(cells, key=lambda row: (-len(cells[row]), row))
-    shared = [
-        set.intersection(*(cells[row] for row in fullest[:count])) for count in range(1, len(fullest) + 1)
-    ]
-    count = max(
-        range(2, len(fullest) + 1), key=lambda count: (count * len(shared[count - 1]), count), default=0
-    )
-    rows = sorted(fullest[:count])
+    rows, shared = _comparable(cells)
     values = {}
     for standing in standings:
-        common = sorted(fraction for table, fraction in shared[count - 1] if table == standing.table)
-        if rows and common:
+        if common := sorted(fraction for table, fraction in shared if table == standing.table):
             values[standing.table] = [
                 np.mean([standing.cells[row][fraction].interval.value for fraction in common]) for row in rows
             ]
     if len(values) < 2:
         return None
     ranking = comparison.ranking(np.array(list(values.values())))
-    return Ranks(rows, sorted(fullest[count:]), list(values), len(standings) - len(values), ranking)
+    left_out = len(standings) - len(values)
+    return Ranks(rows, sorted(set(cells).difference(rows)), list(values), left_out, ranking)
+
+
+def _comparable(
+    cells: Mapping[Row, set[tuple[Table, float]]],
+) -> tuple[list[Row], set[tuple[Table, float]]]:
+    """Rows, and the cells that all of them have: of the fullest two, three, ... the choice with most numbers,
+    so that a row of which little was run costs the others nothing."""
+    fullest = sorted(cells, key=lambda row: (-len(cells[row]), row))
+    choices = [sorted(fullest[:count]) for count in range(2, len(fullest) + 1)]
+    shared = [(rows, set.intersection(*(cells[row] for row in rows))) for rows in choices]
+    return max(shared, key=lambda found: (len(found[0]) * len(found[1]), len(found[0])), default=([], set()))
