@@ -199,7 +199,9 @@ def finish(
     _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
-    return Outcome(records.read(path), path, drawn)
+    # not as read: the file sorts what was measured, which is told in its order
+    written = record.model_copy(update={"predictions": records.read(path).predictions})
+    return Outcome(written, path, drawn)
 
 
 def _say_what_is_replaced(results: Path, record: Record) -> None:
