@@ -152,12 +152,12 @@ def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("value", "shown"), [(0.123, "0.12"), (99.6, "100"), (5400.0, "5400"), (None, "?")])
 def test_estimates_are_not_written_in_powers_of_ten(value: float | None, shown: str) -> None:
     assert sweep._number(value) == shown
 
 
+@pytest.mark.slow
 def test_the_leaderboard_of_a_folder_is_written_checked_and_found_stale(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     harness("leaderboard", "--results", str(tmp_path))
