@@ -89,8 +89,8 @@ def _unfit(path: Path, job: Job) -> str:
         "version of the task": record.task.version != job.cell.task.version,
         "weights": record.pretraining.weights != job.checkpoint.card.weights,
         "data": (record.data.fingerprint, record.data.split) != (job.fingerprint, job.split),
-        "knowledge of persons": record.data.persons_known
-        != job.persons_known,  # which no published split uses
+        # by which persons are resampled, also where a split does not depend on it
+        "knowledge of persons": record.data.persons_known != job.persons_known,
     }
     names = " and ".join(name for name, differs in other.items() if differs)
     return f"it is of other {names}" if names else ""

@@ -1,9 +1,10 @@
 """The parts and training labels that released code of others draws, with the faults that papers' numbers
 rest on.
 
-Apart because nothing here may leak into the clean protocol, and nothing of it is left unsaid: each departure
-is a rule of `RULES`, a card names those of a dataset, and a record lists what was in force. They are its very
-draws: they come from numpy's `RandomState`, which never changes and is behind pandas' and scikit-learn's.
+Apart because nothing here may leak into the clean protocol, and nothing of it is left unsaid: each fault is a
+rule of `RULES`, and so is each departure, but for what the files of the heads name themselves. A card names
+those of a dataset, and a record lists what was in force. They are its very draws: they come from numpy's
+`RandomState`, which never changes and is behind pandas' and scikit-learn's.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Batches:
             )
         self.per_epoch = len(corpus.train) // self.size
         self.total = self.recipe.epochs * self.per_epoch
-        self._order = lru_cache(1)(self._shuffled)  # of 200,000 pairs it takes as long as reading a batch
+        self._order = lru_cache(1)(self._shuffled)  # drawn once an epoch, not at every step
 
     def rows(self, step: int) -> np.ndarray:
         """The pairs of one step: each epoch is a shuffle of its own, its last incomplete batch left out."""

@@ -87,7 +87,7 @@ def import_file(
                 "imported": Imported(
                     file=path.name, sha256=digest, layout=source.layout.title, dropped=taken.dropped
                 ),
-                # checkpoints of one family are runs of one training, told apart by their seeds
+                # checkpoints of one family are told apart by their seeds
                 "seed": int(seed[1]) if (seed := checkpoint.SEED.search(target.name)) else 0,
                 "corpus": corpus or "+".join(source.card.trained_on),
                 "corpus_kind": "real",
