@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from harness.contracts import TABLE_COLUMNS, DatasetCard, Task
+from harness.contracts import TABLE_COLUMNS, DatasetCard, Split, Task
 from harness.errors import BadTable
 from harness.files import file_hash, hash_lines, hash_of
 
@@ -74,9 +74,12 @@ def release(frame: pd.DataFrame, card: DatasetCard) -> str:
 
 
 def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
-    """Rows and labels under the task's policy. Raises BadTable for a column that is missing, or holds what is
-    no label."""
+    """Rows and labels under the task's policy. Rows of official parts that none of its splits names are left
+    out: their pictures would be decoded for nothing. Raises BadTable for a column that is missing, or holds
+    what is no label."""
     chosen = frame[frame["frontal"]] if task.frontal_only else frame
+    if parts := _official_parts(task):
+        chosen = chosen[chosen["split"].isin(parts)]
     if task.reports:
         if not set(SECTIONS) <= set(chosen):
             raise BadTable(f"the table lacks one of the columns {' and '.join(SECTIONS)}: it has no reports")
@@ -84,6 +87,18 @@ def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
     chosen = chosen.reset_index(drop=True)
     labels = labels_of(chosen, task.labels, task)
     return Labelled(chosen, labels, fingerprint(chosen, labels, task))
+
+
+def _official_parts(task: Task) -> set[str]:
+    """Those that any of its protocols names, so that all of them share one list of pictures; none of them
+    where one takes all rows."""
+    named: set[str] = set()
+    for split in task.splits.values():
+        if split.train == "":
+            return set()
+        rules = (split.train, split.test, split.validation if isinstance(split, Split) else None)
+        named.update(rule for rule in rules if rule and isinstance(rule, str))
+    return named
 
 
 def labels_of(frame: pd.DataFrame, names: Sequence[str], task: Task) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.contracts import Split, Task, Variant
+from harness.contracts import PublishedSplit, Split, Task, Variant
 from harness.data import table
 from harness.errors import BadTable
 from tests.fakes import TOY
@@ -82,6 +82,24 @@ def test_other_views_are_left_out_where_the_task_is_about_frontal_ones() -> None
     assert found.frame["image_id"].tolist() == ["i0", "i2"]
     assert found.labels[:, 0].tolist() == [1, -1]
     assert len(table.for_task(raw, replace(TASK, frontal_only=False)).frame) == 4
+
+
+def test_pictures_of_official_parts_that_no_protocol_names_are_left_out() -> None:
+    raw = frame(split=["train", "validate", "test", "extra"])
+
+    def kept(**named: Split | PublishedSplit) -> list[str]:
+        return table.for_task(raw, replace(TASK, splits=named)).frame["split"].tolist()  # type: ignore[arg-type]
+
+    published = PublishedSplit("their code", (), held_out=0.1, train="train")
+    assert kept(clean=Split("test", None, None)) == ["test"]
+    assert kept(clean=Split("test", 0.1, "train")) == ["train", "test"]
+    assert kept(clean=Split("test", "validate", "train")) == ["train", "validate", "test"]
+    assert kept(clean=Split("test", None, None), published=published) == [
+        "train",
+        "test",
+    ]  # one list for both
+    assert kept(clean=Split(0.1, 0.1)) == ["train", "validate", "test", "extra"]
+    assert kept(clean=Split("test", None, None), published=replace(published, train="")) == list(raw["split"])
 
 
 def test_a_label_that_is_missing_or_none_is_named() -> None:
