@@ -61,7 +61,7 @@ def record(
             exclusive=plan.task.exclusive,
             # a switch that is off is left out, as in records from before there was one
             split={name: value for name, value in split.items() if name != "rules" and value is not False},
-            rules=(*data.rules, *published.head_rules(plan.kind, plan.task, plan.protocol)),
+            rules=published.in_force(data.rules, plan.kind, plan.task, plan.protocol),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
         interval=records.Interval(

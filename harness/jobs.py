@@ -19,7 +19,7 @@ import pandas as pd
 from harness import records, registry
 from harness import run as road
 from harness.contracts import DataKind
-from harness.data import locate, table, task_data
+from harness.data import locate, published, table, task_data
 from harness.data.locate import Located
 from harness.errors import (
     BadRecord,
@@ -51,6 +51,7 @@ class Job(NamedTuple):
     fingerprint: str  # of its images and labels; "" where a phantom is yet to be drawn
     split: str  # of who is in which part
     persons_known: bool  # see `table.attrs`
+    rules: tuple[str, ...]  # of harness/data/published.py
 
     @property
     def block(self) -> CellBlock:
@@ -91,6 +92,7 @@ def _unfit(path: Path, job: Job) -> str:
         "data": (record.data.fingerprint, record.data.split) != (job.fingerprint, job.split),
         # by which persons are resampled, also where a split does not depend on it
         "knowledge of persons": record.data.persons_known != job.persons_known,
+        "rules": set(record.task.rules) != set(job.rules),
     }
     names = " and ".join(name for name, differs in other.items() if differs)
     return f"it is of other {names}" if names else ""
@@ -219,19 +221,20 @@ class _NoPhantoms:
 
 def _data(
     cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool
-) -> tuple[DataKind, str, str, bool]:
+) -> tuple[DataKind, str, str, bool, tuple[str, ...]]:
     """The last fields of a Job, from tables alone. Raises HarnessError for whatever a reader may meet."""
     try:
         located, whole = _once(tables, cell.dataset, partial(_table, cell, settings, draw))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except _NotDrawn:
-        return "phantom", "", "", True
+        return "phantom", "", "", True, ()
     except HarnessError:
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
     split = pool.parts.digest(pool.frame["image_id"].tolist())
-    return located.kind, pool.fingerprint, split, pool.persons_known
+    rules = published.in_force(pool.rules, cell.kind, cell.task, cell.protocol)
+    return located.kind, pool.fingerprint, split, pool.persons_known, rules
 
 
 def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.DataFrame]:

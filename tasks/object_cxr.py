@@ -28,14 +28,14 @@ from tasks._tables import finish, once, one_each, read_cells, read_files, refuse
 SOURCE = "MGCA 680fe4a, mgca/preprocess/object_cxr.py"
 PUBLISHED = PublishedSplit(
     source=SOURCE,
-    rules=("parts-drawn-by-image", "fraction-chosen-by-image", "boxes-tight-around-polygons"),
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image-twice", "boxes-tight-around-polygons"),
     train="train",
     test="dev",
     held_out=0.1,
 )
 PUBLISHED_PARTS = PublishedSplit(
     source=SOURCE,
-    rules=("parts-drawn-by-image", "fraction-chosen-by-image", "kind-not-in-the-source"),
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image-twice", "kind-not-in-the-source"),
     train="train",
     test="dev",
     held_out=0.1,

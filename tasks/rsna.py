@@ -39,12 +39,12 @@ from tasks._tables import (
 
 PUBLISHED = PublishedSplit(
     source="MGCA 680fe4a, mgca/preprocess/rsna.py for classification; GLoRIA's parts are the same",
-    rules=("parts-drawn-by-image", "fraction-sampled-by-image"),
+    rules=("parts-drawn-by-image", "fraction-sampled-by-image", "contrast-of-the-dicom-header"),
     held_out=0.3,
 )
 PUBLISHED_DENSE = PublishedSplit(
     source="MGCA 680fe4a, mgca/preprocess/rsna.py for detection, whose parts its segmentation uses too",
-    rules=("parts-drawn-by-image", "fraction-chosen-by-image"),
+    rules=("parts-drawn-by-image", "fraction-chosen-by-image-twice", "contrast-of-the-dicom-header"),
     held_out=10_674,
     size=26_684,
 )

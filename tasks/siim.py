@@ -35,8 +35,9 @@ PUBLISHED = PublishedSplit(
     rules=(
         "parts-drawn-by-csv-row",
         "training-negatives-drawn-down",
-        "fraction-chosen-by-image",
+        "fraction-chosen-by-image-twice",
         "whole-masks-in-every-part",
+        "contrast-of-the-dicom-header",
     ),
     held_out=0.3,
     batch=8,
@@ -46,8 +47,9 @@ PUBLISHED_PARTS = PublishedSplit(
     rules=(
         "parts-drawn-by-csv-row",
         "training-negatives-drawn-down",
-        "fraction-chosen-by-image",
+        "fraction-chosen-by-image-twice",
         "kind-not-in-the-source",
+        "contrast-of-the-dicom-header",
     ),
     held_out=0.3,
 )

@@ -22,7 +22,7 @@ REALDATA = ROOT.parent / "shared" / "realdata"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests start dozens of processes, and where bytecode is not kept each of them compiles torch anew, for seconds.
+# Tests start dozens of processes. Where bytecode is not kept, each of them compiles torch anew, for seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A suite in the background is told to ignore Ctrl-C, and so would be the processes that tests send it to.

@@ -47,7 +47,7 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
     protocols: dict[str, Any] = {}
     for protocol in found.task.splits:
         pool = task_data.load(located, dataset, card, found.task, protocol)
-        rules = (*pool.rules, *published.head_rules(found.kind, found.task, protocol))
+        rules = published.in_force(pool.rules, found.kind, found.task, protocol)
         protocols[protocol] = {
             "rules": {rule: published.RULES[rule] for rule in rules},
             "parts": {name: len(rows) for name, rows in pool.parts._asdict().items()},

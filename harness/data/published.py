@@ -27,10 +27,11 @@ SET_ASIDE = "single-label-images-set-aside"
 BY_POSITION = "valid-drawn-by-position-removed-by-label"
 BALANCED = "training-negatives-drawn-down"
 FRACTION_SAMPLED = "fraction-sampled-by-image"
-FRACTION_CHOSEN = "fraction-chosen-by-image"
+FRACTION_CHOSEN = "fraction-chosen-by-image-twice"
 SCALED = "numbers-scaled-to-the-table"
 KIND_OF_OURS = "kind-not-in-the-source"
 WHOLE_MASKS = "whole-masks-in-every-part"
+HEADER_CONTRAST = "contrast-of-the-dicom-header"
 CLEAN_PARTS = "parts-of-the-clean-protocol"
 CLEAN_HEAD = "head-of-the-clean-protocol"
 MINIBATCH_HEAD = "head-trained-by-minibatches"
@@ -67,8 +68,8 @@ RULES: Mapping[str, str] = {
     "and test keep theirs.",
     FRACTION_SAMPLED: "pandas draws the fraction among pictures, `sample(frac, random_state=42)`: whatever "
     "the cell's seed, the person or the class.",
-    FRACTION_CHOSEN: "numpy's `choice` at seed 42 draws the fraction among pictures, rounded down. Its first "
-    "draw is taken; the released script may have drawn once before, to count its steps.",
+    FRACTION_CHOSEN: "numpy's `choice` at seed 42 draws the fraction among pictures, rounded down. What is "
+    "drawn from train is drawn twice, and the second draw is used: the script first counts its steps.",
     # what the head does
     MINIBATCH_HEAD: "The linear head is trained as MGCA's: AdamW, rate 5e-4, decay 1e-6, batches of 48, at "
     "most 50 epochs; the epoch with the lowest validation loss is kept, 10 without a lower one end it.",
@@ -98,16 +99,18 @@ RULES: Mapping[str, str] = {
     "its own rows.",
     CLEAN_PARTS: "No released code is followed for parts and fraction: they are the clean protocol's.",
     CLEAN_HEAD: "No released code is followed for the head: it is the clean protocol's.",
-    NO_AUGMENTATION: "The head sees the features of the centre view; the authors' code encodes a random crop "
-    "anew in every epoch.",
+    NO_AUGMENTATION: "The head sees the features of the centre view; in every epoch the authors' code "
+    "encodes a random crop anew, of CheXpert also flipped, blurred, and of other contrast.",
     OWN_VIEW: "A picture is padded or stretched, sized, normalised and enlarged as the method's weights "
     "want it; the authors' code stretches to 224 and enlarges nothing.",
+    HEADER_CONTRAST: "A DICOM's grey levels are those that its header says; the authors' code divides each "
+    "picture by its brightest pixel.",
     OWN_DECODER: "Every encoder has a U-Net on its strides 4 to 32, at most half as wide as the deepest map; "
     "the authors' has one more skip, from stride 2, and their transformer another decoder.",
     OWN_WIDTH: "The detector is as wide as the encoder's maps make it: for a ResNet-50 as wide as the "
     "authors', who have none for a transformer.",
-    ONE_SETTING: "Rate and batch are those of the larger fractions; the authors' scripts take a lower rate "
-    "or smaller batches for 1 % of the labels.",
+    ONE_SETTING: "Rate, batch and seed are those of the larger fractions; the authors' scripts take a lower "
+    "rate or smaller batches for 1 % of the labels, and seed 0 for 10 % of SIIM's.",
     MEAN_OF_IMAGES: "Dice is the mean over pictures; the authors' is the mean of the means of batches, of "
     "which the last is smaller.",
     TIGHT_BOXES: "A box is tight around its polygon, and all objects of a picture count; the authors' boxes "
@@ -120,7 +123,7 @@ RULES: Mapping[str, str] = {
 """Name -> what it means. Most are faults; the last group says what the authors' code does otherwise."""
 
 HEADS: Mapping[Kind, tuple[str, ...]] = {
-    "linear": (MINIBATCH_HEAD, LAST_BATCH_DROPPED, NO_AUGMENTATION),
+    "linear": (MINIBATCH_HEAD, LAST_BATCH_DROPPED, NO_AUGMENTATION, OWN_VIEW),
     "segmentation": (
         *(DECODER, MOVING, LAST_BATCH_DROPPED, INPUT_PIXELS),
         *(OWN_VIEW, OWN_DECODER, ONE_SETTING, MEAN_OF_IMAGES),
@@ -143,10 +146,11 @@ def has_head(kind: Kind, task: Task, protocol: ProtocolName) -> bool:
     return protocol == "published" and kind in HEADS and (kind != "zero-shot" or task.balanced is not None)
 
 
-def head_rules(kind: Kind, task: Task, protocol: ProtocolName) -> tuple[str, ...]:
+def in_force(of_parts: tuple[str, ...], kind: Kind, task: Task, protocol: ProtocolName) -> tuple[str, ...]:
+    """The rules of a cell's parts and of its head."""
     if has_head(kind, task, protocol):
-        return HEADS[kind]
-    return (CLEAN_HEAD,) if protocol == "published" else ()
+        return (*of_parts, *HEADS[kind])
+    return (*of_parts, CLEAN_HEAD) if protocol == "published" else of_parts
 
 
 def batch(task: Task) -> int:
@@ -165,7 +169,13 @@ class Published(NamedTuple):
 
     def draw(self, fraction: float) -> np.ndarray:
         """Rising positions of the training images whose labels a fraction leaves."""
-        train, rng = self.train, np.random.RandomState(FRACTION_SEED)
+        rng = np.random.RandomState(FRACTION_SEED)
+        if FRACTION_CHOSEN in self.rules:  # the scripts build their data set once before, to count its steps
+            self._draw(fraction, rng)
+        return np.sort(self._draw(fraction, rng))
+
+    def _draw(self, fraction: float, rng: np.random.RandomState) -> np.ndarray:
+        train = self.train
         if BALANCED in self.rules:
             negatives = train[~self.positive]
             kept = rng.choice(negatives, min(self.positive.sum(), len(negatives)), replace=False)
@@ -174,7 +184,7 @@ class Published(NamedTuple):
             exact = fraction * len(train)
             number = round(exact) if FRACTION_SAMPLED in self.rules else int(exact)
             train = rng.choice(train, number, replace=False)
-        return np.sort(train)
+        return train
 
 
 def make(table: pd.DataFrame, kept: Labelled, labels: Sequence[str], split: PublishedSplit) -> Published:

@@ -165,13 +165,15 @@ class Ranks(NamedTuple):
 
 def read(results: Path) -> dict[DataKind, list[Standing]]:
     """All tables by track. Raises BadRecord on the first record that breaks the schema, and where records of
-    one task are of several versions, or of one checkpoint's name of several weights."""
+    one task are of several versions, those of one table under several rules, or those of one checkpoint's
+    name of several weights."""
     found: dict[DataKind, dict[Table, dict[Row, dict[float, list[tuple[Path, Record]]]]]] = {
         "phantom": {},
         "real": {},
     }
     versions: dict[str, tuple[int, Path]] = {}
     weights: dict[tuple[DataKind, str], tuple[str, Path]] = {}
+    rules: dict[Table, tuple[tuple[str, ...], Path]] = {}
     for path, record in records.read_all(results):
         task, version = record.cell.task, record.task.version
         known = versions.setdefault(task, (version, path))
@@ -190,6 +192,12 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
             )
         options = cell.cut_validation, cell.tuned
         table = Table(task, cell.protocol, *options, data.fingerprint, data.split, record.data.persons_known)
+        followed = rules.setdefault(table, (record.task.rules, path))
+        if other := set(followed[0]) ^ set(record.task.rules):
+            raise BadRecord(
+                f"of {path} and {followed[1]} one was made under the rule {min(other)!r} of the published "
+                "protocol and one was not. Sweep the task again, which runs the cells of other rules"
+            )
         row = Row(record.pretraining.family, cell.method)
         rows = found[data.kind].setdefault(table, {})
         rows.setdefault(row, defaultdict(list))[cell.fraction].append((path, record))

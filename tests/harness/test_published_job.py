@@ -65,7 +65,7 @@ def test_real_pictures_under_the_published_protocol(
     )
     assert done.code == 0, done.err
     [(path, record)] = records.read_all(tmp_path / "results")
-    parts = {"parts-drawn-by-image", "fraction-chosen-by-image", published.SCALED}
+    parts = {"parts-drawn-by-image", "fraction-chosen-by-image-twice", published.SCALED}
     moves = {"statistics-of-the-encoder-move", "picture-as-the-method-sees-it"}
     assert parts | moves | rules <= set(record.task.rules)
     assert record.head.name.startswith(head) and record.head.settings["batch"] == 16

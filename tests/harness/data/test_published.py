@@ -85,8 +85,9 @@ def test_the_official_part_is_cut_in_the_order_of_its_file() -> None:
     assert ids(table, made.parts.validation) == set(validation.loc[validation["frontal"], "image_id"])
     assert ids(table, made.parts.test) == {"test/1", "test/2"}
     names = train.loc[train["frontal"], "image_id"].to_numpy()
-    chosen = np.random.RandomState(42).choice(len(names), int(0.1 * len(names)), replace=False)
-    assert ids(table, made.draw(0.1)) == set(names[chosen])
+    rng = np.random.RandomState(42)
+    first, second = (rng.choice(len(names), int(0.1 * len(names)), replace=False) for _ in range(2))
+    assert ids(table, made.draw(0.1)) == set(names[second]) != set(names[first])
 
 
 def test_validation_drawn_by_position_and_removed_by_label() -> None:
@@ -149,9 +150,14 @@ def test_rows_of_one_image_land_in_several_parts() -> None:
     rng = np.random.RandomState(42)
     positive = train.loc[train["label:Pneumothorax"] == 1, "image_id"].unique()
     negatives = train[train["label:Pneumothorax"] == 0]
-    kept = rng.choice(negatives["image_id"].unique(), len(positive), replace=False)
-    pool = [*positive, *negatives.loc[negatives["image_id"].isin(kept), "image_id"].unique()]
-    assert ids(table, made.draw(0.5)) == set(rng.choice(pool, int(len(pool) * 0.5), replace=False))
+
+    def drawn() -> set[str]:
+        kept = rng.choice(negatives["image_id"].unique(), len(positive), replace=False)
+        pool = [*positive, *negatives.loc[negatives["image_id"].isin(kept), "image_id"].unique()]
+        return set(rng.choice(pool, int(len(pool) * 0.5), replace=False))
+
+    first, second = drawn(), drawn()
+    assert ids(table, made.draw(0.5)) == second != first
 
 
 # --- against what was counted on the real files ---------------------------------------------------------
