@@ -21,6 +21,24 @@ def choose(name: str) -> torch.device:
     return device
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it computes in bfloat16. GPUs before Ampere only imitate it, slower than float32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """To bfloat16 where the device has it; else nothing is cast."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
+
+
+def arithmetic(device: torch.device) -> str:
+    """What float32 features depend on beside the code. On newer GPUs convolutions keep ten bits of a factor
+    (TF32), unless that was turned off."""
+    if device.type != "cuda":
+        return device.type
+    return f"cuda {torch.cuda.get_device_capability(device)} tf32 {torch.backends.cudnn.allow_tf32}"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For work that is made of thousands of tiny steps, at each of which threads wait for each other: that

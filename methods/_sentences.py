@@ -48,14 +48,14 @@ def _words(piece: str) -> list[str]:
 
 def released_sentences(text: str, shortest: int) -> list[str]:
     """As the released code of GLoRIA and MGCA has them: every number before a full stop ends a sentence, so
-    that "2.5 cm" reads "5 cm"; hidden names are words."""
-    found = []
-    for piece in re.split(r"[0-9]+\.|\.", text.replace("\n", " ")):
-        words = re.findall(r"\w+", piece.replace("\ufffd\ufffd", " ").lower())
-        if len(words) >= shortest:
-            plain = [word.encode("ascii", "ignore").decode("ascii") for word in words]
-            found.append(" ".join(filter(None, plain)))
-    return found
+    that "2.5 cm" reads "5 cm"; hidden names are words. Unlike there, a text without sentences is read as
+    one, as by `sentences`: prompts of one word would all be the same."""
+    pieces = re.split(r"[0-9]+\.|\.", text.replace("\n", " "))
+    words = [re.findall(r"\w+", piece.replace("\ufffd\ufffd", " ").lower()) for piece in pieces]
+    found = [sentence for sentence in words if len(sentence) >= shortest]
+    found = found or [[word for sentence in words for word in sentence]]
+    plain = [[word.encode("ascii", "ignore").decode("ascii") for word in sentence] for sentence in found]
+    return [" ".join(filter(None, sentence)) for sentence in plain if sentence]
 
 
 RULES = file_hash(Path(__file__))

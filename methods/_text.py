@@ -60,7 +60,7 @@ class FrozenText:
     def _loaded(self) -> tuple[Any, Any]:
         folder = folder_of(self.backbone.source)
         model = library().BertModel.from_pretrained(folder, add_pooling_layer=False)
-        return tokenizer_of(self.backbone), model.eval().requires_grad_(False)
+        return tokenizer_of(self.backbone), model.float().eval().requires_grad_(False)
 
 
 class TrainedText(nn.Module):
@@ -80,7 +80,7 @@ class TrainedText(nn.Module):
         folder, bert = folder_of(backbone.source), library().BertModel
         sizes = {"num_hidden_layers": backbone.layers} if backbone.layers else {}
         if initialise:
-            self.model: Any = bert.from_pretrained(folder, add_pooling_layer=False, **sizes)
+            self.model: Any = bert.from_pretrained(folder, add_pooling_layer=False, **sizes).float()
         else:
             self.model = bert(bert.config_class.from_pretrained(folder, **sizes), add_pooling_layer=False)
         self.tokenizer = tokenizer_of(backbone)

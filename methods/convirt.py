@@ -4,11 +4,13 @@ Zhang et al., "Contrastive Learning of Medical Visual Representations from Paire
 2022, arXiv 2010.00747. The authors released no training code: this is the paper, its loss checked against
 edreisMD's re-implementation at commit c99ca5f.
 
-`official` is that re-implementation where it differs: the text tower and its head get no gradient; the
-picture side starts from random weights; a report is cut at every full stop, whatever stands between.
+`official` has that re-implementation's faults: the text tower and its head get no gradient; the picture side
+starts from random weights; a report is cut at every full stop, whatever stands between.
 
-Not reproduced: its crashes (a batch of one, reports from files, a transform that torchvision dropped),
-its cast of texts to half precision, its validation on pictures of persons it trained on.
+Not reproduced: the means over words that it pools texts by, its wider heads, its pictures and schedule (those
+of `paper` here); words that it glues together across a line break; its crashes (a batch of one, reports from
+files, a transform that torchvision dropped), its cast of texts to half precision, its validation on pictures
+of persons it trained on.
 
 The paper's pictures are cropped, mirrored, turned, shifted, scaled, changed in brightness and contrast, and
 blurred, and so are those of `paper`. That a mirrored picture shows on its left what its sentence calls right

@@ -4,15 +4,15 @@ Huang et al., "GLoRIA: A Multimodal Global-Local Representation Learning Framewo
 Medical Image Recognition", ICCV 2021. Checked against the authors' code at commit 416466a, whose local loss
 differs from the paper's formula (two softmaxes, a sharper sum over words): this is the code's.
 
-`official` adds its faults: a prompt's words are counted in characters, so that SEP and empty slots take part
-in zero-shot scores; a word outside the vocabulary hides the last one from the local loss; cleaning cuts
-"2.5 cm" to "5 cm" and keeps hidden names as words.
+`official` adds its faults: a prompt's words are counted in characters, those of its cleaned text, so that SEP
+and empty slots take part in zero-shot scores; a word outside the vocabulary hides the last one from the local
+loss; cleaning cuts "2.5 cm" to "5 cm" and keeps hidden names as words.
 
-Not reproduced: prompts that crash beyond 96 characters (slots end there); a report that is read no further
-once its words happen to number five; random sentences that repeat between loader processes; scores
-standardised over whatever images came together (raw scores here); batches sorted by length without their
-ids; a learning rate that by mistake never falls (here it halves, as their configuration asks). Widths come
-from the backbone instead of the table that is wrong for ResNet-18.
+Not reproduced: prompts that crash beyond 96 characters (slots end there), and those of one word, of which it
+reads nothing; a report that is read no further once its words happen to number five; random sentences that
+repeat between loader processes; scores standardised over whatever images came together (raw scores here);
+batches sorted by length without their ids; a learning rate that by mistake never falls (here it halves, as
+their configuration asks). Widths come from the backbone instead of the table that is wrong for ResNet-18.
 """
 
 from __future__ import annotations

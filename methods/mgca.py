@@ -11,7 +11,8 @@ empty slots enter batch norm and are contrasted with; "2.5 cm" is cleaned to "5 
 
 Not reproduced: the logarithm of a softmax, whose value is the same; Sinkhorn over several machines, which
 cannot run there; options for a share of the data and for untrained weights, which do nothing there; the
-test part of the corpus among the validation pairs. Reports of one or two words are kept.
+test part of the corpus among the validation pairs. Reports of one or two words are kept, and prompts of
+one, which it reads as nothing.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from torch import nn
 from harness.contracts import Method, Preprocessing
 from harness.data import arrays, transforms
 from harness.data.cache import Images
+from harness.device import arithmetic
 from harness.errors import HarnessError
 from harness.files import hash_bytes, hash_of
 from harness.progress import Bar
@@ -57,7 +58,7 @@ def open_bank(
     key = hash_of(
         VERSION,
         *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
-        *(images.fingerprint, device.type, torch.__version__, version("timm"), dtype),
+        *(images.fingerprint, arithmetic(device), torch.__version__, version("timm"), dtype),
     )
     path = folder / f"{key}.npy"
     if path.exists():

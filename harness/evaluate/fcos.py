@@ -23,6 +23,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops import FeaturePyramidNetwork
 
+from harness.device import autocast
+
 WIDEST = 256  # channels of every level in the published network
 GROUPS = 32  # of its group norms: widths are multiples
 CONVOLUTIONS = 4  # of each branch of the head, in the published network
@@ -97,7 +99,7 @@ class Detector(nn.Module):
     def _read(self, pyramid: Mapping[int, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The head's outputs [B, places, ...] and the squares [places, 4] of each level."""
         device = pyramid[self.strides[0]].device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with autocast(device):
             levels = self.fcos.backbone({str(stride): pyramid[stride] for stride in self.strides})
             outputs = self.fcos.head(list(levels.values()))
         generator = self.fcos.anchor_generator

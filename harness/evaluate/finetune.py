@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Task
 from harness.data import transforms
+from harness.device import autocast
 from harness.errors import TrainingDiverged
 from harness.evaluate import classifier
 from harness.evaluate.bench import Bench, Examples
@@ -69,7 +70,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [B, 3, size, size] to logits [B, L]."""
-        with _precision(x.device):
+        with autocast(x.device):
             pooled = cast(Method, self.encoder).encode_image(x).pooled
         # in float32: logits of bfloat16 are so coarse that pictures tie
         logits: Tensor = self.head(self.scale(pooled.float()))
@@ -226,12 +227,6 @@ def _start(bench: Bench, task: Task, train: Examples) -> Classifier:
         view = transforms.evaluation_view(pixels, bench.encoder.preprocessing)
         width = cast(Method, encoder.eval()).encode_image(view).pooled.shape[1]
     return Classifier(encoder, width, torch.from_numpy(np.log(frequent))).to(bench.device)
-
-
-def _precision(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU that has it, else float32."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def _require_finite(losses: list[Tensor], step: int) -> None:

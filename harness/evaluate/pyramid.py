@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.contracts import Method, Preprocessing
 from harness.data import transforms
+from harness.device import autocast
 from harness.progress import Bar
 
 MEMORY = 2**30  # bytes of maps that are kept
@@ -19,10 +20,9 @@ BATCH = 64  # pictures a forward while they are
 
 
 def encode(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> dict[int, Tensor]:
-    """{stride: [B, C, h, w]} of `pixels` [B, S, S] in 0..255 on the encoder's device, in bfloat16 on a
-    GPU."""
-    kind = pixels.device.type
-    with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+    """{stride: [B, C, h, w]} of `pixels` [B, S, S] in 0..255 on the encoder's device, in bfloat16 where
+    it has that."""
+    with torch.no_grad(), autocast(pixels.device):
         return encoder.encode_image(transforms.whole_view(pixels, preprocessing)).pyramid
 
 

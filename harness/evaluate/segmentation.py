@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Task
 from harness.data.task_data import TaskData
+from harness.device import autocast
 from harness.errors import BadTable, UsageError
 from harness.evaluate import pyramid, training, unet
 from harness.evaluate.bank import frozen
@@ -176,8 +177,7 @@ def _loss(decoder: unet.Unet, part: _Part) -> float:
 
 def decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:
     """Logits [B, size, size] float32."""
-    kind = next(iter(maps.values())).device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+    with autocast(next(iter(maps.values())).device):
         logits: Tensor = decoder(maps, size)
         return logits.float()
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from harness.device import autocast
 from harness.evaluate.fcos import MOST, Found
 
 ANCHORS: Mapping[int, tuple[tuple[int, int], ...]] = {
@@ -67,7 +68,7 @@ class Yolo(nn.Module):
     def forward(self, pyramid: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """{stride: [B, A, h, w, OUTPUTS]} float32"""
         outputs, above = {}, None
-        with torch.autocast(pyramid[8].device.type, torch.bfloat16, enabled=pyramid[8].is_cuda):
+        with autocast(pyramid[8].device):
             for stride in self.anchors:
                 maps = pyramid[stride]
                 if above is not None:

@@ -147,12 +147,13 @@ def named(store: Path, name: str, *, method: str, version: int) -> Checkpoint:
 def fitting(
     store: Path, method: str, version: int, profile_name: ProfileName, profile: Profile
 ) -> list[Checkpoint]:
-    """Those made by this method as it is now, newest first."""
+    """Those made by this method as it is now, newest first. Imported ones are used when they are named."""
     wanted = hash_of(asdict(profile))  # as JSON: a tuple that was stored comes back as a list
     return [
         item
         for item in listing(store)
         if isinstance(item, Checkpoint)
+        and not item.card.imported
         and (item.card.method, item.card.method_version, item.card.profile_name)
         == (method, version, profile_name)
         and hash_of(asdict(item.card.profile)) == wanted

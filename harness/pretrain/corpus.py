@@ -62,7 +62,7 @@ def build(
     workers: int,
 ) -> Corpus:
     """From a dataset's table to a corpus. Raises BadTable when the table has no column for a unit of text,
-    DataError when no report has that unit, or none to train on has words in it."""
+    DataError when no report has that unit, or none of a part has words in it."""
     assert profile.recipe is not None
     units = profile.recipe.text_units
     chosen, reports = paired(frame, units, name)
@@ -85,8 +85,9 @@ def build(
     )
     read = {unit: _texts(reports[unit], unit, method, texts) for unit in units}
     for unit, found in read.items():
-        if not found.present[parts.train].any():
-            raise DataError(f"{name}: the method finds no word in any {unit} of the training part. {CURE}")
+        for part, rows in (("training", parts.train), ("validation", parts.validation)):
+            if not found.present[rows].any():
+                raise DataError(f"{name}: the method finds no word in any {unit} of the {part} part. {CURE}")
     written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
         name,

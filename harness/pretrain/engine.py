@@ -1,8 +1,9 @@
-"""The pre-training loop: one for all methods and any number of processes, and resumable to the bit.
+"""The pre-training loop: one for all methods and any number of processes, and on CPUs resumable to the bit.
 
 Apart because it knows nothing of a method but its loss, and nothing of a corpus but its rows. Every random
 number of a step is drawn from a stream named by seed and step, so a run that was killed continues from its
-last saved state exactly as if nothing had happened.
+last saved state exactly as if nothing had happened; on a GPU, whose sums differ in the last digits from run
+to run, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import Profile
+from harness.device import has_bfloat16
 from harness.errors import TrainingDiverged
 from harness.pretrain import log, optimisation, state
 from harness.pretrain.batches import Batches
@@ -80,7 +82,8 @@ class Training:
         self.seconds = 0.0  # spent by earlier processes
 
     def run(self) -> Outcome:
-        """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite."""
+        """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite, or
+        where the validation loss is not."""
         number = first = self._resume()
         size, per_epoch = self.batches.size, self.batches.per_epoch
         started = saved = time.monotonic()
@@ -173,14 +176,24 @@ class Training:
             for drawn, plain in self.batches.held_out(epoch):
                 with self.precision:
                     loss, named = model.loss(drawn._replace(spread=self.team.spread))
-                    image, text = model.pairs(plain._replace(spread=self.team.spread))
                 terms = {name: value.item() for name, value in {"loss": loss, **named}.items()}
                 rows += [terms] * len(drawn.ids)  # parts count by their size
-                images.append(image.float())
-                texts.append(text.float())
+                if any(present.any() for present in plain.present.values()):
+                    # in full: `recall` knows reports that are worded the same by their embeddings
+                    image, text = model.pairs(plain._replace(spread=self.team.spread))
+                    images.append(image)
+                    texts.append(text)
         image, text = torch.cat(images), torch.cat(texts)
         found = {"step": done - 1, **log.mean(rows), **recall(image, text), **geometry(image, text)}
         self.losses.append(self.team.agreed(found["loss"]))
+        if not math.isfinite(
+            self.losses[-1]
+        ):  # it compares with no other: the first epoch would stay the best
+            raise TrainingDiverged(
+                f"the validation loss after step {done - 1} is not finite. Look at the validation part's "
+                "pictures and reports, or lower the learning rate. The last good state, if one was saved by "
+                f"then, is kept in {self.folder}"
+            )
         if self.recipe.patience is not None and optimisation.best_epoch(self.losses) == epoch:
             weights = self.model.state_dict().items()
             self.best = {name: value.to("cpu", copy=True) for name, value in weights}
@@ -206,11 +219,10 @@ class Training:
 
     def _resume(self) -> int:
         """Steps already done."""
-        found = state.restore(self.folder, self._parts, self.device)
+        found = state.restore(self.folder, self._parts)
         if found is None:
             return 0
-        self.seconds, self.losses = found["seconds"], found["losses"]
-        self.best = {name: value.cpu() for name, value in found["best"].items()}
+        self.seconds, self.losses, self.best = found["seconds"], found["losses"], found["best"]
         return int(found["done"])
 
 
@@ -218,5 +230,5 @@ def _precision(device: torch.device) -> tuple[AbstractContextManager[Any], torch
     """Autocast on a GPU (float16 with loss scaling where bfloat16 is missing), float32 on the CPU."""
     if device.type != "cuda":
         return nullcontext(), torch.amp.GradScaler("cpu", enabled=False)
-    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    half = torch.bfloat16 if has_bfloat16(device) else torch.float16
     return torch.autocast("cuda", half), torch.amp.GradScaler("cuda", enabled=half is torch.float16)

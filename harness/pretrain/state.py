@@ -1,7 +1,7 @@
 """What a killed training goes on from: one sealed file, replaced as a whole.
 
-Apart because it is the promise that a resumed training ends in the same bits: whatever a step depends on
-and cannot be drawn anew from its number is in here.
+Apart because it is the promise that a resumed training ends as one that was not killed: whatever a step
+depends on and cannot be drawn anew from its number is in here.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def save(folder: Path, state: Mapping[str, Any], parts: Mapping[str, Any]) -> No
         seal(temporary)
 
 
-def restore(folder: Path, parts: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
-    """Puts back the parts and returns the rest; None when nothing was saved. Raises CheckpointError when the
-    file is broken or of another network."""
+def restore(folder: Path, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Puts back the parts, each on its device, and returns the rest, on the CPU; None when nothing was saved.
+    Raises CheckpointError when the file is broken or of another network."""
     path = folder / STATE
     if not path.exists():
         return None
     cure = f"Delete {folder} to start over"
     if not is_sealed(path):
         raise CheckpointError(f"{path} is not the file that was written. {cure}")
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     try:
         for name, part in parts.items():
             part.load_state_dict(state.pop(name))

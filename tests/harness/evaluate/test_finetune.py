@@ -102,7 +102,7 @@ def test_the_same_seed_is_the_same_and_another_is_not(tmp_path: Path) -> None:
 
 def test_scores_are_finer_than_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a GPU, where the encoder computes in bfloat16: the layer does not."""
-    monkeypatch.setattr(finetune, "_precision", lambda place: torch.autocast(place.type, torch.bfloat16))
+    monkeypatch.setattr(finetune, "autocast", lambda place: torch.autocast(place.type, torch.bfloat16))
     scores = torch.from_numpy(fitted(tmp_path)[1]["scores"])
     assert not torch.equal(scores, scores.bfloat16().float())
 

@@ -104,10 +104,13 @@ def test_a_table_without_any_pair_is_an_error(
         build(frame, home)
 
 
-def test_reports_of_marks_alone_are_nothing_to_train_on(frame: pd.DataFrame, home: Path) -> None:
-    frame["impression"] = "___ ..."
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_reports_of_marks_alone_are_nothing_to_train_on(frame: pd.DataFrame, home: Path, part: str) -> None:
+    found = build(frame, home)
+    rows = found.train if part == "training" else found.validation
+    frame.loc[frame["image_id"].isin([found.ids[row] for row in rows]), "impression"] = "___ ..."
     with pytest.raises(
-        DataError, match="toy: the method finds no word in any impression of the training part"
+        DataError, match=f"toy: the method finds no word in any impression of the {part} part"
     ):
         build(frame, home)
 

@@ -80,6 +80,15 @@ def test_an_epoch_sees_a_training_pair_at_most_once_and_never_a_held_out_one(tmp
     assert set(model.compared) == held_out
 
 
+def test_held_out_pairs_of_which_none_has_text_are_not_compared(tmp_path: Path) -> None:
+    """A large network may not read zero texts: BERT does not."""
+    corpus = fakes.corpus(count=50)  # 10 held out: 4 batches of 2 or 3
+    silent = corpus.validation[:3]
+    corpus.texts["findings"].present[silent] = False
+    model, _ = run(tmp_path, corpus=corpus, profile=recipe(batch=3, epochs=1))
+    assert set(model.compared) == {corpus.ids[row] for row in corpus.validation[3:]}
+
+
 def test_the_rows_of_a_batch_belong_together(tmp_path: Path) -> None:
     corpus = fakes.corpus()
     model, _ = run(tmp_path, corpus=corpus, profile=recipe(epochs=1, augmentation=()))

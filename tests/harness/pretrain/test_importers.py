@@ -127,7 +127,8 @@ def test_it_is_listed_and_found_by_name_and_never_chosen_unasked(tmp_path: Path,
     assert (found.name, found.family) == ("published", "published")
     assert checkpoint.listing(tmp_path / "store") == [found]
     assert checkpoint.named(tmp_path / "store", "published", method="tiny", version=1) == found
-    for profile in (PROFILE, replace(PROFILE, official=True)):
+    as_imported = replace(PROFILE, official=True, recipe=None)  # as of an untrained floor
+    for profile in (PROFILE, replace(PROFILE, official=True), as_imported):
         assert checkpoint.fitting(tmp_path / "store", "tiny", 1, "paper", profile) == []
 
 

@@ -154,6 +154,18 @@ def test_a_step_that_is_not_finite_is_named_and_nothing_after_it_is_kept(
     assert_same_weights(cured, run(tmp_path / "whole")[0])
 
 
+def test_a_validation_loss_that_is_not_finite_ends_it(tmp_path: Path) -> None:
+    """Instead of counting as the best for ever, since no later one is lower."""
+
+    class Unseen(Tiny):
+        def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, terms = super().loss(batch)
+            return (loss if self.training else loss / 0), terms
+
+    with pytest.raises(TrainingDiverged, match=f"validation loss after step {PER_EPOCH - 1} is not finite"):
+        training(tmp_path, Unseen()).run()
+
+
 # --- what an earlier run left behind -----------------------------------------------------------------
 
 
