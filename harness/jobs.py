@@ -51,7 +51,7 @@ class Job(NamedTuple):
     fingerprint: str  # of its images and labels; "" where a phantom is yet to be drawn
     split: str  # of who is in which part
     persons_known: bool  # see `table.attrs`
-    rules: tuple[str, ...]  # of harness/data/published.py
+    rules: tuple[str, ...] = ()  # of harness/data/published.py; none under the clean protocol
 
     @property
     def block(self) -> CellBlock:

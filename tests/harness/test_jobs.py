@@ -12,7 +12,7 @@ import ray.exceptions
 
 from harness import failures, grid, jobs, plan, records, registry, sweep
 from harness.contracts import Split, Task
-from harness.data import locate, task_data
+from harness.data import locate, published, task_data
 from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
 from harness.jobs import Job, Lost
 from harness.phantom import Cohort
@@ -63,6 +63,7 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         (job._replace(fingerprint="0" * 64), "data"),  # a newer release
         (job._replace(split="0" * 64), "data"),  # persons became known
         (job._replace(persons_known=False), "knowledge of persons"),  # the split being drawn by image
+        (job._replace(rules=(published.BY_IMAGE,)), "rules"),
     ):
         before = path.read_bytes()
         assert records.place_of(tmp_path, "phantom", other.block) == path
@@ -209,12 +210,12 @@ def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: P
         located, registry.load("tasks", str(toy)), found[0].cell.dataset_card, found[0].cell.task, "clean"
     )
     digest = pool.parts.digest(pool.frame["image_id"].tolist())
-    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest, True)}
+    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest, True, ())}
     assert (root / "times read").read_text() == "xx"  # once for all, and once here
 
 
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
-    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "", True)}
+    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "", True, ())}
     assert not list((home / "phantoms").rglob("*.png"))
 
 

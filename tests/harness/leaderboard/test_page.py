@@ -103,6 +103,20 @@ def test_versions_of_a_task_are_never_mixed(tmp_path: Path) -> None:
         leaderboard.build(tmp_path)
 
 
+def test_rules_of_a_table_are_never_mixed(tmp_path: Path) -> None:
+    def write(seed: int, *rules: str) -> Path:
+        made = fakes.record(seed=seed, protocol="published")
+        task = made.task.model_copy(update={"rules": rules})
+        return records.write(tmp_path, made.model_copy(update={"task": task}), fakes.predictions(seed))
+
+    write(0, "parts-drawn-by-image", "last-batch-dropped")
+    write(1, "last-batch-dropped", "parts-drawn-by-image")  # in another order
+    leaderboard.build(tmp_path)
+    other = write(2, "parts-drawn-by-image")
+    with pytest.raises(BadRecord, match=f"{other} .* under the rule 'last-batch-dropped'"):
+        leaderboard.build(tmp_path)
+
+
 def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     fakes.write(tmp_path, seed=0)
     fakes.write(tmp_path, seed=1, dirty=True)
