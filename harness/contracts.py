@@ -295,6 +295,8 @@ class Variant:
     parts: Mapping[str, int] = field(default_factory=dict)  # official split -> images
     positives: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Official split, "" for all of it -> label -> images that have it, as counted on the official files."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """What else there is in all of it, by the names of `TOTALS` in harness/data/doctor.py."""
 
 
 @dataclass(frozen=True)

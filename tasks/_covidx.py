@@ -21,7 +21,7 @@ from harness.phantom.render import render
 from tasks import _persons
 from tasks._phantoms import PngKind, save_jpeg, save_png, write_lines
 from tasks._pictures import left_out, list_files
-from tasks._tables import finish, once, one_each, one_of, read_lines, refuse_files
+from tasks._tables import finish, once, one_each, one_of, read_lines, refuse, refuse_files
 
 CLASSES = {
     "covidx": {"COVID-19": "COVID-19", "pneumonia": "Pneumonia", "normal": "Normal"},
@@ -118,6 +118,9 @@ def read_list(path: Path, dataset: str, pictures: Mapping[str, str]) -> pd.DataF
     lines = read_lines(path)
     cells = [_fields(path, number, line, pictures) for number, line in enumerate(lines, start=1)]
     rows = pd.DataFrame(cells, columns=FIELDS, index=lines.index, dtype=str)
+    classes = ", ".join(map(repr, CLASSES[dataset]))
+    foreign = f"is not one of {classes}: the first 9A had such rows, COVID-Net's repository has it corrected"
+    refuse(rows["class"], rows["class"].isin(WORDS.difference(CLASSES[dataset])), path, foreign)
     one_of(list(CLASSES[dataset]), rows["class"], path)
     once(rows["file"], path)
     return rows

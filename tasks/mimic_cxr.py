@@ -65,7 +65,14 @@ CARD = DatasetCard(
         "physionet.org/files/mimic-cxr-jpg/2.0.0",
     ),
     markers=("mimic-cxr-2.0.0-metadata.csv*", "mimic-cxr-2.0.0-split.csv*", "files"),
-    variants=(Variant("2.0.0 or 2.1.0", 377_110, {"train": 368_960, "validate": 2_991, "test": 5_159}),),
+    variants=(
+        Variant(
+            "2.0.0 or 2.1.0",
+            377_110,
+            {"train": 368_960, "validate": 2_991, "test": 5_159},
+            totals={"studies": 227_835},
+        ),
+    ),
     tasks=(
         # all from the test part: methods are trained on the others
         Task(

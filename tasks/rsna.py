@@ -58,7 +58,12 @@ CARD = DatasetCard(
     folders=("rsna-pneumonia-detection-challenge",),
     markers=("stage_[12]_train_labels.csv", "stage_[12]_train_images"),
     variants=(
-        Variant("stage 2", 26_684, positives={"": {"Pneumonia": 6_012, "Normal": 8_851}}),
+        Variant(
+            "stage 2",
+            26_684,
+            positives={"": {"Pneumonia": 6_012, "Normal": 8_851}},
+            totals={"boxes": 9_555},
+        ),
         Variant("stage 1", 25_684),
     ),
     tasks=(

@@ -70,7 +70,12 @@ CARD = DatasetCard(
         "dicom-images-train or png_images",
     ),
     variants=(
-        Variant("with the first test part", 12_047, positives={"": {"Pneumothorax": 2_669}}),
+        Variant(
+            "with the first test part",
+            12_047,
+            positives={"": {"Pneumothorax": 2_669}},
+            totals={"rows": 12_954},
+        ),
         Variant("first stage", 10_675),
     ),
     tasks=(
@@ -123,6 +128,10 @@ def read_mask(cell: str, height: int, width: int) -> NDArray[np.bool_]:
         mask = np.asarray(file.convert("L")) > 127
     if mask.shape != (height, width):
         raise DataError(f"{cell} has {mask.shape} pixels, its picture {(height, width)}. Restore both files")
+    if not mask.any():
+        raise DataError(
+            f"{cell} is a mask of nothing: no pixel is above 127. Restore it; masks are 0 and 255"
+        )
     return mask
 
 

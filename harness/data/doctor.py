@@ -8,7 +8,7 @@ makers gave it out; others are only good to know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def _counts(frame: pd.DataFrame, card: DatasetCard, kind: DataKind, release: str
     for variant in card.variants:
         if variant.name == release:
             yield from _prevalence(frame, variant)
+            yield from _totals(frame, variant)
 
 
 def _other_counts(frame: pd.DataFrame, card: DatasetCard) -> Finding:
@@ -135,6 +136,29 @@ def _prevalence(frame: pd.DataFrame, variant: Variant) -> Iterator[Finding]:
                     f"the official files of {variant.name!r}",
                     "Restore the label file from the download: this one was edited or is of another release",
                 )
+
+
+TOTALS: Mapping[str, tuple[str, Callable[[pd.Series], float]]] = {  # of which column, and how it is counted
+    "rows": ("rows", lambda rows: rows.map(len).sum()),
+    "boxes": ("boxes", lambda boxes: boxes.map(len).sum()),
+    "studies": ("study_id", lambda studies: studies.nunique()),
+}
+
+
+def _totals(frame: pd.DataFrame, variant: Variant) -> Iterator[Finding]:
+    """A label file cut to one row per picture has all pictures, and not all of their objects."""
+    for name, expected in variant.totals.items():
+        column, total = TOTALS[name]
+        if column in frame and (count := int(total(frame[column]))) != expected:
+            yield Finding(
+                name,
+                True,
+                abs(count - expected),
+                (),
+                f"{count:,} {name} are told of all pictures, {expected:,} in the official files of "
+                f"{variant.name!r}",
+                "Restore the label file from the download: this one was edited or is of another release",
+            )
 
 
 def _labels(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:

@@ -109,12 +109,6 @@ def test_the_test_part_may_be_missing_and_is_never_used(root: Path) -> None:
         ("0 10 20 30 40", "0 10 20 nan 40", "line 2.*'0 10 20 nan 40' is no rectangle"),
         ("2 40 30 42 29 45 31 43 35", "2 40 30 42 29", "line 2.*'2 40 30 42 29' is no rectangle"),
         ("2 40 30 42 29 45 31 43 35", "2 40 30 42 29 45 31 43", "line 2.*is no rectangle"),
-        (
-            "0 10 20 30 40",
-            "0 10 20 10 40",
-            "line 2.*'0 10 20 10 40' has no area inside its picture of 200 x 150",
-        ),
-        ("190 90 150 60", "290 90 250 60", "line 4.*'1 290 90 250 60' has no area inside"),
     ],
 )
 def test_bad_rows_are_named_with_their_line(root: Path, old: str, new: str, message: str) -> None:
@@ -123,6 +117,22 @@ def test_bad_rows_are_named_with_their_line(root: Path, old: str, new: str, mess
     with pytest.raises(BadTable, match=message) as caught:
         object_cxr.read(root)
     assert str(root / "train.csv") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"), [("0 10 20 30 40", "0 10 20 10 40", 2), ("190 90 150 60", "290 90 250 60", 4)]
+)
+def test_an_object_without_area_is_no_box_and_costs_nothing_else(
+    root: Path, old: str, new: str, line: int
+) -> None:
+    before = object_cxr.read(root)
+    (root / "train.csv").write_text(TRAIN.replace(old, new, 1))
+    found = object_cxr.read(root)
+    (note,) = found.attrs["notes"]
+    assert f"{root / 'train.csv'}: 1 objects" in note and f"in line {line}." in note
+    lost = before["boxes"].map(len) - found["boxes"].map(len)
+    assert lost.sum() == 1 and (found["boxes"].map(len) == found["shapes"].map(len)).all()
+    assert found["label:Foreign Object"].equals(before["label:Foreign Object"])
 
 
 def test_pictures_and_rows_must_agree(root: Path) -> None:

@@ -63,6 +63,9 @@ HEART = "The heart is enlarged. There is no pneumothorax. A line ends in the rig
             " INDICATION:  Cough.\n \n IMPRESSION:  No change.\n", "", "No change.", id="impression only"
         ),
         pytest.param(" FINDINGS:  Clear.\n \n IMPRESSION:\n \n", "Clear.", "", id="empty impression"),
+        pytest.param(
+            " IMPRESSION:  No change.\n \n COMPRESSION DEFORMITY:  T8.\n", "", "No change.", id="not misspelt"
+        ),
         pytest.param(" FINDINGS AND IMPRESSION:\n Clear lungs.\n", "Clear lungs.", "", id="common header"),
         pytest.param(
             " IMPRESSION:  Early read.\n \n WET READ:  None.\n \n IMPRESSION:  Final read.\n",

@@ -77,6 +77,7 @@ def test_official_counts(realdata: Path, tmp_path: Path) -> None:
     images = rsna.read_labels(tmp_path / LABELS)
     assert len(images) == rsna.CARD.variants[0].images == 26_684
     assert images["label:Pneumonia"].sum() == rsna.CARD.variants[0].positives[""]["Pneumonia"] == 6_012
+    assert rsna.CARD.variants[0].totals == {"boxes": int(images["boxes"].map(len).sum())}
     assert images["boxes"].map(len).value_counts().to_dict() == {0: 20_672, 1: 2_614, 2: 3_266, 3: 119, 4: 13}
     persons = rsna.read_persons(realdata / "rsna_person_map.csv.gz", images.index)
     assert persons.nunique() == 11_439

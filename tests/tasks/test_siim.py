@@ -45,6 +45,7 @@ def test_official_counts(real_csv: Path) -> None:
     assert len(images) == siim.CARD.variants[0].images == 12_047
     assert images["label:Pneumothorax"].value_counts().to_dict() == {0: 9_378, 1: 2_669}
     assert siim.CARD.variants[0].positives == {"": {"Pneumothorax": 2_669}}
+    assert siim.CARD.variants[0].totals == {"rows": int(images["rows"].map(len).sum())}
     assert ((images["mask"] != "") == (images["label:Pneumothorax"] == 1)).all()
     with real_csv.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]
@@ -300,6 +301,9 @@ def test_spoilt_pngs_are_named(phantoms: dict[str, Path], tmp_path: Path) -> Non
     root = Path(shutil.copytree(phantoms["D"], tmp_path / "siim"))
     mask = next(cell for cell in siim.read(root)["mask"] if cell)
     with pytest.raises(DataError, match=r"has \(96, 80\) pixels, its picture \(80, 96\)"):
+        siim.read_mask(mask, SIZE - 16, SIZE)
+    Image.fromarray(np.eye(SIZE - 16, SIZE, dtype=np.uint8)).save(mask)
+    with pytest.raises(DataError, match="is a mask of nothing: no pixel is above 127"):
         siim.read_mask(mask, SIZE - 16, SIZE)
     spoil(root, "_0_.png", "_1_.png", "stage_1_train_images.csv")
     with pytest.raises(BadTable, match=r"stage_1_train_images.csv, line 2.*contradicts its has_pneumo"):

@@ -96,6 +96,15 @@ def test_exif_orientation_is_undone(
     assert ("exif-rotated" in decoded.flags) == (orientation != 1)
 
 
+def test_a_text_that_exif_has_lost_costs_no_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = 6, "some scanner's software, by a name that does not end"
+    (tmp_path / "x.jpg").write_bytes(encoded(RAMP, "JPEG", exif=exif.tobytes()[:-40]))
+    decoded = decode(tmp_path / "x.jpg")
+    assert "exif-rotated" in decoded.flags
+    assert decoded.pixels.shape == RAMP.shape[::-1]
+
+
 def test_a_jpeg_is_what_pillow_makes_of_it(tmp_path: Path, picture: np.ndarray) -> None:
     (tmp_path / "x.jpg").write_bytes(encoded(picture, "JPEG"))
     pixels, flags = decode(tmp_path / "x.jpg")[:2]

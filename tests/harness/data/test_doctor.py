@@ -179,6 +179,14 @@ def test_counts_and_prevalence_are_compared_with_the_card(phantoms: Callable[[st
     [finding] = found(examined("chexpert", root, variants=(edited,))).values()
     assert (finding.name, finding.count, finding.examples) == ("prevalence", 3, ("Edema",))
 
+    studies = frame["study_id"].nunique()
+    whole = replace(right, totals={"studies": studies})
+    assert examined("chexpert", root, variants=(whole,)).findings == ()
+    [finding] = found(
+        examined("chexpert", root, variants=(replace(right, totals={"studies": studies + 2}),))
+    ).values()
+    assert (finding.name, finding.count) == ("studies", 2)
+
     larger = replace(right, images=len(frame) + 9, parts={**parts, "train": parts["train"] + 9})
     [finding] = found(examined("chexpert", root, variants=(larger,))).values()
     assert (finding.name, finding.count) == ("counts", 9)
