@@ -38,15 +38,16 @@ def audit(
 
 def _task(task: str, current: Settings, *, json: bool) -> None:
     from harness import registry
-    from harness.data import audit, locate, published, task_data
+    from harness.data import audit, locate, published, table, task_data
 
     source = task.partition(":")[0]
     found, card = registry.task_of(task), registry.dataset_card(source)
     dataset = registry.load("tasks", source)
     located = locate.find(found.dataset, card, dataset, current, PHANTOM)
+    whole = table.read(dataset, located.root)
     protocols: dict[str, Any] = {}
     for protocol in found.task.splits:
-        pool = task_data.load(located, dataset, card, found.task, protocol)
+        pool = task_data.of_table(whole, located, card, found.task, protocol)
         rules = published.in_force(pool.rules, found.kind, found.task, protocol)
         protocols[protocol] = {
             "rules": {rule: published.RULES[rule] for rule in rules},

@@ -102,7 +102,7 @@ RULES: Mapping[str, str] = {
     NO_AUGMENTATION: "The head sees the features of the centre view; in every epoch the authors' code "
     "encodes a random crop anew, of CheXpert also flipped, blurred, and of other contrast.",
     OWN_VIEW: "A picture is padded or stretched, sized, normalised and enlarged as the method's weights "
-    "want it; the authors' code stretches to 224 and enlarges nothing.",
+    "want it; the authors' code treats the pictures of all methods alike.",
     HEADER_CONTRAST: "A DICOM's grey levels are those that its header says; the authors' code divides each "
     "picture by its brightest pixel.",
     OWN_DECODER: "Every encoder has a U-Net on its strides 4 to 32, at most half as wide as the deepest map; "
