@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from harness import differences, provenance, records
+from harness import differences, provenance, records, together
 from harness.errors import BadRecord, HarnessError, UsageError
 from harness.files import file_hash, hash_bytes, replacing
 from harness.metrics import score
@@ -64,12 +64,12 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
         for path, record in records.read_all(results)
         if _fits(record.cell.task, tasks) and _fits(record.cell.method, methods)
     ]
-    _check_together(cells, APART)
     files = {}
     for path, record in cells:
         check(path, record)
         for file in (path, path.with_suffix(".npz")):
             files[_place(file, results)] = file_hash(file)
+    together.checked(cells, APART)
     if not files:
         raise UsageError(
             f"{results} has no record of these tasks and methods. See: python -m harness list results"
@@ -112,7 +112,7 @@ def read(bundle: Path, results: Path) -> Imported:
             cells = list(records.read_all(folder))
             for path, record in cells:
                 check(path, record)
-            _check_together(cells, APART)
+            together.checked(cells, APART)
         except (BadRecord, MemoryError) as error:
             found = str(error).replace(f"{folder}/", "")
             raise BadRecord(
@@ -120,7 +120,7 @@ def read(bundle: Path, results: Path) -> Imported:
             ) from error
         new = [path for path, record in cells if not _known(path, record, results, bundle)]
         coming = [(bundle / path.relative_to(folder), record) for path, record in cells]
-        _check_together(
+        together.checked(
             [*records.read_all(results), *coming],
             "Nothing was imported: import into a folder of its own with --results",
         )
@@ -180,23 +180,6 @@ def _known(path: Path, record: Record, results: Path, bundle: Path) -> bool:
         f"{record.metrics[metric].value} in {bundle}. They differ in {names}. Nothing was imported: "
         "import into a folder of its own with --results, and see why with python -m harness compare"
     )
-
-
-def _check_together(cells: Iterable[tuple[Path, Record]], cure: str) -> None:
-    """Raises BadRecord where the leaderboard would refuse these cells in one folder. Checkpoints are named
-    after their recipe, so that trainings of two machines share a name."""
-    seen: dict[tuple[str, ...], tuple[object, Path]] = {}
-    for path, record in cells:
-        cell, kind = record.cell, record.data.kind
-        for what, key, value in (
-            ("trainings under one name", (kind, cell.checkpoint), record.pretraining.weights),
-            (f"versions of {cell.task}", (cell.task,), record.task.version),
-        ):
-            known, first = seen.setdefault(key, (value, path))
-            if known != value:
-                raise BadRecord(
-                    f"{path} and {first} are of two {what}, which no leaderboard takes together. {cure}"
-                )
 
 
 # --- what every cell of a bundle must be --------------------------------------------------------------

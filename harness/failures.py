@@ -2,12 +2,13 @@
 
 Apart because the sweep writes them, tells them at its end, and the leaderboard shows them long after. What an
 error says may name a person or a path: what not everybody may see of it stands in a file of its own, for its
-owner alone (git and the leaderboard leave `*.log` out).
+owner alone (git and the leaderboard leave `*.log` out). What is running now, they leave out too (`*.begun`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -24,7 +25,7 @@ FOLDER = "failures"
 
 DIED = (
     "its process was ended. If not by hand, then most likely because memory ran out: run fewer cells at "
-    "once, or on a machine with more"
+    "once (HARNESS_WORKERS), or on a machine with more"
 )
 
 Key = tuple[object, ...]
@@ -107,24 +108,31 @@ def write(settings: Settings, tried: Tried, error: BaseException) -> None:
     if failure.message == message:
         _log(settings.results, tried).unlink(missing_ok=True)
     else:
-        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n")
+        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n", mode=0o600)
     write_json(path_of(settings.results, tried), failure.model_dump())
+    _begun(settings.results, tried).unlink(missing_ok=True)
 
 
 def begin(settings: Settings, tried: Tried) -> None:
     """Written before a cell runs, because a process that is ended can write no more; `forget` it after."""
-    write(settings, tried, ProcessDied(DIED))
+    write_text(_begun(settings.results, tried), "")
+
+
+def settle(settings: Settings, tried: Tried) -> None:
+    """Of a cell whose process can run no more: if it was begun and not ended, it failed."""
+    if _begun(settings.results, tried).exists():
+        write(settings, tried, ProcessDied(DIED))
 
 
 def known(results: Path, tried: Tried) -> bool:
-    """Whether a cell failed, or ended its process: those that nothing is known of run before it."""
-    return path_of(results, tried).exists()
+    """Whether a cell failed, or was begun: those that nothing is known of run before it."""
+    return path_of(results, tried).exists() or _begun(results, tried).exists()
 
 
 def reason(results: Path, tried: Tried) -> str:
     """Why a cell has no record."""
     path, log = path_of(results, tried), _log(results, tried)
-    if not known(results, tried):
+    if not path.exists():
         return "it was not begun: the process that it waited for died. Sweep again"
     return log.read_text(encoding="utf-8").strip() if log.exists() else _read(path).reason
 
@@ -133,7 +141,7 @@ def forget(results: Path, tried: Tried) -> None:
     """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none. Nor does
     the want of a checkpoint, where there is one."""
     for each in (tried, tried._replace(checkpoint="")):
-        for path in (path_of(results, each), _log(results, each)):
+        for path in (path_of(results, each), _log(results, each), _begun(results, each)):
             path.unlink(missing_ok=True)
 
 
@@ -141,9 +149,14 @@ def _log(results: Path, tried: Tried) -> Path:
     return path_of(results, tried).with_suffix(".log")
 
 
+def _begun(results: Path, tried: Tried) -> Path:
+    return path_of(results, tried).with_suffix(".begun")
+
+
 def read_all(results: Path) -> Iterator[Failure]:
     for path in below(results / FOLDER, ".json"):
-        yield _read(path)
+        with suppress(FileNotFoundError):  # a sweep has begun the cell again meanwhile
+            yield _read(path)
 
 
 def _read(path: Path) -> Failure:

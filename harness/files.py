@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.errors import HarnessError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,7 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it however that process ends."""
+    """Held by one process at a time; the system frees it however that process ends. Raises HarnessError on a
+    disk without locks, such as NFS or Lustre may be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -45,11 +48,18 @@ def locked(path: Path) -> Iterator[None]:
         except BlockingIOError:
             sys.stderr.write(f"waiting for another process that does the same work ({path})\n")
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise HarnessError(
+                f"{path} cannot be locked ({error.strerror}), so that two processes could spoil each other's "
+                "work. Set HARNESS_HOME to a disk that has locks, or mount this one with them"
+            ) from error
         yield
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """`mode`: who may read and write it, less what the umask forbids."""
     with replacing(path) as temporary:
+        temporary.touch(mode)
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -9,6 +9,7 @@ import datetime
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -93,6 +94,8 @@ def _unfit(path: Path, job: Job) -> str:
         # by which persons are resampled, also where a split does not depend on it
         "knowledge of persons": record.data.persons_known != job.persons_known,
         "rules": set(record.task.rules) != set(job.rules),
+        "pre-processing": record.preprocessing
+        != records.InputBlock(**asdict(job.checkpoint.card.profile.preprocessing)),
     }
     names = " and ".join(name for name, differs in other.items() if differs)
     return f"it is of other {names}" if names else ""
@@ -137,16 +140,15 @@ def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpo
     """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
     makers = {method.name: method for method in wanted.methods}
     known = {item.name: item for item in checkpoint.listing(store) if isinstance(item, Checkpoint)}
+    found = []
     for name in names:
         if name not in known:
             raise UnknownName("checkpoint", name, known)
-        if known[name].card.method not in makers:
+        maker = makers.get(known[name].card.method)
+        if maker is None:
             raise UsageError(f"checkpoint {name} is of no method in this sweep. Name its method in --methods")
-    plans = [makers[known[name].card.method] for name in names]
-    return [
-        checkpoint.named(store, name, method=maker.name, version=maker.card.version)
-        for name, maker in zip(names, plans, strict=True)
-    ]
+        found.append(checkpoint.named(store, name, method=maker.name, version=maker.card.version))
+    return found
 
 
 def possible(wanted: Grid, named: Sequence[Checkpoint]) -> Grid:

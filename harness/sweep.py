@@ -1,7 +1,8 @@
 """Many cells: on this machine's cores, on its GPUs, or on a Ray cluster, with nothing lost when killed.
 
-Apart because how work is scheduled is one file's secret. Ray Tune runs it; what is done is
-decided by the records alone (`jobs.py`), so that a sweep that was killed goes on by being started again.
+Apart because how work is scheduled is the secret of this file and of `tuning.py`. Ray Tune runs it; what is
+done is decided by the records alone (`jobs.py`), so that a sweep that was killed goes on by being started
+again.
 Machines of a cluster share the folders of data, caches and results.
 """
 
@@ -63,7 +64,7 @@ def run(
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
         if options.address:
-            _machines(options.address, settings.device)  # a wrong one is no failure of a cell
+            _machines(settings, options.address)  # a wrong one is no failure of a cell
         untried: list[Job] = []
         begun: list[Job] = []
         for job in _jobs(wanted, settings, named, summary, options.address):
@@ -86,8 +87,17 @@ def run(
         if jobs.complete(settings.results, job):
             summary.done += 1
         else:
-            summary.failed[job.cell.name] = failures.reason(settings.results, job.tried)
+            summary.failed[job.cell.name] = _reason(settings, job)
     return summary
+
+
+def _reason(settings: Settings, job: Job) -> str:
+    try:
+        failures.settle(settings, job.tried)
+        road.require_results(settings.results)
+    except (OSError, UsageError) as error:  # a full disk takes no reason either
+        return str(error)
+    return failures.reason(settings.results, job.tried)
 
 
 class _Machines(NamedTuple):
@@ -95,21 +105,27 @@ class _Machines(NamedTuple):
     gpus: float  # for a cell or a training: one where there are any, and the device is to be one
 
 
-def _machines(address: str | None, device: str) -> _Machines:
+def _machines(settings: Settings, address: str | None) -> _Machines:
     """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
     if not ray.is_initialized():
         try:
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
+            ray.init(
+                address or "local",  # without it, whatever cluster somebody else has started on this machine
+                num_cpus=None if address else settings.workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
             if address is None:
                 raise
             raise UsageError(
                 f"no Ray cluster answers at --address {address}: {error}. Start one there with ray start "
-                "--head, or leave --address out"
+                "--head, by the same versions of Python and Ray, or leave --address out"
             ) from error
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    with_gpu = [each for each in resources if each.get("GPU")] if device in ("", "cuda") else []
+    with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
     cores = max(int(each.get("CPU", 1)) for each in with_gpu or resources)  # of one machine that has both
     return _Machines(cores, 1.0 if with_gpu else 0.0)
 
@@ -135,7 +151,7 @@ def _jobs(
 
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
-    machine = _machines(address, settings.device)
+    machine = _machines(settings, address)
     make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
@@ -159,7 +175,7 @@ def _tune(
 ) -> None:
     """One trial for each group of cells that share an encoder's features, and one for each other cell that is
     not tuned."""
-    machine = _machines(options.address, settings.device)
+    machine = _machines(settings, options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     with Bar("cells", len(todo), "cells") as bar:
         for name in ("frozen", "heavy", "tuned"):
@@ -221,20 +237,14 @@ def _trial(
     """The cells of one group; each is reported when its record is written, or why there is none."""
     torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
     logging.getLogger("harness").setLevel(logging.WARNING)
-    prepared = None
-    for job in _begun_last(groups[config["group"]], settings):
-        if jobs.complete(settings.results, job):  # this trial was begun before, by a process that died
-            continue
+    prepared: road.Prepared | None = None
+
+    def compute(job: Job) -> road.Outcome:
+        nonlocal prepared
         cost = Cost()
-        failures.begin(settings, job.tried)
-        try:
-            if prepared is None:
-                prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
-            record = road.finish(prepared, job.cell, arguments, cost).record
-        except Exception as error:  # noqa: BLE001 - a cell may fail in any way: it is written down, and the next one runs
-            failures.write(settings, job.tried, error)
-            tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
-            continue
-        failures.forget(settings.results, job.tried)
-        value = record.metrics[record.task.metric].value * 100
-        tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})
+        if prepared is None:
+            prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
+        return road.finish(prepared, job.cell, arguments, cost)
+
+    for job in _begun_last(groups[config["group"]], settings):
+        tuning.report_cell(job, settings, compute)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from harness.cost import Cost
 from harness.errors import HarnessError
 from harness.evaluate import bench as benches
 from harness.evaluate.search import Configuration, Space
-from harness.jobs import Job
+from harness.jobs import Job, complete
 from harness.records import TrialBlock
 from harness.settings import Settings
 
@@ -175,7 +175,9 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
     try:
         prepared = road.prepare(job.cell, settings, job.checkpoint, Cost())
         road.attempt(prepared, job.cell, search.configurations[number], report)
-    except Exception as error:  # noqa: BLE001 - a trial may fail in any way, as a cell may
+    except Exception as error:
+        if spoils_process(error):
+            raise
         kind = type(error).__name__
         failed = {"steps": last["steps"], "ended": kind, "reason": f"{kind}: {error}"}
         tune.report({"cells": 0, "note": f"{name}: {kind}", **failed})
@@ -185,9 +187,9 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
 
 def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -> None:
     """The cell itself, with the best of its configurations."""
-    cost = Cost({"search": round(search.seconds, 3)})
-    failures.begin(settings, job.tried)
-    try:
+
+    def compute(job: Job) -> road.Outcome:
+        cost = Cost({"search": round(search.seconds, 3)})
         block = _space(job).block(STOPPING, search.trials)
         if block is None:
             raise HarnessError(
@@ -195,11 +197,33 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
                 f"{search.reason}"
             )
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
-        record = road.finish(prepared, job.cell, arguments, cost, search=block).record
-    except Exception as error:  # noqa: BLE001 - written down, as that of any cell
+        return road.finish(prepared, job.cell, arguments, cost, search=block)
+
+    report_cell(job, settings, compute)
+
+
+# --- a cell -------------------------------------------------------------------------------------------
+
+
+def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outcome]) -> None:
+    """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
+    if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
+        return
+    try:
+        failures.begin(settings, job.tried)
+        record = compute(job).record
+    except Exception as error:
         failures.write(settings, job.tried, error)
         tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
-        return
-    failures.forget(settings.results, job.tried)
-    value = record.metrics[record.task.metric].value * 100
-    tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})
+        if spoils_process(error):
+            raise
+    else:
+        failures.forget(settings.results, job.tried)
+        value = record.metrics[record.task.metric].value * 100
+        tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})
+
+
+def spoils_process(error: Exception) -> bool:
+    """Whether every later use of the GPU by this process fails too, as after an illegal access of its memory.
+    Whoever raises it on has the trial tried again by a new process."""
+    return "CUDA error" in str(error)

@@ -24,7 +24,7 @@ ARROWS: Mapping[str, str] = {
     # words and tools
     "contracts": "",
     "errors": "",
-    "files": "",
+    "files": "errors",
     "progress": "",
     "parallel": "progress errors",
     "settings": "parallel errors",
@@ -37,6 +37,7 @@ ARROWS: Mapping[str, str] = {
     "stats": "metrics.* errors",
     "comparison": "stats metrics.* errors",
     "records": "contracts errors files",
+    "together": "records errors",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
     "data.*": f"data.* phantom.* {TOOLS}",
@@ -57,10 +58,10 @@ ARROWS: Mapping[str, str] = {
     "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
-    "leaderboard.*": "leaderboard.* failures records stats comparison metrics.* contracts errors files "
-    "parallel progress",
+    "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
+    "files parallel progress",
     "differences": "records comparison stats metrics.* contracts errors files progress",
-    "bundle": "differences provenance records metrics.* errors files",
+    "bundle": "differences provenance together records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",
     "cli.app": "cli.* errors",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness import comparison, records, stats
+from harness import comparison, records, stats, together
 from harness.contracts import DataKind
 from harness.errors import BadRecord
 from harness.metrics import score
@@ -24,25 +24,9 @@ from harness.metrics.score import Score
 from harness.parallel import parallel_map
 from harness.records import Predictions, Record, TaskBlock
 from harness.stats import Interval, Resampled, Run
+from harness.together import Row, Table
 
 REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
-
-
-class Table(NamedTuple):
-    """What must agree for numbers to stand in one table."""
-
-    task: str
-    protocol: str
-    cut_validation: bool  # whether fractions are of the validation labels too
-    tuned: int  # configurations of each head that were compared; 0: the default settings
-    data: str  # fingerprint of images and labels
-    split: str
-    persons_known: bool  # else intervals, and so tests, are by the best ids there are
-
-
-class Row(NamedTuple):
-    family: str  # the checkpoint without its seed
-    method: str
 
 
 @dataclass
@@ -84,11 +68,6 @@ class Cell:
                 raise BadRecord(
                     f"{path} has other test images, persons or truths than {self.paths[0]}, so that their "
                     "mean is about no one test set. Run the seeds again on the same data"
-                )
-            if record.data.images != self.records[0].data.images:
-                raise BadRecord(
-                    f"{path} is of other pixels than {self.paths[0]}, under the same names. Run the seeds "
-                    "again on the same data"
                 )
             yield score.of(record.task.kind, found.arrays, record.task.labels, metric)
 
@@ -164,43 +143,16 @@ class Ranks(NamedTuple):
 
 
 def read(results: Path) -> dict[DataKind, list[Standing]]:
-    """All tables by track. Raises BadRecord on the first record that breaks the schema, and where records of
-    one task are of several versions, those of one table under several rules, or those of one checkpoint's
-    name of several weights."""
+    """All tables by track. Raises BadRecord on the first record that breaks the schema, or that does not lie
+    together with the others."""
     found: dict[DataKind, dict[Table, dict[Row, dict[float, list[tuple[Path, Record]]]]]] = {
         "phantom": {},
         "real": {},
     }
-    versions: dict[str, tuple[int, Path]] = {}
-    weights: dict[tuple[DataKind, str], tuple[str, Path]] = {}
-    rules: dict[Table, tuple[tuple[str, ...], Path]] = {}
-    for path, record in records.read_all(results):
-        task, version = record.cell.task, record.task.version
-        known = versions.setdefault(task, (version, path))
-        if known[0] != version:
-            raise BadRecord(
-                f"{path} is of version {version} of {task}, and {known[1]} of version {known[0]}: they "
-                "answer different questions. Sweep the task again, or delete the records of the older version"
-            )
-        cell, data = record.cell, record.data
-        trained = weights.setdefault((data.kind, cell.checkpoint), (record.pretraining.weights, path))
-        if trained[0] != record.pretraining.weights:
-            raise BadRecord(
-                f"{path} and {trained[1]} are of two trainings under one name, whose weights differ: their "
-                "mean would be of neither. Sweep again, which runs all cells of that name with the weights "
-                "you have, or keep the records of one training in another folder (--results)"
-            )
-        options = cell.cut_validation, cell.tuned
-        table = Table(task, cell.protocol, *options, data.fingerprint, data.split, record.data.persons_known)
-        followed = rules.setdefault(table, (record.task.rules, path))
-        if other := set(followed[0]) ^ set(record.task.rules):
-            raise BadRecord(
-                f"of {path} and {followed[1]} one was made under the rule {min(other)!r} of the published "
-                "protocol and one was not. Sweep the task again, which runs the cells of other rules"
-            )
-        row = Row(record.pretraining.family, cell.method)
-        rows = found[data.kind].setdefault(table, {})
-        rows.setdefault(row, defaultdict(list))[cell.fraction].append((path, record))
+    for path, record in together.checked(records.read_all(results)):
+        rows = found[record.data.kind].setdefault(together.table_of(record), {})
+        cells = rows.setdefault(together.row_of(record), defaultdict(list))
+        cells[record.cell.fraction].append((path, record))
     return {
         kind: [
             Standing(

@@ -14,8 +14,9 @@ from tabulate import tabulate
 from harness import stats
 from harness.contracts import Kind
 from harness.leaderboard import standings
-from harness.leaderboard.standings import Cell, Ranks, Row, Standing, Table
+from harness.leaderboard.standings import Cell, Ranks, Standing
 from harness.records import Record
+from harness.together import Row, Table
 
 HOLE = "–"
 DIRTY = " *"
@@ -145,9 +146,14 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return HOLE
     value, low, high = (number * 100 for number in cell.interval)
-    runs = len(cell.runs)
-    text = f"{value:.1f} [{low:.1f}, {high:.1f}] ({runs} run{'s' if runs > 1 else ''})"
+    runs, checkpoints = len(cell.runs), len({run.checkpoint for run in cell.runs})
+    of = f" of {_counted(checkpoints, 'checkpoint')}" if checkpoints < runs else ""
+    text = f"{value:.1f} [{low:.1f}, {high:.1f}] ({_counted(runs, 'run')}{of})"
     return text + (DIRTY if cell.dirty else "")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _share(fraction: float) -> str:

@@ -35,7 +35,7 @@ def run(member: Member, processes: int, *, gpu: bool, folder: Path, steps: int) 
     fewer devices than processes.
     """
     storage = folder / "ray"  # Ray's own notes
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         unit = "GPU" if gpu else "CPU"
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

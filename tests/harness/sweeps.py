@@ -52,7 +52,7 @@ def found(results: Path) -> dict[str, tuple[object, ...]]:
 
 def prepare(root: Path, set_environment: Callable[[str, str], None]) -> Place:
     set_environment("HARNESS_HOME", str(root / "home"))
-    set_environment("HARNESS_WORKERS", "1")
+    set_environment("HARNESS_WORKERS", "2")
     set_environment("HARNESS_DATA", "")
     for dataset, persons in (("chexpert", 100), ("mimic_cxr", 60), ("rsna", 60)):
         where = root / "data" / dataset

@@ -333,8 +333,10 @@ def test_predictions_alone_may_disagree(tmp_path: Path, files: Files, record: st
     [
         (lambda raw: raw["pretraining"].update(weights="0" * 64), "two trainings under one name"),
         (lambda raw: raw["task"].update(version=99), "two versions of chexpert:linear"),
+        (lambda raw: raw["preprocessing"].update(size=9), "two ways to prepare pictures under one name"),
+        (lambda raw: raw["task"].update(rules=["last-batch-dropped"]), "two sets of rules"),
     ],
-    ids=["weights", "version"],
+    ids=["weights", "version", "pre-processing", "rules"],
 )
 def test_cells_that_the_leaderboard_would_refuse_together_are_not_mixed(
     tmp_path: Path, files: Files, record: str, change: Callable[[dict[str, Any]], object], reason: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: Dat
     assert not failures.known(tmp_path, TRIED._replace(data=data))
     failures.begin(load(results=tmp_path), TRIED._replace(data=data))
     assert failures.known(tmp_path, TRIED._replace(data=data))
+    assert not list(failures.read_all(tmp_path))  # it may be running
+    failures.settle(load(results=tmp_path), TRIED._replace(data=data))
     assert "because memory ran out: run fewer cells" in failures.reason(tmp_path, TRIED._replace(data=data))
     failures.forget(tmp_path, TRIED._replace(data=data))
     assert not failures.known(tmp_path, TRIED._replace(data=data))
@@ -64,6 +67,7 @@ def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) ->
     assert failure.reason == "OSError"
     [kept] = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log")
     assert "patient00001" not in kept.read_text()
+    assert stat.S_IMODE(failures.path_of(tmp_path, REAL).with_suffix(".log").stat().st_mode) == 0o600
     for results in ("results", "my_results"):
         ignored = subprocess.run(
             ["git", "check-ignore", "--no-index", "-q", f"{results}/failures/real/{kept.stem}.log"],

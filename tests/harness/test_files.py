@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
 from harness.files import (
     below,
     file_hash,
@@ -83,6 +86,18 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureF
     waiting.join()
     assert order == ["first", "second"]
     assert "waiting for another process" in capsys.readouterr().err
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(HarnessError, match=r"x\.lock cannot be locked \(No locks available\).*HARNESS_HOME"),
+        locked(tmp_path / "x.lock"),
+    ):
+        pass
 
 
 INTERRUPTIONS = {

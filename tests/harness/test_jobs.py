@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ def stored(results: Path, job: Job, **changes: object) -> Path:
     )
     origin = made.pretraining.model_copy(update={"weights": job.checkpoint.card.weights, **changes})
     cell = made.cell.model_copy(update={"checkpoint": job.checkpoint.name})
-    made = made.model_copy(update={"cell": cell, "pretraining": origin})
+    seen = records.InputBlock(**asdict(job.checkpoint.card.profile.preprocessing))
+    made = made.model_copy(update={"cell": cell, "pretraining": origin, "preprocessing": seen})
     return records.write(results, made, fakes.predictions())
 
 
@@ -55,9 +56,13 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
 ) -> None:
     path = stored(tmp_path, job)
     newer = replace(job.cell.task, version=job.cell.task.version + 1)
-    trained_again = job.checkpoint.card.model_copy(update={"weights": "0" * 64})
+    card = job.checkpoint.card
+    trained_again = card.model_copy(update={"weights": "0" * 64})
+    larger = replace(card.profile, preprocessing=replace(card.profile.preprocessing, size=9))
+    imported_again = card.model_copy(update={"profile": larger})  # by a layout that was corrected
     for other, name in (
         (job._replace(checkpoint=replace(job.checkpoint, card=trained_again)), "weights"),
+        (job._replace(checkpoint=replace(job.checkpoint, card=imported_again)), "pre-processing"),
         (job._replace(cell=replace(job.cell, task=newer)), "version of the task"),
         (job._replace(cell=replace(job.cell, fraction=0.10000001)), "fraction"),
         (job._replace(fingerprint="0" * 64), "data"),  # a newer release

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from harness import failures, grid, plan, sweep
 from harness.account import Arguments
 from harness.errors import UsageError
 from harness.jobs import Job
+from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
 
@@ -54,15 +56,17 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
 
     monkeypatch.setattr(sweep.road, "prepare", lambda *_: object())
     monkeypatch.setattr(sweep.road, "finish", finish)
-    monkeypatch.setattr(sweep.jobs, "complete", lambda _, job: job.cell.seed in done)
+    monkeypatch.setattr(sweep.tuning, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
             sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
     assert tried == [0, 1, 2, 3, 4, 1, 1]
+    assert not list(failures.read_all(tmp_path))  # it may be running
+    assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
+    assert "its process was ended" in sweep._reason(settings, group[1])
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
-    assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,59 @@ def test_cores_and_gpu_are_asked_of_one_machine(
     ]
     monkeypatch.setattr(sweep.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(sweep.ray, "nodes", lambda: nodes)
-    assert sweep._machines(None, device) == asked
+    assert sweep._machines(replace(load(), device=device), None) == asked
+
+
+@pytest.mark.parametrize(
+    ("address", "joined"), [(None, ("local", 3)), ("10.0.0.1:6379", ("10.0.0.1:6379", None))]
+)
+def test_no_cluster_is_joined_that_was_not_named(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, joined: tuple[str, int | None]
+) -> None:
+    """Ray would join one that somebody else has started on this machine; and here, it counts all cores."""
+    asked = []
+    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(sweep.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(sweep.ray, "init", lambda place, *, num_cpus, **_: asked.append((place, num_cpus)))
+    sweep._machines(replace(load(), workers=3), address)
+    assert asked == [joined]
+
+
+def test_a_process_whose_gpu_answers_errors_only_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later cell of it would fail; a new process tries them, the culprit last."""
+    broken, tried = [False], []
+
+    def prepare(cell: CellPlan, *_: object) -> None:
+        tried.append(cell.seed)
+        broken[0] |= cell.seed == 1
+        raise RuntimeError("CUDA error: an illegal memory access" if broken[0] else "out of luck")
+
+    monkeypatch.setattr(sweep.road, "prepare", prepare)
+    monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
+    settings, group = load(results=tmp_path), jobs(3)
+
+    def process() -> None:
+        broken[0] = False
+        sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        process()
+    assert tried == [0, 1]
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        process()
+    assert tried[2:] == [2, 0, 1]
+
+
+def test_a_full_disk_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = jobs(1)
+    monkeypatch.setattr(sweep, "_jobs", lambda *_: iter(every))
+    monkeypatch.setattr(sweep, "_tune", lambda *_: full(tmp_path, monkeypatch))
+    wanted = grid.Grid((every[0].cell,), {})
+    done = sweep.run(wanted, load(results=tmp_path), [], sweep.Options(None, None, 0), Arguments({}, {}))
+    [reason] = done.failed.values()
+    assert "no results can be written" in reason and "No space left" in reason
 
 
 def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

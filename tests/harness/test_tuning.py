@@ -134,7 +134,7 @@ def test_a_tuned_sweep_records_its_search_and_scores_the_best(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a network of 400 weights, on phantoms of few persons."""
-    monkeypatch.setenv("HARNESS_WORKERS", "1")
+    monkeypatch.setenv("HARNESS_WORKERS", "2")
     for dataset in ("chexpert", "mimic_cxr"):
         where = tmp_path / "data" / dataset
         assert harness("data", "phantom", dataset, "--root", where, "--persons", 100).code == 0

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from harness import failures, leaderboard, plan, records, stats
 from harness.errors import BadRecord, EmptyClass
+from harness.failures import Tried
 from harness.leaderboard import tables
 from harness.metrics import score
 from harness.settings import load
@@ -99,7 +100,7 @@ def test_other_data_is_another_table(tmp_path: Path) -> None:
 def test_versions_of_a_task_are_never_mixed(tmp_path: Path) -> None:
     fakes.write(tmp_path)
     fakes.write(tmp_path, family="other", version=2)
-    with pytest.raises(BadRecord, match=r"is of version 2 of chexpert:linear, and .* of version 1"):
+    with pytest.raises(BadRecord, match="are of two versions of chexpert:linear: they answer different"):
         leaderboard.build(tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_rules_of_a_table_are_never_mixed(tmp_path: Path) -> None:
     write(1, "last-batch-dropped", "parts-drawn-by-image")  # in another order
     leaderboard.build(tmp_path)
     other = write(2, "parts-drawn-by-image")
-    with pytest.raises(BadRecord, match=f"{other} .* under the rule 'last-batch-dropped'"):
+    with pytest.raises(BadRecord, match=f"{other} and .* are of two sets of rules"):
         leaderboard.build(tmp_path)
 
 
@@ -176,6 +177,20 @@ def test_two_trainings_under_one_name_are_not_averaged(tmp_path: Path) -> None:
     second = write()
     with pytest.raises(BadRecord, match=f"{second} and {first} are of two trainings under one name"):
         leaderboard.build(tmp_path)
+
+
+def test_runs_of_one_checkpoint_say_so(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        fakes.write(tmp_path, seed=seed, checkpoint=0)
+    assert tables_of(leaderboard.build(tmp_path))[TABLE][0][2].endswith("(3 runs of 1 checkpoint)")
+
+
+def test_cells_that_run_while_the_page_is_built_did_not_fail(tmp_path: Path) -> None:
+    fakes.write(tmp_path)
+    before = leaderboard.build(tmp_path)
+    cell = plan.cell("imitate", "rsna", profile="demo", protocol="clean", fraction=0.1, seed=0)
+    failures.begin(load(results=tmp_path), Tried("phantom", cell, "imitate-demo-1a2b3c4d-s0", "demo"))
+    assert leaderboard.build(tmp_path) == before
 
 
 def test_a_stale_page_is_shown_as_a_diff(tmp_path: Path) -> None:
@@ -345,7 +360,7 @@ def test_seeds_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
     other = fakes.write(tmp_path, seed=1)
     images = records.read(other).data.images
     other.write_text(other.read_text().replace(images, "9" * 64))
-    with pytest.raises(BadRecord, match=f"{other.name} is of other pixels than .*-s0.json"):
+    with pytest.raises(BadRecord, match=f"{other.name} and .*-s0.json are of two sets of pixels"):
         leaderboard.build(tmp_path)
 
 
