@@ -35,9 +35,10 @@ class Ranking(NamedTuple):
     wins: np.ndarray  # [K, K] share of the blocks in which the row beats the column; a tie counts half
 
 
-def paired_difference(first: Resampled, second: Resampled, *, level: float = LEVEL) -> Difference:
+def paired_difference(first: Resampled, second: Resampled) -> Difference:
     """The difference of two methods' means over runs, paired by test person and by seed: its standard error
-    is that of the differences (see `stats.Error`), and the p-value that of the interval that reaches zero.
+    is that of the differences (see `stats.StandardError`), and the p-value that of the interval that reaches
+    zero.
 
     Both are of the same persons in the same order. Where there are several runs, their seeds are the same,
     because a seed draws the same training labels for every method. Raises UsageError where they are not.
@@ -56,10 +57,10 @@ def paired_difference(first: Resampled, second: Resampled, *, level: float = LEV
             "same map of persons"
         )
     values, draws = first.values - second.values, first.draws - second.draws
-    errors = [stats.error_of(side._replace(values=values, draws=draws)) for side in (first, second)]
-    error = max(errors, key=lambda error: error.reach(level))
-    value, reach = float(values.mean()), error.reach(level)
-    return Difference(Interval(value, value - reach, value + reach), error.p(value))
+    errors = [stats.standard_error(side._replace(values=values, draws=draws)) for side in (first, second)]
+    error = max(errors, key=lambda error: error.half_width(LEVEL))
+    value, half_width = float(values.mean()), error.half_width(LEVEL)
+    return Difference(Interval(value, value - half_width, value + half_width), error.p(value))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -84,7 +85,7 @@ def tie_groups(ordered: Sequence[T], p: Mapping[frozenset[T], float], alpha: flo
     return groups
 
 
-def ranking(values: np.ndarray, alpha: float = 1 - LEVEL) -> Ranking:
+def ranking(values: np.ndarray) -> Ranking:
     """Mean ranks of K methods from `values` [N, K], higher is better, with the tests of Demsar (JMLR 2006).
 
     The Friedman statistic is corrected for ties. Raises UsageError for fewer than two methods or blocks.
@@ -97,7 +98,7 @@ def ranking(values: np.ndarray, alpha: float = 1 - LEVEL) -> Ranking:
     spread = ((ranks - (methods + 1) / 2) ** 2).sum()
     explained = blocks**2 * ((mean - (methods + 1) / 2) ** 2).sum()
     statistic = (methods - 1) * explained / spread if spread else 0.0
-    quantile = studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
+    quantile = studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
     critical = quantile * np.sqrt(methods * (methods + 1) / (6 * blocks))
     beats = np.sign(values[:, :, None] - values[:, None, :]).mean(axis=0) / 2 + 0.5
     return Ranking(mean, float(chi2.sf(statistic, methods - 1)), float(critical), beats)

@@ -250,7 +250,7 @@ class PublishedSplit:
     train: str = ""  # official part; "" takes all rows
     seed: int = 0
     set_aside: int = 0  # images of each label that are kept for another benchmark
-    size: int | None = None  # of the official training part, where numbers are given: they follow its size
+    size: int | None = None  # images of the official training part, by which numbers are scaled to the table
     batch: int | None = None  # pictures in a step of a decoder or detector, where their scripts set it
 
 

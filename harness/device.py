@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from harness import provenance
 from harness.errors import UsageError
-from harness.provenance import peak_memory_mib as of_process
 
 
 def choose(name: str) -> torch.device:
@@ -58,9 +58,9 @@ def describe(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
-def peak_memory_mib(device: torch.device) -> dict[str, float]:
-    """Of this process so far, and of its tensors on a GPU."""
-    peaks = {"process": round(of_process(), 1)}
+def memory_peaks_mib(device: torch.device) -> dict[str, float]:
+    """Of this process since `provenance.forget_peak_memory`, and of its tensors on a GPU."""
+    peaks = {"process": round(provenance.peak_memory_mib(), 1)}
     if device.type == "cuda":
         peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return peaks

@@ -76,8 +76,8 @@ class Failure(BaseModel):
 
 
 def keys_of(record: Record) -> tuple[Key, Key]:
-    """Those of the failures that a record answers: of its cell, with its checkpoint or for want of one of its
-    profile."""
+    """Keys of the failures that a record makes obsolete: of its cell with this checkpoint, and of its cell
+    for want of one of its profile."""
     cells = record.cell, record.cell.model_copy(update={"checkpoint": ""})
     one, other = (_key(record.data.kind, record.pretraining.profile, cell) for cell in cells)
     return one, other

@@ -42,7 +42,7 @@ def cells(
 ) -> Grid:
     """Every combination that makes sense. `tasks` holds patterns such as `rsna:*`; a name without a kind
     means its dataset's default kind. No `methods` are all that have the profile. `tuned` and
-    `cut_validation` are of the cells that can be. Raises UnknownName for a name or pattern that fits
+    `cut_validation` apply to the cells that allow them. Raises UnknownName for a name or pattern that fits
     nothing, UsageError for what is no fraction."""
     for fraction in fractions:
         plan.require_share(fraction)
@@ -81,8 +81,8 @@ def cells(
 
 
 def pattern(task: str) -> str:
-    """What fits, among tasks of records, those that `cells` makes of this: a dataset's name means its default
-    kind, a file its dataset."""
+    """The pattern that finds, among tasks of records, what `cells` makes of `task`: a dataset's name means
+    its default kind, a file its dataset."""
     if task.partition(":")[0].endswith(".py") or task in registry.entries("tasks"):
         return registry.task_of(task).id
     return task
@@ -101,12 +101,12 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
     }
     ids = [task for group in offered.values() for task in group]
     chosen: list[str] = []
-    for pattern in patterns or ["*:*"]:
-        if pattern in offered:
-            chosen.append(offered[pattern][0])
-        elif fits := [task for task in ids if fnmatchcase(task, pattern)]:
+    for wanted in patterns or ["*:*"]:
+        if wanted in offered:
+            chosen.append(offered[wanted][0])
+        elif fits := [task for task in ids if fnmatchcase(task, wanted)]:
             chosen += fits
         else:
-            found = registry.task_of(pattern)  # raises, or is of a dataset's own file
+            found = registry.task_of(wanted)  # raises, or is of a dataset's own file
             chosen.append(f"{found.source}:{found.id.partition(':')[2]}")
     return list(dict.fromkeys(chosen))

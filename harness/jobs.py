@@ -195,7 +195,7 @@ def match(
 
 
 def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
-    """For want of a checkpoint, or of data for the one that it would have."""
+    """The failure of a cell that has no checkpoint, or no data for the one it would have."""
     given = _given(cell, named)
     return Tried(data, cell, "", given.card.profile_name if given else cell.method.profile_name)
 

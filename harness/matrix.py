@@ -24,7 +24,7 @@ class Matrix(NamedTuple):
     """What there is to do, without doing it."""
 
     rows: list[Row]
-    missing: dict[str, str]  # data set -> why it cannot be read
+    missing: dict[str, str]  # dataset -> why it cannot be read
     untrained: list[str]  # methods without a checkpoint
 
 
@@ -81,7 +81,7 @@ def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
             continue  # the sweep puts it aside, and says so
         task = " ".join((record.cell.task, *record.cell.options))
         like = _Like(record.data.kind, record.pretraining.profile, task)
-        spent[like].append(sum(record.cost.seconds.get(step, 0) for step in ("search", "head", "test")))
+        spent[like].append(record.cost.of_cell)
         files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
         sizes[like].append(sum(file.stat().st_size for file in files) / 2**20)
     medians = [{like: median(values) for like, values in found.items()} for found in (spent, sizes)]

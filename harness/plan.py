@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from harness import registry
 from harness.contracts import (
@@ -97,13 +97,13 @@ def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
     """`official` turns on what `Profile.official` says. Raises UnknownName for the method or the profile."""
     found = registry.entry("methods", source)
     card = registry.method_card(source)
-    for name in get_args(ProfileName):
-        if name == profile and name in card.profiles:
-            if official:
-                profiles = {**card.profiles, name: replace(card.profiles[name], official=True)}
-                card = replace(card, profiles=profiles)
-            return MethodPlan(found.source, found.name, card, name)
-    raise UnknownName(f"profile of {found.name}", profile, card.profiles)
+    if profile not in card.profiles:
+        raise UnknownName(f"profile of {found.name}", profile, card.profiles)
+    name = cast(ProfileName, profile)
+    if official:
+        profiles = {**card.profiles, name: replace(card.profiles[name], official=True)}
+        card = replace(card, profiles=profiles)
+    return MethodPlan(found.source, found.name, card, name)
 
 
 def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], dict[str, str]]:
@@ -113,13 +113,9 @@ def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], d
         raise UnknownName("profile", profile, get_args(ProfileName))
     entries = registry.entries("methods").items()
     cards = {name: entry.card for name, entry in entries if isinstance(entry.card, MethodCard)}
-    found = [
-        method(name, profile, official=official)
-        for name, card in cards.items()
-        if any(size == profile for size in card.profiles)
-    ]
-    there = {item.name for item in found}
-    return found, {name: f"it has no {profile} profile" for name in cards if name not in there}
+    able = [name for name, card in cards.items() if profile in card.profiles]
+    without = {name: f"it has no {profile} profile" for name in cards if name not in able}
+    return [method(name, profile, official=official) for name in able], without
 
 
 def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
@@ -140,35 +136,34 @@ def cell(
     """Raises UsageError for anything that no data could cure."""
     chosen = method(source, profile)
     found = registry.task_of(task)
-    registry.check_pairing(chosen.name, chosen.card.has_text, found)
+    registry.check_pairing(chosen.name, chosen.card.has_text, found.id, found.kind)
     require_share(fraction)
     if found.kind in NEEDS_TEXT and fraction != 1:
         raise UsageError(
             f"{found.id} learns from no label, so that --fraction {fraction:g} would change nothing. "
             "Leave --fraction out"
         )
-    for name in get_args(ProtocolName):
-        if name == protocol and name in found.task.splits:
-            if cut_validation and not validation_can_be_cut(found.kind, name):
-                raise UsageError(
-                    f"{found.id} under the {name} protocol takes no fraction of the validation labels. "
-                    "Leave --cut-validation out"
-                )
-            card = registry.dataset_card(found.source)
-            return CellPlan(
-                chosen,
-                found.source,
-                found.dataset,
-                card,
-                found.id,
-                found.kind,
-                found.task,
-                name,
-                fraction,
-                seed,
-                cut_validation=cut_validation,
-            )
-    raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
+    if protocol not in found.task.splits:
+        raise UnknownName(f"protocol of {found.id}", protocol, found.task.splits)
+    name = cast(ProtocolName, protocol)
+    if cut_validation and not validation_can_be_cut(found.kind, name):
+        raise UsageError(
+            f"{found.id} under the {name} protocol takes no fraction of the validation labels. "
+            "Leave --cut-validation out"
+        )
+    return CellPlan(
+        chosen,
+        found.source,
+        found.dataset,
+        registry.dataset_card(found.source),
+        found.id,
+        found.kind,
+        found.task,
+        name,
+        fraction,
+        seed,
+        cut_validation=cut_validation,
+    )
 
 
 def require_share(fraction: float) -> None:

@@ -29,7 +29,7 @@ TRIED = 24  # pictures whose decoding is timed, evenly spread over the dataset
 
 
 @dataclass(frozen=True)
-class Job:
+class CachePlan:
     """One cache, and the methods that read it."""
 
     dataset: str
@@ -46,11 +46,11 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def jobs(
+def cache_plans(
     name: str, card: DatasetCard, located: Located, frame: pd.DataFrame, plans: Sequence[MethodPlan]
-) -> list[Job]:
+) -> list[CachePlan]:
     """The distinct caches that `plans` need: for each of the dataset's tasks, and to pre-train on it."""
-    found: dict[tuple[str, int, Geometry], Job] = {}
+    found: dict[tuple[str, int, Geometry], CachePlan] = {}
     for plan in plans:
         square = plan.profile.preprocessing
         for rows in _rows(name, card, located, frame, plan):
@@ -58,7 +58,7 @@ def jobs(
             key = hash_lines(ids), square.stored, square.geometry
             if key not in found:
                 paths = [Path(path) for path in rows["path"]]
-                found[key] = Job(name, ids, paths, square.stored, square.geometry, ())
+                found[key] = CachePlan(name, ids, paths, square.stored, square.geometry, ())
             methods = dict.fromkeys((*found[key].methods, plan.name))
             found[key] = replace(found[key], methods=tuple(methods))
     if not found:
@@ -78,17 +78,22 @@ def _rows(
         yield frame[corpus.paired(frame, plan.profile.recipe.text_units, name)[0]]
 
 
-def estimate(job: Job, settings: Settings) -> Estimate:
+def estimate(wanted: CachePlan, settings: Settings) -> Estimate:
     """By decoding a few of the pictures; those that cannot be are left for `fill` to name."""
     left = cache.outstanding(
-        job.dataset, job.ids, job.paths, side=job.side, geometry=job.geometry, folder=settings.images
+        wanted.dataset,
+        wanted.ids,
+        wanted.paths,
+        side=wanted.side,
+        geometry=wanted.geometry,
+        folder=settings.images,
     )
     if not left.pictures:
         return Estimate(0, left.size, 0.0)
-    tried = job.paths[:: max(1, len(job.paths) // TRIED)][:TRIED]
+    tried = wanted.paths[:: max(1, len(wanted.paths) // TRIED)][:TRIED]
     start = time.perf_counter()
     for path in tried:
-        cache.decode_row(path, side=job.side, geometry=job.geometry)
+        cache.decode_row(path, side=wanted.side, geometry=wanted.geometry)
     each = (time.perf_counter() - start) / len(tried)
     return Estimate(left.pictures, left.size, each * left.pictures / settings.workers)
 
@@ -104,21 +109,21 @@ def check_disk(needed: int, settings: Settings) -> None:
         )
 
 
-def fill(jobs: Sequence[Job], settings: Settings) -> None:
-    """Decodes what is missing. Raises UnreadableImage when all jobs are done as far as they can be."""
+def fill(every: Sequence[CachePlan], settings: Settings) -> None:
+    """Decodes what is missing. Raises UnreadableImage when all are filled as far as they can be."""
     refused = []
-    for job in jobs:
+    for wanted in every:
         try:
             cache.open_images(
-                job.dataset,
-                job.ids,
-                job.paths,
-                side=job.side,
-                geometry=job.geometry,
+                wanted.dataset,
+                wanted.ids,
+                wanted.paths,
+                side=wanted.side,
+                geometry=wanted.geometry,
                 folder=settings.images,
                 workers=settings.workers,
             )
-        except UnreadableImage as refusal:  # the same pictures in every job
+        except UnreadableImage as refusal:  # the same pictures in every cache
             refused.append(refusal)
     if refused:
         raise refused[0]

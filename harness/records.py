@@ -65,6 +65,10 @@ class TaskBlock(_Block):
     split: dict[str, Argument]  # what made train, validation and test
     rules: tuple[str, ...] = ()  # of harness/data/published.py, which explains each; none under "clean"
 
+    @property
+    def metric_title(self) -> str:
+        return self.metric.replace("_", " ").replace("auroc", "AUROC")
+
 
 class Measured(_Block):
     """A value in 0..1 with its 95 % interval over the test persons."""
@@ -72,6 +76,11 @@ class Measured(_Block):
     value: Share
     low: Share
     high: Share
+
+    @property
+    def text(self) -> str:
+        """In percent, as in `67.7 [65.6, 69.9]`."""
+        return f"{self.value * 100:.1f} [{self.low * 100:.1f}, {self.high * 100:.1f}]"
 
 
 class Interval(_Block):
@@ -192,6 +201,11 @@ class CostBlock(_Block):
     peak_memory_mib: float
     images_per_second: float | None  # of the encoder; None when its features came from the cache
     cached: dict[str, bool]  # step -> taken from the cache
+
+    @property
+    def of_cell(self) -> float:
+        """Seconds of fitting and testing, without what a cache answers."""
+        return sum(self.seconds.get(step, 0.0) for step in ("search", "head", "test"))
 
 
 class Record(_Block):

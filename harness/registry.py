@@ -164,12 +164,12 @@ def task_of(text: str) -> FoundTask:
     raise ImpossiblePairing(f"{name} has no task of kind {wanted!r}. It offers {ids}")
 
 
-def check_pairing(name: str, has_text: bool, found: FoundTask) -> None:
+def check_pairing(name: str, has_text: bool, task_id: str, kind: Kind) -> None:
     """Refuses a method or a checkpoint without words where the kind compares pictures with words."""
-    if found.kind in contracts.NEEDS_TEXT and not has_text:
+    if kind in contracts.NEEDS_TEXT and not has_text:
         able = [key for key, item in entries("methods").items() if getattr(item.card, "has_text", False)]
         raise ImpossiblePairing(
-            f"{found.id} compares pictures with words, and {name} has no text encoder. "
+            f"{task_id} compares pictures with words, and {name} has no text encoder. "
             f"Methods that have one: {', '.join(able)}"
         )
 

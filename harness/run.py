@@ -145,8 +145,7 @@ def _say_what_was_seen(plan: CellPlan, chosen: Checkpoint) -> None:
 def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
     """Raises ImpossiblePairing where pictures are compared with words, and the checkpoint is an image encoder
     alone, as imported ones may be."""
-    found = registry.FoundTask(plan.task_id, plan.source, plan.dataset, plan.kind, plan.task)
-    registry.check_pairing(chosen.name, chosen.card.profile.text is not None, found)
+    registry.check_pairing(chosen.name, chosen.card.profile.text is not None, plan.task_id, plan.kind)
 
 
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
@@ -199,7 +198,7 @@ def finish(
     _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
     drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
-    # not as read: the file sorts what was measured, which is told in its order
+    # not the record as read back: its file sorts the metrics, and they are printed in the order of measuring
     written = record.model_copy(update={"predictions": records.read(path).predictions})
     return Outcome(written, path, drawn)
 

@@ -54,7 +54,7 @@ def person_bootstrap(
     resampled set. Raises EmptyClass when a metric is undefined, in the data or in every replicate.
     """
     values = score(np.ones((len(persons), 1)))[:, 0]
-    (draws,) = replicates_of([score], persons, replicates, np.random.default_rng(seed))
+    draws = replicates_of(score, persons, replicates, np.random.default_rng(seed))
     return Bootstrap(
         {
             name: _interval(name, float(value), draw, level)
@@ -94,28 +94,28 @@ def resampled(
     for score in scores:
         row = score.names.index(metric)
         values.append(score(equal)[row, 0])
-        draws.append(replicates_of([score], persons, replicates, np.random.default_rng(seed))[0][row])
+        draws.append(replicates_of(score, persons, replicates, np.random.default_rng(seed))[row])
     return Resampled(tuple(runs), persons, np.array(values), np.stack(draws))
 
 
-def two_level_interval(metric: str, found: Resampled, *, level: float = LEVEL) -> Interval:
-    """The mean over runs, with an interval that covers test persons and runs: `Error.quantile` standard
-    errors to both sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known of
-    others."""
+def two_level_interval(metric: str, found: Resampled) -> Interval:
+    """The mean over runs, with an interval that covers test persons and runs: `StandardError.quantile`
+    standard errors to both sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known
+    of others."""
     value, means = float(found.values.mean()), found.draws.mean(axis=0)
     if len(found.runs) == 1:
-        return _interval(metric, value, means, level)
+        return _interval(metric, value, means, LEVEL)
     _require_defined(metric, value, means)
-    reach = error_of(found).reach(level)
-    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+    half_width = standard_error(found).half_width(LEVEL)
+    return Interval(value, max(value - half_width, 0.0), min(value + half_width, 1.0))
 
 
-class Error(NamedTuple):
+class StandardError(NamedTuple):
     """Of a mean over runs: its variance, by where that comes from."""
 
     persons: float  # who is in the test part
     runs: float  # which checkpoints and seeds there are
-    freedom: int  # degrees of freedom of `runs`; 0 where there is one run, and `runs` is 0
+    degrees_of_freedom: int  # of `runs`; 0 where there is one run, and `runs` is 0
 
     @property
     def size(self) -> float:
@@ -131,9 +131,11 @@ class Error(NamedTuple):
         normal = -ndtri(tail)
         if not self.runs:
             return float(normal)
-        return float(self.persons * normal - self.runs * stdtrit(self.freedom, tail)) / self.size**2
+        return (
+            float(self.persons * normal - self.runs * stdtrit(self.degrees_of_freedom, tail)) / self.size**2
+        )
 
-    def reach(self, level: float) -> float:
+    def half_width(self, level: float) -> float:
         """To both sides of the mean, of an interval that covers what it should with this probability."""
         return self.quantile((1 - level) / 2) * self.size
 
@@ -150,10 +152,10 @@ class Error(NamedTuple):
         return math.exp(log_p)
 
 
-def error_of(found: Resampled) -> Error:
+def standard_error(found: Resampled) -> StandardError:
     means = found.draws.mean(axis=0)
     persons = float(np.var(means[~np.isnan(means)], ddof=1))
-    return Error(persons, *_between_runs(found.runs, found.values))
+    return StandardError(persons, *_between_runs(found.runs, found.values))
 
 
 def _between_runs(runs: Sequence[Run], values: np.ndarray) -> tuple[float, int]:
@@ -173,8 +175,8 @@ def _between_runs(runs: Sequence[Run], values: np.ndarray) -> tuple[float, int]:
         float((np.bincount(cluster, off) ** 2).sum()) * count / (count - 1) if count > 1 else 0.0
         for cluster, count in zip(clusters, counts, strict=True)
     )
-    freedom = min((count - 1 for count in counts if count > 1), default=0)
-    return max(checkpoints + seeds - both, checkpoints, seeds), freedom
+    degrees_of_freedom = min((count - 1 for count in counts if count > 1), default=0)
+    return max(checkpoints + seeds - both, checkpoints, seeds), degrees_of_freedom
 
 
 class Spread(NamedTuple):
@@ -206,12 +208,10 @@ def spread(runs: Sequence[Run], values: np.ndarray) -> Spread | None:
     return Spread(*np.sqrt(np.maximum([*components, error], 0)).tolist())
 
 
-def replicates_of(
-    scores: Sequence[Score], persons: np.ndarray, replicates: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """[M, R] of each score in R replicates shared by all of them, NaN where undefined."""
-    blocks = [[score(weights) for score in scores] for weights in _image_weights(persons, replicates, rng)]
-    return [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
+def replicates_of(score: Score, persons: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """[M, R]: each metric in R replicates, NaN where undefined."""
+    blocks = [score(weights) for weights in _image_weights(persons, replicates, rng)]
+    return np.concatenate(blocks, axis=1)
 
 
 def _image_weights(persons: np.ndarray, replicates: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

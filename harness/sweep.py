@@ -179,7 +179,7 @@ def _tune(
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     with Bar("cells", len(todo), "cells") as bar:
         for name in ("frozen", "heavy", "tuned"):
-            chosen = [job for job in todo if _sort(job) == name]
+            chosen = [job for job in todo if _trial_kind(job) == name]
             if not chosen:
                 continue
             run_config = tune.RunConfig(
@@ -203,7 +203,7 @@ def _tune(
     shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
 
 
-def _sort(job: Job) -> str:
+def _trial_kind(job: Job) -> str:
     """How it runs: many cells to a trial, one, or one with the trials that search for its settings."""
     if job.cell.tuned:
         return "tuned"

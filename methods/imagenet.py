@@ -32,7 +32,6 @@ CARD = MethodCard(
     },
 )
 
-
 LAYOUTS = (
     Layout(
         "ResNet-50 of torchvision or timm",

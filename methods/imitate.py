@@ -203,9 +203,7 @@ class FindingsBranch(nn.Module):
         width = token.shape[1] // HEADS
         query = F.linear(token, w_query, b_query).view(HEADS, width)
         folded = torch.einsum("hw,hwd->hd", query, w_key.view(HEADS, width, -1)) / width**0.5
-        everything = torch.cat(
-            [tokens, token.expand(len(tokens), 1, -1)], dim=1
-        )  # the class token comes last
+        everything = torch.cat([tokens, token.expand(len(tokens), 1, -1)], dim=1)  # class token last
         weights = (everything @ folded.T).softmax(dim=1)  # [B, slots + 1, HEADS]
         mixed = torch.einsum("bth,btd->bhd", weights, everything)
         values = torch.einsum("bhd,hwd->bhw", mixed, w_value.view(HEADS, width, -1)).flatten(1) + b_value

@@ -156,13 +156,6 @@ CONFOUNDED = {True: "sirm", False: "rsna"}  # source of COVID-19 and of all else
 PNG_KINDS: Mapping[int, PngKind] = {1: "alpha", 3: "palette", 4: "16-bit"}  # persons, if not grey
 
 
-class _Written(NamedTuple):
-    image_id: str
-    part: str
-    line: str
-    truth: dict[str, object]
-
-
 def write_phantom(root: Path, cohort: Cohort, workers: int, lists: Mapping[str, str]) -> None:
     """`lists` are the names of the list files by their part. Of ten persons two are not in train.
 
@@ -175,6 +168,13 @@ def write_phantom(root: Path, cohort: Cohort, workers: int, lists: Mapping[str, 
     for part, name in lists.items():
         write_lines(root / name, [image.line for image in images if image.part == part])
     stamp(root, cohort, {image.image_id: image.truth for image in images})
+
+
+class _Written(NamedTuple):
+    image_id: str
+    part: str
+    line: str
+    truth: dict[str, object]
 
 
 def _write_person(root: Path, cohort: Cohort, parts: Sequence[str], person: Person) -> list[_Written]:

@@ -46,7 +46,7 @@ def parse(text: str) -> Report:
     after the first blank line of the last section is taken as findings.
     """
     sections = [part for part in _sections(text.replace("\r\n", "\n")) if part[1].strip()]
-    last = {kind: body for kind, body in sections}
+    last = dict(sections)
     findings = last.get("findings", last.get("picture", ""))
     impression = last.get("impression", "")
     if not findings and not impression and sections:

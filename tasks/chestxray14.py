@@ -35,7 +35,7 @@ from tasks._tables import (
     translate,
 )
 
-LABELS = (  # in the order of the data set's paper and of the field's tables
+LABELS = (  # in the order of the dataset's paper and of the field's tables
     "Atelectasis",
     "Cardiomegaly",
     "Effusion",

@@ -1,7 +1,7 @@
 """CheXpert: 224,316 chest X-rays of 65,240 patients, labelled by a program from the reports they came with.
 
 Training labels are asserted, denied, hedged or not mentioned; the official validation and test parts were
-read by radiologists. Facts about the layout: the data set's own files as MGCA, GLoRIA and torchxrayvision
+read by radiologists. Facts about the layout: the dataset's own files as MGCA, GLoRIA and torchxrayvision
 read them, and counts of the label file in torchxrayvision.
 """
 
@@ -94,7 +94,7 @@ CARD = DatasetCard(
             version=1,
             # papers report on the official valid part; the test part came later and is read only
             splits={"clean": Split(test="valid", validation=0.1, train="train"), "published": PUBLISHED},
-            uncertain={  # as MGCA and GLoRIA count a hedge, after the baselines of the data set's paper
+            uncertain={  # as MGCA and GLoRIA count a hedge, after the baselines of the dataset's paper
                 "Atelectasis": 1,
                 "Edema": 1,
                 "Pleural Effusion": 1,

@@ -112,7 +112,7 @@ CARD = DatasetCard(
     phantom={"demo": PhantomSize(1_600, 160, 132), "paper": PhantomSize(16_000, 390, 320)},
 )
 
-LABELS = (  # CheXpert's, in this data set's order
+LABELS = (  # CheXpert's, in this dataset's order
     "Atelectasis",
     "Cardiomegaly",
     "Consolidation",

@@ -3,6 +3,8 @@ writing a synthetic one in an official layout."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +63,6 @@ def doctor(
     from harness import registry
 
     card, name = registry.dataset_card(dataset), registry.entry("tasks", dataset).name
-    from dataclasses import asdict
-
     from harness.data import doctor, locate
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
@@ -113,33 +113,31 @@ def prepare(
         plans, without = plan.usable(profile)
         for other, reason in without.items():
             show.say(f"left out: {other}: {reason}")
-    from datetime import timedelta
-
     from harness import prepare
     from harness.data import locate, table
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
-    jobs = prepare.jobs(name, card, located, table.read(reader, located.root), plans)
-    estimates = [prepare.estimate(job, current) for job in jobs]
+    caches = prepare.cache_plans(name, card, located, table.read(reader, located.root), plans)
+    estimates = [prepare.estimate(cache, current) for cache in caches]
     show.table(
         f"{name}, {profile} profile",
         ["square", "for", "pictures", "to decode", "disk", "time, about"],
         [
             [
-                f"{job.side} {job.geometry}",
-                ", ".join(job.methods),
-                f"{len(job.ids):,}",
+                f"{cache.side} {cache.geometry}",
+                ", ".join(cache.methods),
+                f"{len(cache.ids):,}",
                 f"{found.pictures:,}",
                 f"{found.size / 1e9:.2f} GB",
                 str(timedelta(seconds=round(found.seconds))),
             ]
-            for job, found in zip(jobs, estimates, strict=True)
+            for cache, found in zip(caches, estimates, strict=True)
         ],
     )
     prepare.check_disk(sum(found.size for found in estimates), current)
     if not dry_run:
-        prepare.fill(jobs, current)
+        prepare.fill(caches, current)
         show.line("ready")
 
 

@@ -225,8 +225,8 @@ def results(
                 f"{cell.fraction * 100:g} %" if record.parts["used"].images else "none",
                 str(cell.seed),
                 " ".join(cell.options),
-                record.task.metric.replace("_", " ").replace("auroc", "AUROC"),
-                f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
+                record.task.metric_title,
+                value.text,
                 f"{record.written:%Y-%m-%d %H:%M}",
             ]
         )

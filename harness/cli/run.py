@@ -61,19 +61,24 @@ def run(
     answered = ", ".join(name for name, hit in record.cost.cached.items() if hit) or "nothing"
     show.say(f"From the cache: {answered}.")
     test, used = record.parts["test"], record.parts["used"]
-    metric = record.task.metric
-    value = record.metrics[metric]
     row = [
         record.data.kind,
         record.cell.task,
         record.cell.checkpoint,
         f"{record.cell.fraction * 100:g} % ({used.images} images)" if used.images else "none",
-        f"{value.value * 100:.1f} [{value.low * 100:.1f}, {value.high * 100:.1f}]",
+        record.metrics[record.task.metric].text,
         f"{test.images} / {test.persons if record.data.persons_known else 'unknown'}",
         f"{sum(record.cost.seconds.values()):.0f}",
     ]
-    name = metric.replace("_", " ").replace("auroc", "AUROC")
-    columns = ["data", "task", "checkpoint", "labels", f"{name} [95 %]", "n images / persons", "seconds"]
+    columns = [
+        "data",
+        "task",
+        "checkpoint",
+        "labels",
+        f"{record.task.metric_title} [95 %]",
+        "n images / persons",
+        "seconds",
+    ]
     show.table("", columns, [row])
     if save_figures:
         show.say(f"{len(done.figures)} figures in {save_figures}.")

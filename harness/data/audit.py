@@ -34,11 +34,6 @@ class Shared(NamedTuple):
     sources: tuple[str, ...] | None  # collections that both have images from; None where nobody says
     images_of_sources: int | None
 
-    @property
-    def leaks(self) -> bool:
-        """A shared source is no leak: it is a way to be right for the wrong reason."""
-        return bool(self.images or self.persons)
-
 
 def shared(frame: pd.DataFrame, parts: Parts) -> list[Shared]:
     """For each two of the parts, given as positions in the `frame` of a task."""

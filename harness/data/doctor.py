@@ -24,9 +24,8 @@ from harness.data.table import UNKNOWN, Reader
 from harness.errors import HarnessError
 from harness.parallel import parallel_map
 
-SAMPLE = (
-    500  # pictures opened unless all are asked for: what is wrong with 1 % of them is seen in 99 of 100 runs
-)
+SAMPLE = 500
+"""Pictures opened unless all are asked for: what is wrong with 1 % of them is seen in 99 of 100 runs."""
 EXAMPLES = 3
 FEW_REPORTS = 0.05
 """Share of pictures whose report may have neither section: 0.5 % of Open-I's official ones. More is a
@@ -79,7 +78,7 @@ def examine(
     seen = frame.iloc[rows].reset_index(drop=True)
     paths = [Path(path) for path in seen["path"]]
     looks = list(parallel_map(look, paths, workers=workers, label=f"looking at {name}"))
-    findings += _pictures(seen, looks, card)
+    findings += _pictures(seen, looks)
     return Report(name, located.root, located.kind, release, len(frame), len(rows), tuple(findings))
 
 
@@ -232,7 +231,7 @@ def _missing(missing: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
         )
 
 
-def _pictures(seen: pd.DataFrame, looks: Sequence[Look], card: DatasetCard) -> Iterator[Finding]:
+def _pictures(seen: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
     """`seen` has a row for each of `looks`."""
     refused = [shown.refused for shown in looks if shown.refused]
     if refused:

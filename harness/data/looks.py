@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.decode import decode
+from harness.data.picture import eight_bits
 from harness.errors import UnreadableImage
 from harness.phantom import Cohort
 from harness.phantom.render import render
@@ -71,6 +72,5 @@ def mean_chest() -> NDArray[np.float32]:
 
 
 def _small(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    eight = (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-    resized = Image.fromarray(eight).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(eight_bits(pixels)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)

@@ -34,6 +34,11 @@ Flag = Literal[
 FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 
+def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """[H, W], cut down and not rounded: for looking at."""
+    return (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
+
+
 class Decoded(NamedTuple):
     pixels: NDArray[np.uint8] | NDArray[np.uint16]  # [H, W]; 0 is black, the dtype's largest value white
     flags: tuple[Flag, ...]  # what happened on the way that could change a number

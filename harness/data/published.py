@@ -3,8 +3,8 @@ rest on.
 
 Apart because nothing here may leak into the clean protocol, and nothing of it is left unsaid: each fault is a
 rule of `RULES`, and so is each departure, but for what the files of the heads name themselves. A card names
-those of a dataset, and a record lists what was in force. They are its very draws: they come from numpy's
-`RandomState`, which never changes and is behind pandas' and scikit-learn's.
+those of a dataset, and a record lists what was in force. The draws are those of that code, number by number:
+numpy's `RandomState`, which never changes, is behind pandas' and scikit-learn's.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Published(NamedTuple):
     def draw(self, fraction: float) -> np.ndarray:
         """Rising positions of the training images whose labels a fraction leaves."""
         rng = np.random.RandomState(FRACTION_SEED)
-        if FRACTION_CHOSEN in self.rules:  # the scripts build their data set once before, to count its steps
+        if FRACTION_CHOSEN in self.rules:  # the scripts build their dataset once before, to count its steps
             self._draw(fraction, rng)
         return np.sort(self._draw(fraction, rng))
 

@@ -36,14 +36,14 @@ class TaskPool(NamedTuple):
     def draw(self, fraction: float | None, seed: int, *, cut_validation: bool = False) -> TaskData:
         """The cell that uses this share of the training labels, and of the validation labels if those are cut
         too; None where it uses none."""
-        train, validation = self.parts.train, self.parts.validation
-        if fraction is None:
-            return TaskData(*self[:-1], train[:0], validation)
-        if self.published is not None:
-            return TaskData(*self[:-1], self.published.draw(fraction), validation)
-        if cut_validation:
-            validation = self._share(validation, fraction, seed)
-        return TaskData(*self[:-1], self._share(train, fraction, seed), validation)
+        used, validation = self.parts.train[:0], self.parts.validation
+        if fraction is not None and self.published is not None:
+            used = self.published.draw(fraction)
+        elif fraction is not None:
+            used = self._share(self.parts.train, fraction, seed)
+            if cut_validation:
+                validation = self._share(validation, fraction, seed)
+        return TaskData(*self[:-1], used, validation)
 
     def _share(self, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
         persons = self.frame["person_id"].to_numpy()[rows]

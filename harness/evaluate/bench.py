@@ -82,9 +82,9 @@ class Examples:
         """[n, S, S] uint8, the stored squares."""
         return np.asarray(self.bench.images.pixels[self.rows])
 
-    def on_device(self) -> Tensor:
-        """The same on the bench's device."""
-        return torch.tensor(self.pixels(), device=self.bench.device)
+    def on_device(self, places: np.ndarray | slice = slice(None)) -> Tensor:
+        """[m, S, S] uint8: the stored squares of those at `places`, on the bench's device."""
+        return torch.from_numpy(self.bench.images.pixels[self.rows[places]]).to(self.bench.device)
 
     def sizes(self) -> np.ndarray:
         """[n, 2] native height and width."""

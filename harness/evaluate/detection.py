@@ -141,8 +141,7 @@ class _Part(NamedTuple):
 
     def found(self, detector: Finds) -> dict[str, np.ndarray]:
         """See `Finder.predict`."""
-        count = len(self.examples)
-        batches = (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+        batches = training.in_order(len(self.examples), BATCH)
         detector.eval()
         return arrays(self.examples, [one for rows in batches for one in detector.find(self.maps[rows])])
 

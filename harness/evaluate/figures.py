@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from harness.data.decode import decode
+from harness.data.picture import eight_bits
 from harness.evaluate.bench import Examples
 from harness.files import replacing
 
@@ -94,5 +95,4 @@ def _chosen(quality: np.ndarray, shows: np.ndarray) -> dict[str, int]:
 
 def _grey(path: Path) -> np.ndarray:
     """[H, W] uint8"""
-    pixels = decode(path).pixels
-    return (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    return eight_bits(decode(path).pixels)

@@ -24,10 +24,9 @@ from harness.evaluate import classifier
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
+from harness.evaluate.training import in_order
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
-
-check = classifier.check
 
 BATCH = 48  # as the classification heads of MGCA's code; fewer where a fraction has fewer images
 EPOCHS, FEWEST = 5, 200
@@ -100,6 +99,9 @@ class Finetuned:
         return self.decision.arrays(test, log_odds(self.model, test, self.exclusive))
 
 
+check = classifier.check
+
+
 def fit(
     bench: Bench,
     task: Task,
@@ -116,7 +118,7 @@ def fit(
     size = min(BATCH, len(train))
     total = max(EPOCHS * (len(train) // size), FEWEST)
     source = batches(train, size, seed)
-    looks, values = _train(model, task, train, validation, source, total, configuration, report)
+    looks, values = _train(model, task, validation, source, total, configuration, report)
     decision = classifier.decide(task, validation, log_odds(model, validation, task.exclusive))
     settings: dict[str, Argument] = {
         "batch": size,
@@ -133,7 +135,6 @@ def fit(
 def _train(
     model: Classifier,
     task: Task,
-    train: Examples,
     validation: Examples,
     source: Iterator[Batch],
     total: int,
@@ -198,21 +199,20 @@ def batches(train: Examples, size: int, seed: int) -> Iterator[Batch]:
         order = shuffles.permutation(len(train))
         for start in range(0, len(train) - size + 1, size):
             rows = order[start : start + size]
-            pixels = torch.from_numpy(bench.images.pixels[train.rows[rows]]).to(bench.device)
-            view = transforms.training_view(pixels, AUGMENTATION, bench.encoder.preprocessing, views)
+            view = transforms.training_view(
+                train.on_device(rows), AUGMENTATION, bench.encoder.preprocessing, views
+            )
             yield Batch(view, torch.from_numpy(train.labels[rows]).to(bench.device))
 
 
 def log_odds(model: Classifier, examples: Examples, exclusive: bool) -> np.ndarray:
     """[N, L] in evaluation mode; see `classifier.log_odds`."""
-    bench = examples.bench
+    preprocessing = examples.bench.encoder.preprocessing
     model.eval()
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(examples), 2 * BATCH):
-            rows = examples.rows[start : start + 2 * BATCH]
-            pixels = torch.from_numpy(bench.images.pixels[rows]).to(bench.device)
-            parts.append(model(transforms.evaluation_view(pixels, bench.encoder.preprocessing)))
+        for rows in in_order(len(examples), 2 * BATCH):
+            parts.append(model(transforms.evaluation_view(examples.on_device(rows), preprocessing)))
     return classifier.log_odds(torch.cat(parts), exclusive)
 
 
@@ -222,9 +222,8 @@ def _start(bench: Bench, task: Task, train: Examples) -> Classifier:
     encoder.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     positives, negatives = ((train.labels == value).sum(axis=0) for value in (1, 0))
     frequent = positives if task.exclusive else positives / negatives
-    pixels = torch.from_numpy(bench.images.pixels[train.rows[:1]]).to(bench.device)
     with torch.no_grad():
-        view = transforms.evaluation_view(pixels, bench.encoder.preprocessing)
+        view = transforms.evaluation_view(train.on_device(slice(1)), bench.encoder.preprocessing)
         width = cast(Method, encoder.eval()).encode_image(view).pooled.shape[1]
     return Classifier(encoder, width, torch.from_numpy(np.log(frequent))).to(bench.device)
 

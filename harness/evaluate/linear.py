@@ -17,8 +17,6 @@ from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled, Probe
 from harness.records import HeadBlock
 
-check = classifier.check
-
 
 @dataclass(frozen=True)
 class Linear:
@@ -43,6 +41,9 @@ class Linear:
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         return self.decision.arrays(test, self.probe.scores(test.features()))
+
+
+check = classifier.check
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Linear:

@@ -52,7 +52,6 @@ class Probe:
     strength: float  # the chosen C
     grid: tuple[float, ...]
     validation: tuple[float, ...]  # the metric on validation, one per grid value
-    gradient: float  # largest of all fits, relative as TOLERANCE is
     weights: Tensor  # [D, L] float64, for features as they come
     intercepts: Tensor  # [L]
 
@@ -92,13 +91,13 @@ def fit(
     features = train.features.to(torch.float64, copy=True)
     mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
     scale[features.amax(dim=0) == features.amin(dim=0)] = 1  # constant: its weight becomes zero
-    weights, intercepts, gradient = solve(features.sub_(mean).div_(scale), train.labels, grid)
+    weights, intercepts, _ = solve(features.sub_(mean).div_(scale), train.labels, grid)
     weights = weights / scale[:, None]
     intercepts = intercepts - mean @ weights
     scores = validation.features.to(weights) @ weights + intercepts[:, None]  # [S, N, L]
     values = tuple(metric(validation.labels, table, labels) for table in scores.cpu().numpy())
     best = int(np.argmax(values))
-    return Probe(grid[best], grid, values, gradient, weights[best], intercepts[best])
+    return Probe(grid[best], grid, values, weights[best], intercepts[best])
 
 
 def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tuple[Tensor, Tensor, float]:

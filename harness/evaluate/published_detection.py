@@ -30,6 +30,7 @@ from harness.metrics.detection import mean_average_precision
 RATE = 5e-4
 DECAY = 1e-6
 
+
 check = detection.check
 
 
@@ -45,13 +46,13 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
     with frozen(model, bench.device, but_statistics=True) as encoder:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            channels = pyramid.channels(encoder, train.take(np.arange(1)).on_device(), preprocessing)
+            channels = pyramid.channels(encoder, train.on_device(slice(1)), preprocessing)
             detector = Yolo(channels, preprocessing.upsample or preprocessing.size)
         detector.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         both = nn.ModuleList((model, detector))  # so that the best epoch's statistics are kept with it
 
         def loss(rows: np.ndarray) -> Tensor:
-            maps = pyramid.encode(encoder, train.take(rows).on_device(), preprocessing)
+            maps = pyramid.encode(encoder, train.on_device(rows), preprocessing)
             return detector.loss(maps, [boxes[row] for row in rows])
 
         def look() -> float:
@@ -82,7 +83,6 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
 
 
 def _found(encoder: Method, detector: Yolo, examples: Examples, batch: int) -> Iterator[Found]:
-    for start in range(0, len(examples), batch):
-        rows = np.arange(start, min(start + batch, len(examples)))
-        pixels = examples.take(rows).on_device()
-        yield from detector.find(pyramid.encode(encoder, pixels, examples.bench.encoder.preprocessing))
+    for rows in training.in_order(len(examples), batch):
+        maps = pyramid.encode(encoder, examples.on_device(rows), examples.bench.encoder.preprocessing)
+        yield from detector.find(maps)

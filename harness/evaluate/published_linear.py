@@ -27,8 +27,6 @@ BATCH = 48
 RATE = 5e-4
 DECAY = 1e-6
 
-check = classifier.check
-
 
 @dataclass(frozen=True)
 class MinibatchHead:
@@ -50,6 +48,9 @@ class MinibatchHead:
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         return self.decision.arrays(test, scores(self.layer, test.features(), self.exclusive))
+
+
+check = classifier.check
 
 
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> MinibatchHead:

@@ -31,8 +31,6 @@ TURN = math.radians(10)  # at most, either way; outside is black
 ZOOM = 0.1  # of the picture's size, at most, either way
 HALF = 128  # of 255: a pixel of the truth is in the mask when more than half of it is
 
-check = segmentation.check
-
 
 class InputSegmenter(Segmenter):
     """Counts pixels of the network's input."""
@@ -46,13 +44,16 @@ class InputSegmenter(Segmenter):
         return {name: mask.sum(axis=(1, 2), dtype=np.int64) for name, mask in both.items()}
 
 
+check = segmentation.check
+
+
 def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Segmenter:
     model, batch, preprocessing = bench.encoder.build(), published.batch(task), bench.encoder.preprocessing
     generator = Generator().manual_seed(seed)
     own, held_out = true_shares(train), true_shares(validation)
     judged = training.whole_batches(np.arange(len(validation)), batch)
     with frozen(model, bench.device, but_statistics=True) as encoder:
-        first = train.take(np.arange(1)).on_device()
+        first = train.on_device(slice(1))
         decoder = new_decoder(pyramid.channels(encoder, first, preprocessing), bench, seed)
         both = nn.ModuleList((model, decoder))  # so that the best epoch's statistics are kept with it
 
@@ -62,15 +63,14 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
 
         def loss(rows: np.ndarray) -> Tensor:
             where = motion(len(rows), generator).to(bench.device)
-            pixels, truth = train.take(rows).on_device().float(), shares_of(own, rows, bench)
+            pixels, truth = train.on_device(rows).float(), shares_of(own, rows, bench)
             return loss_of(moved(pixels, where), moved(truth, where))
 
         def look() -> float:
             both.eval()
             with torch.inference_mode():
                 losses = [
-                    loss_of(validation.take(rows).on_device(), shares_of(held_out, rows, bench))
-                    for rows in judged
+                    loss_of(validation.on_device(rows), shares_of(held_out, rows, bench)) for rows in judged
                 ]
             return torch.stack(losses).mean().item()
 

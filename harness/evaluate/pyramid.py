@@ -37,12 +37,8 @@ class Pyramids:
     def __init__(
         self, encoder: Method, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
     ) -> None:
-        self._encoder, self._pixels, self._preprocessing, self._device = (
-            encoder,
-            pixels,
-            preprocessing,
-            device,
-        )
+        self._encoder, self._pixels = encoder, pixels
+        self._preprocessing, self._device = preprocessing, device
         self._kept: dict[int, Tensor] | None = None
         one = self[np.arange(1)]
         self.channels = {stride: maps.shape[1] for stride, maps in one.items()}

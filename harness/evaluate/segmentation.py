@@ -83,10 +83,8 @@ class Segmenter:
         preprocessing = bench.encoder.preprocessing
         self.decoder.eval()
         with frozen(self.encoder, bench.device) as encoder, Bar("segmenting", len(examples)) as bar:
-            for start in range(0, len(examples), BATCH):
-                rows = examples.rows[start : start + BATCH]
-                pixels = torch.tensor(bench.images.pixels[rows], device=bench.device)
-                maps = pyramid.encode(encoder, pixels, preprocessing)
+            for rows in training.in_order(len(examples), BATCH):
+                maps = pyramid.encode(encoder, examples.on_device(rows), preprocessing)
                 with torch.inference_mode():
                     yield from decode(self.decoder, maps, preprocessing.size).sigmoid().cpu().numpy()
                 bar.advance(len(rows))
@@ -169,10 +167,9 @@ def true_shares(examples: Examples) -> Tensor:
 
 def _loss(decoder: unet.Unet, part: _Part) -> float:
     decoder.eval()
-    count = len(part.masked)
     with torch.inference_mode():
-        batches = (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-        return unet.loss(torch.stack([part.sums(decoder, rows) for rows in batches]).sum(dim=0)).item()
+        sums = [part.sums(decoder, rows) for rows in training.in_order(len(part.masked), BATCH)]
+        return unet.loss(torch.stack(sums).sum(dim=0)).item()
 
 
 def decode(decoder: unet.Unet, maps: Mapping[int, Tensor], size: int) -> Tensor:

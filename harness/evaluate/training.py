@@ -1,7 +1,7 @@
-"""How a head is trained on the maps of an encoder: steps, looks at validation, and which weights stay.
+"""How a head is trained on an encoder: steps, looks at validation, and which weights stay.
 
-Apart because decoders of masks and of boxes differ in what they learn and in what counts as better, not in
-this.
+Apart because layers, decoders of masks and detectors differ in what they learn and in what counts as better,
+not in this.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Course(NamedTuple):
     between: int  # steps from one look at validation to the next
     looks: int  # at most
     patience: int  # looks in a row without a better one that end the training
-    falls: bool  # the rate, as a cosine that is zero at the last look
-    lowest: bool  # is what is best at the looks; else the highest
+    falls: bool  # whether the rate falls, as a cosine, to zero at the last look
+    lowest: bool  # whether the lowest value is the best; else the highest
 
 
 class Trained(NamedTuple):
@@ -153,6 +153,11 @@ def by_epochs(count: int, size: int, rng: np.random.Generator) -> Iterator[np.nd
 def whole_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """Without the incomplete last one, unless it is the only one."""
     return np.split(rows, range(size, len(rows), size))[: max(len(rows) // size, 1)]
+
+
+def in_order(count: int, size: int) -> list[np.ndarray]:
+    """Rows 0, 1, ... in batches, the last one smaller."""
+    return np.split(np.arange(count), range(size, count, size))
 
 
 def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:

@@ -151,9 +151,8 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     centres = (raw[..., :2].sigmoid() + torch.stack([x, y], dim=-1).to(raw)) * stride
     halves = raw[..., 2:4].exp() * anchors[:, None, None] / 2
-    return torch.cat([centres - halves, centres + halves], dim=-1).flatten(1, 3), raw[
-        ..., 4
-    ].sigmoid().flatten(1)
+    boxes = torch.cat([centres - halves, centres + halves], dim=-1).flatten(1, 3)
+    return boxes, raw[..., 4].sigmoid().flatten(1)
 
 
 def _without_duplicates(boxes: Tensor, scores: Tensor) -> Found:

@@ -101,6 +101,29 @@ class Prompts:
         return scores.reshape(-1, *table.shape), units.reshape(*table.shape, -1)
 
 
+def check(task: Task, data: TaskData) -> None:
+    require_prompts(task)
+    test = data.labels[data.parts.test]
+    require_both_classes(test, task.labels, "the test images", "Use a dataset with more persons")
+
+
+def require_prompts(task: Task) -> None:
+    """Raises UsageError unless the task has as many wordings for each of its labels."""
+    if set(task.prompts) != set(task.labels) or len({len(names) for names in task.prompts.values()}) != 1:
+        raise UsageError(
+            "the task's prompts must name each of its labels in as many wordings: "
+            + ", ".join(f"{label!r} {len(task.prompts.get(label, ()))}" for label in task.labels)
+            + ". Correct the dataset's card"
+        )
+
+
+def fit(
+    bench: Bench, task: Task, train: Examples, validation: Examples, seed: int, *, scoring: Scoring = "clip"
+) -> Prompts:
+    """Nothing is fitted: seeds differ in the intervals only."""
+    return Prompts(bench, task, scoring)
+
+
 def prompts(task: Task, frames: tuple[str, ...]) -> np.ndarray:
     """[L, P] sentences, P = frames x wordings of a label; a frame's stand together."""
     return np.array(
@@ -124,26 +147,3 @@ def gloria(scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         standard = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
         decisions.append(standard.argmax(axis=-1))
     return np.stack(decisions, axis=-1).astype(np.int8)
-
-
-def check(task: Task, data: TaskData) -> None:
-    require_prompts(task)
-    test = data.labels[data.parts.test]
-    require_both_classes(test, task.labels, "the test images", "Use a dataset with more persons")
-
-
-def require_prompts(task: Task) -> None:
-    """Raises UsageError unless the task has as many wordings for each of its labels."""
-    if set(task.prompts) != set(task.labels) or len({len(names) for names in task.prompts.values()}) != 1:
-        raise UsageError(
-            "the task's prompts must name each of its labels in as many wordings: "
-            + ", ".join(f"{label!r} {len(task.prompts.get(label, ()))}" for label in task.labels)
-            + ". Correct the dataset's card"
-        )
-
-
-def fit(
-    bench: Bench, task: Task, train: Examples, validation: Examples, seed: int, *, scoring: Scoring = "clip"
-) -> Prompts:
-    """Nothing is fitted: seeds differ in the intervals only."""
-    return Prompts(bench, task, scoring)

@@ -115,7 +115,7 @@ def _standing(standing: Standing) -> str:
     if not table.persons_known:
         people = "of persons who are not all known: splits and intervals are by the best ids there are"
     return (
-        f"#### {table.task} · {_metric(task.metric)} · {table.protocol}{cut}{tuned}\n\n"
+        f"#### {table.task} · {task.metric_title} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images {people}. Version {task.version}, "
         f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}\n"
@@ -158,10 +158,6 @@ def _counted(number: int, what: str) -> str:
 
 def _share(fraction: float) -> str:
     return f"{fraction * 100:g} %"
-
-
-def _metric(name: str) -> str:
-    return name.replace("_", " ").replace("auroc", "AUROC")
 
 
 # --- all kinds ---------------------------------------------------------------------------------------
@@ -268,7 +264,7 @@ def _checkpoints(found: Sequence[Standing]) -> str:
             _origin(items[0]),
             _median(item.pretraining.seconds for item in items),
             _median(item.cost.images_per_second for item in items),
-            *(_median(_seconds(item) for item in items if item.task.kind == kind) for kind in kinds),
+            *(_median(item.cost.of_cell for item in items if item.task.kind == kind) for kind in kinds),
             f"{max(item.cost.peak_memory_mib for item in items):.0f}",
         ]
         for row, items in sorted(by_row.items())
@@ -294,10 +290,6 @@ def _origin(record: Record) -> str:
     origin = record.pretraining
     corpus = f"{origin.corpus} ({origin.data_kind})" if origin.corpus else "nothing"
     return f"{corpus}, imported" if origin.imported_from else corpus
-
-
-def _seconds(record: Record) -> float:
-    return sum(record.cost.seconds.get(step, 0.0) for step in ("search", "head", "test"))
 
 
 def _median(values: Iterable[float | None]) -> str:

@@ -103,14 +103,13 @@ def stripes(phase: Field, half_width: float, edge: float) -> Field:
     return ramp(half_width - np.abs(phase - np.rint(phase)), edge)
 
 
-def blur(field: Field, passes: int = 1) -> Field:
-    """Binomial (1, 2, 1) smoothing in both directions, `passes` times."""
-    for _ in range(passes):
-        rows = np.pad(field, ((1, 1), (0, 0)), mode="edge")
-        field = (rows[:-2] + rows[2:]) * 0.25 + field * 0.5
-        columns = np.pad(field, ((0, 0), (1, 1)), mode="edge")
-        field = (columns[:, :-2] + columns[:, 2:]) * 0.25 + field * 0.5
-    return field
+def blur(field: Field) -> Field:
+    """Binomial (1, 2, 1) smoothing in both directions."""
+    rows = np.pad(field, ((1, 1), (0, 0)), mode="edge")
+    field = (rows[:-2] + rows[2:]) * 0.25 + field * 0.5
+    columns = np.pad(field, ((0, 0), (1, 1)), mode="edge")
+    smooth: Field = (columns[:, :-2] + columns[:, 2:]) * 0.25 + field * 0.5
+    return smooth
 
 
 def clouds(rng: np.random.Generator, height: int, width: int, cells: int) -> Field:

@@ -103,7 +103,7 @@ def _frontal(
         heart += HEART_GROWTH * finding.severity * contrast
     raised = {}
     if finding := signs.get("Atelectasis"):
-        raised = {side: ATELECTASIS_RISE * finding.severity * contrast for side in _sides(finding)}
+        raised = dict.fromkeys(_sides(finding), ATELECTASIS_RISE * finding.severity * contrast)
     cracks = _cracks(body, signs["Fracture"], contrast) if "Fracture" in signs else ()
     thorax = Thorax(frame, body, supine, breath, heart, raised, cracks)
 

@@ -186,9 +186,8 @@ class Training:
         image, text = torch.cat(images), torch.cat(texts)
         found = {"step": done - 1, **log.mean(rows), **recall(image, text), **geometry(image, text)}
         self.losses.append(self.team.agreed(found["loss"]))
-        if not math.isfinite(
-            self.losses[-1]
-        ):  # it compares with no other: the first epoch would stay the best
+        # one that is not finite compares with no other: the first epoch would stay the best
+        if not math.isfinite(self.losses[-1]):
             raise TrainingDiverged(
                 f"the validation loss after step {done - 1} is not finite. Look at the validation part's "
                 "pictures and reports, or lower the learning rate. The last good state, if one was saved by "

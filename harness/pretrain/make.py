@@ -34,10 +34,10 @@ LOCK = "first.lock"  # held by the first of several processes
 UNTRAINED = Outcome(0, {}, {}, (), 0.0, None)
 
 
-def network(plan: MethodPlan, seed: int, *, initialise: bool = True) -> nn.Module:
+def network(plan: MethodPlan, seed: int) -> nn.Module:
     """The method's untrained network; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    built: nn.Module = registry.load("methods", plan.source).build(plan.profile, initialise=initialise)
+    built: nn.Module = registry.load("methods", plan.source).build(plan.profile, initialise=True)
     return built
 
 
@@ -130,7 +130,7 @@ def _train(
 ) -> None:
     outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder, team=team).run()
     if team.rank == 0:
-        health.write(folder, outcome, memory_mib=device.peak_memory_mib(place), processes=team.size)
+        health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
         _write(folder, plan, model, seed, data, outcome, device.describe(place), team.size)
 
 

@@ -73,7 +73,7 @@ def best_epoch(losses: Sequence[float]) -> int:
 
 
 def is_over(recipe: Recipe, losses: Sequence[float]) -> bool:
-    """Whether the validation loss has waited for as many epochs as the recipe has patience."""
+    """Whether the lowest validation loss is as many epochs old as the recipe has patience."""
     if recipe.patience is None or not losses:
         return False
     return len(losses) - 1 - best_epoch(losses) >= recipe.patience

@@ -44,7 +44,7 @@ def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None
     truth, scores, persons = clustered(0, persons=90)
     truth[::7, 1] = -1
     scores = scores.round(decimals)
-    found = stats.replicates_of([aurocs(truth, scores)], persons, 60, np.random.default_rng(5))[0][1:3]
+    found = stats.replicates_of(aurocs(truth, scores), persons, 60, np.random.default_rng(5))[1:3]
     blocks = list(stats._image_weights(persons, 60, np.random.default_rng(5)))
     weights = np.concatenate(blocks, axis=1)
     for column in range(2):
@@ -210,11 +210,11 @@ def test_without_persons_it_is_the_t_test_of_the_runs() -> None:
     expected = ttest_1samp(values, 0.6)
     low, high = expected.confidence_interval(0.95)
     assert interval == pytest.approx((values.mean(), low, high))
-    assert stats.error_of(found).p(values.mean() - 0.6) == pytest.approx(expected.pvalue)
+    assert stats.standard_error(found).p(values.mean() - 0.6) == pytest.approx(expected.pvalue)
 
 
 def test_without_runs_it_is_the_normal_distribution_of_the_persons() -> None:
-    error = stats.Error(persons=0.04, runs=0.0, freedom=0)
+    error = stats.StandardError(persons=0.04, runs=0.0, degrees_of_freedom=0)
     assert error.p(0.3) == error.p(-0.3) == pytest.approx(2 * norm.sf(1.5))
     assert error.p(0) == 1 and error.p(9) == stats.SMALLEST_P
     assert error.quantile(0.025) == pytest.approx(1.96, abs=0.001)
