@@ -107,6 +107,8 @@ def _standing(standing: Standing) -> str:
     dataset = table.task.partition(":")[0]
     others = [row.family for row in standing.order if _by_others_on(dataset, standing.cells[row])]
     seen = f" Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}." if others else ""
+    apart = _of_other_pixels(standing)
+    pixels = f" Of other pixels than most, under the same names: {', '.join(apart)}." if apart else ""
     ungrouped = (
         f" No group, for want of the runs that most have at {shares[-1]}: {', '.join(alone)}."
         if alone
@@ -118,9 +120,25 @@ def _standing(standing: Standing) -> str:
         f"#### {table.task} · {task.metric_title} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images {people}. Version {task.version}, "
-        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}\n"
+        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}{pixels}\n"
         f"{''.join(_spread(standing))}"
     )
+
+
+def _of_other_pixels(standing: Standing) -> list[str]:
+    """Families that saw another copy of the pictures, or one that another library decoded, than most of those
+    whose encoders want them of the same size and geometry."""
+    families: dict[tuple[int, str], dict[str, dict[str, None]]] = {}  # how stored -> pixels -> families
+    for row in standing.order:
+        for record in (record for cell in standing.cells[row].values() for record in cell.records):
+            shape = record.preprocessing.stored, record.preprocessing.geometry
+            of_shape = families.setdefault(shape, {})
+            of_shape.setdefault(record.data.images, {})[row.family] = None
+    apart: list[str] = []
+    for of_shape in families.values():
+        usual = max(of_shape, key=lambda images: len(of_shape[images]))
+        apart += [name for images, names in of_shape.items() if images != usual for name in names]
+    return apart
 
 
 def _by_others_on(dataset: str, cells: Mapping[float, Cell]) -> bool:

@@ -364,6 +364,18 @@ def test_seeds_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
         leaderboard.build(tmp_path)
 
 
+def test_rows_of_other_pixels_are_named(tmp_path: Path) -> None:
+    for name in ("first-x", "second-x", "third-x"):
+        path = fakes.write(tmp_path, family=name)
+    assert "Of other pixels" not in leaderboard.build(tmp_path)
+    path.write_text(path.read_text().replace("a" * 64, "9" * 64))
+    assert "Of other pixels than most, under the same names: third-x." in leaderboard.build(tmp_path)
+    path.write_text(
+        path.read_text().replace('"stored": 72', '"stored": 99')
+    )  # of another size they always are
+    assert "Of other pixels" not in leaderboard.build(tmp_path)
+
+
 def test_training_and_labels_are_told_apart_where_they_are_crossed(tmp_path: Path) -> None:
     for checkpoint in (0, 1):
         for seed in (0, 1):
