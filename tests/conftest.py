@@ -30,6 +30,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+CLUSTERS = ("test_sweep.py", "test_tuning.py", "test_distributed.py")
+"""Files whose tests start Ray, one after the other for minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those first: at the end, one worker would be at them while the others have nothing left."""
+    items.sort(key=lambda item: item.path.name not in CLUSTERS)
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real X-rays beside the project; tests that need it are skipped where it is absent."""
