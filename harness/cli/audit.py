@@ -70,8 +70,9 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
             )
             continue
         lines = [_line(item) for item in facts["shared"]]
-        columns = ["parts", "images", "images in both", "their rows", "persons in both", "images of these"]
-        show.table(f"{found.id}, {name} ({located.kind}): {sizes}", [*columns, "of shared sources"], lines)
+        columns = ["parts", "images of the second", "also in the first", "their rows of labels"]
+        columns += ["persons in both", "their images", "from sources of both"]
+        show.table(f"{found.id}, {name} ({located.kind}): {sizes}", columns, lines)
         for rule, sentence in facts["rules"].items():
             show.line(f"  {rule}: {sentence}")
         if not facts["persons_known"]:

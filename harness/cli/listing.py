@@ -203,7 +203,8 @@ def checkpoints(json: AsJson = False) -> None:
 def results(
     json: AsJson = False,
     folder: Annotated[
-        Path | None, typer.Option("--results", exists=True, file_okay=False, help="Folder of records.")
+        Path | None,
+        typer.Option("--results", exists=True, file_okay=False, help="Folder of records. Default: results/"),
     ] = None,
 ) -> None:
     """Records, one line each; `--json` prints them whole."""

@@ -28,7 +28,7 @@ ALL = "all"
 def pretrain(
     method: Annotated[str, typer.Option(help=f"Name, path of a method's file, or {ALL!r}.")],
     corpus: Annotated[str | None, typer.Option(help="Default: that of its authors, else mimic_cxr.")] = None,
-    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     official: Annotated[
         bool, typer.Option("--official", help="As the authors' code does it, its faults included.")
     ] = False,

@@ -16,11 +16,13 @@ def run(
     method: Annotated[str, typer.Option(help="Name, or path of a method's file.")],
     task: Annotated[str, typer.Option(help="Dataset, or dataset:kind.")],
     fraction: Annotated[float, typer.Option(help="Share of the training labels, in (0, 1].")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the label draw and the interval.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the label draw, the head and the interval; picks the checkpoint.", min=0)
+    ] = 0,
     checkpoint: Annotated[
         str | None, typer.Option(help="Default: that of the seed, or the newest; else one is made.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fraction of the validation labels too.")

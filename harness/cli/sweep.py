@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def sweep(
     context: typer.Context,
-    methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
-    tasks: Annotated[str, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = "",
+    methods: Annotated[str, typer.Option(help="Names or paths, comma between. Default: all.")] = "",
+    tasks: Annotated[str, typer.Option(help="Ids, patterns such as 'rsna:*', or paths. Default: all.")] = "",
     protocols: Annotated[str, typer.Option(help="clean, published, or clean,published.")] = "clean",
     fractions: Annotated[str, typer.Option(help="Shares of the training labels.")] = "0.01,0.1,1",
-    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="How many; 5 are 0 to 4.", min=1)] = 5,
     checkpoints: Annotated[
         str, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
     ] = "",
@@ -31,7 +31,7 @@ def sweep(
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fractions of the validation labels too.")
     ] = False,
-    profile: Annotated[str, typer.Option(help="demo or paper.")] = "demo",
+    profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.contracts import Method, Preprocessing
 from harness.data import transforms
 from harness.device import autocast
+from harness.errors import UsageError
 from harness.progress import Bar
 
 MEMORY = 2**30  # bytes of maps that are kept
@@ -21,9 +22,15 @@ BATCH = 64  # pictures a forward while they are
 
 def encode(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> dict[int, Tensor]:
     """{stride: [B, C, h, w]} of `pixels` [B, S, S] in 0..255 on the encoder's device, in bfloat16 where
-    it has that."""
+    it has that. Raises UsageError when there are none."""
     with torch.no_grad(), autocast(pixels.device):
-        return encoder.encode_image(transforms.whole_view(pixels, preprocessing)).pyramid
+        maps = encoder.encode_image(transforms.whole_view(pixels, preprocessing)).pyramid
+    if not maps:
+        raise UsageError(
+            f"{type(encoder).__name__} gives no maps, which masks and boxes are read from. Fill `pyramid` in "
+            "its encode_image with strides 4 to 32, or choose another kind of task"
+        )
+    return maps
 
 
 def channels(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> dict[int, int]:

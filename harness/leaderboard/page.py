@@ -28,10 +28,11 @@ Three tracks that never meet in one table: **phantom** (synthetic pictures, anyo
 Ours are each task's own metric, named over its table, in percent: mean over runs [95 % interval]. The
 interval covers who happened to be in the test set (persons are resampled) and what differs between runs: the
 draw of the labels, the head's seed, the checkpoint; of a single run, the first alone. Under the published
-protocol the draw is fixed, as in the authors' code, and not covered, unless its rules say that it is that of
-the clean one (`python -m harness audit --task TASK`). Rows of one `group` do not differ from its best at the
-largest share of the labels: tests paired by person and seed, p-values by Holm. `–` is a hole: not run, or
-impossible. `*` marks numbers of code that no commit holds.
+protocol the draw is fixed, as in the authors' code, and not covered, except where the rule
+`parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). In a
+`group`, no row can be told from its best at the largest share of the labels: tests paired by person and
+seed, p-values by Holm. `–` is a hole: not run, or impossible. `*` marks numbers of code that no commit of
+this clone holds, as of a method's file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,13 @@ from harness.data.locate import Located
 from harness.data.splits import Parts
 from harness.data.task_data import TaskData
 from harness.errors import BadTable, EmptyClass, HarnessError, TrainingDiverged, UsageError
-from harness.evaluate import figures, segmentation, training
+from harness.evaluate import figures, pyramid, segmentation, training
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.segmentation import Segmenter
 from harness.metrics import score
 from harness.phantom import Cohort
+from tests import fakes
 
 SIZE = 32
 TASK = Task(
@@ -232,3 +234,13 @@ def test_an_oracle_at_the_network_s_size_scores_almost_one(
     large = arrays["truth_area"] > 200  # of few pixels nothing is left at a third of the size
     assert large.sum() >= 5
     assert np.mean(head.quality(arrays)[large]) > 0.85
+
+
+def test_an_encoder_that_gives_no_maps_is_named() -> None:
+    class Pooled(nn.Module):
+        def encode_image(self, x: Tensor) -> ImageFeatures:
+            return ImageFeatures(x.mean(dim=(2, 3)), None, None, {})
+
+    encoder: Any = Pooled()
+    with pytest.raises(UsageError, match=r"Pooled gives no maps.*Fill `pyramid`"):
+        pyramid.encode(encoder, torch.zeros(1, 10, 10, dtype=torch.uint8), fakes.PROFILE.preprocessing)
