@@ -102,4 +102,4 @@ def test_balanced_draws_are_scored_as_gloria_s_code_does(
     assert (theirs.head.settings["scoring"], ours.head.settings["scoring"]) == ("gloria", "clip")
     assert theirs.data.draws == ours.data.draws  # the same pictures
     several = registry.task_of("chexpert:zero-shot").task  # not one of many: nothing was released
-    assert published.head_rules("zero-shot", several, "published") == (published.CLEAN_HEAD,)
+    assert published.in_force((), "zero-shot", several, "published") == (published.CLEAN_HEAD,)

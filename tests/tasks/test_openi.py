@@ -30,7 +30,13 @@ def real(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("real") / "NLMCXR"
     (root / "NLMCXR_png").mkdir(parents=True)
     with tarfile.open(realdata / "text" / "NLMCXR_reports.tgz") as archive:
-        archive.extractall(root, filter="data")
+        for member in filter(
+            tarfile.TarInfo.isfile, archive
+        ):  # extractall is not the same in Pythons of 3.11
+            file = archive.extractfile(member)
+            assert file is not None
+            (root / member.name).parent.mkdir(parents=True, exist_ok=True)
+            (root / member.name).write_bytes(file.read())
     for path in (root / "ecgen-radiology").iterdir():
         for image in re.findall(r'parentImage id="([^"]+)"', path.read_text(encoding="utf-8")):
             (root / "NLMCXR_png" / f"{image}.png").touch()

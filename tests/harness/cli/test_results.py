@@ -76,7 +76,7 @@ def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
 
 def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, bundle = tmp_path / "results", tmp_path / "mine.zip"
-    [path, *_] = sorted((ROOT / "phantom").glob("*/*/clean-1pct-s0.json"))
+    [path, *_] = sorted((ROOT / "phantom").glob("chexpert-linear/*/clean-1pct-s0.json"))
     for file in (path, path.with_suffix(".npz")):
         (results / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, results / file.relative_to(ROOT))
