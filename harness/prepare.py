@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -38,6 +38,12 @@ class CachePlan:
     side: int
     geometry: Geometry
     methods: tuple[str, ...]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Of `cache.outstanding` and `cache.open_images`: what run and pretrain will ask for."""
+        fields = ("ids", "paths", "side", "geometry")
+        return {"name": self.dataset, **{field: getattr(self, field) for field in fields}}
 
 
 class Estimate(NamedTuple):
@@ -80,14 +86,7 @@ def _rows(
 
 def estimate(wanted: CachePlan, settings: Settings) -> Estimate:
     """By decoding a few of the pictures; those that cannot be are left for `fill` to name."""
-    left = cache.outstanding(
-        wanted.dataset,
-        wanted.ids,
-        wanted.paths,
-        side=wanted.side,
-        geometry=wanted.geometry,
-        folder=settings.images,
-    )
+    left = cache.outstanding(**wanted.asked, folder=settings.images)
     if not left.pictures:
         return Estimate(0, left.size, 0.0)
     tried = wanted.paths[:: max(1, len(wanted.paths) // TRIED)][:TRIED]
@@ -114,15 +113,7 @@ def fill(every: Sequence[CachePlan], settings: Settings) -> None:
     refused = []
     for wanted in every:
         try:
-            cache.open_images(
-                wanted.dataset,
-                wanted.ids,
-                wanted.paths,
-                side=wanted.side,
-                geometry=wanted.geometry,
-                folder=settings.images,
-                workers=settings.workers,
-            )
+            cache.open_images(**wanted.asked, folder=settings.images, workers=settings.workers)
         except UnreadableImage as refusal:  # the same pictures in every cache
             refused.append(refusal)
     if refused:
