@@ -183,9 +183,8 @@ class Training:
                     image, text = model.pairs(plain._replace(spread=self.team.spread))
                     images.append(image)
                     texts.append(text)
-        image, text = torch.cat(images), torch.cat(texts)
-        found = {"step": done - 1, **log.mean(rows), **recall(image, text), **geometry(image, text)}
-        self.losses.append(self.team.agreed(found["loss"]))
+        measured = log.mean(rows)
+        self.losses.append(self.team.agreed(measured["loss"]))
         # one that is not finite compares with no other: the first epoch would stay the best
         if not math.isfinite(self.losses[-1]):
             raise TrainingDiverged(
@@ -196,7 +195,8 @@ class Training:
         if self.recipe.patience is not None and optimisation.best_epoch(self.losses) == epoch:
             weights = self.model.state_dict().items()
             self.best = {name: value.to("cpu", copy=True) for name, value in weights}
-        return found
+        image, text = torch.cat(images), torch.cat(texts)
+        return {"step": done - 1, **measured, **recall(image, text), **geometry(image, text)}
 
     def _outcome(self, seconds: float, images_per_second: float) -> Outcome:
         epochs = log.read(self.folder / log.EPOCHS)

@@ -162,6 +162,10 @@ def test_a_validation_loss_that_is_not_finite_ends_it(tmp_path: Path) -> None:
             loss, terms = super().loss(batch)
             return (loss if self.training else loss / 0), terms
 
+        def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            image, text = super().pairs(batch)
+            return image / 0, text / 0  # of which no singular values can be had
+
     with pytest.raises(TrainingDiverged, match=f"validation loss after step {PER_EPOCH - 1} is not finite"):
         training(tmp_path, Unseen()).run()
 
