@@ -83,21 +83,20 @@ def run(
             _tune(todo, settings, options, arguments)
     finally:
         ray.shutdown()
-    for job in todo:
-        if jobs.complete(settings.results, job):
-            summary.done += 1
-        else:
-            summary.failed[job.cell.name] = _reason(settings, job)
+    undone = [job for job in todo if not jobs.complete(settings.results, job)]
+    summary.done = len(todo) - len(undone)
+    summary.failed |= _reasons(settings, undone)
     return summary
 
 
-def _reason(settings: Settings, job: Job) -> str:
+def _reasons(settings: Settings, undone: Sequence[Job]) -> dict[str, str]:
     try:
-        failures.settle(settings, job.tried)
         road.require_results(settings.results)
-    except (OSError, UsageError) as error:  # a full disk takes no reason either
-        return str(error)
-    return failures.reason(settings.results, job.tried)
+        for job in undone:
+            failures.settle(settings, job.tried)
+    except (OSError, UsageError) as error:  # a full disk takes no reasons either
+        return {job.cell.name: str(error) for job in undone}
+    return {job.cell.name: failures.reason(settings.results, job.tried) for job in undone}
 
 
 class _Machines(NamedTuple):

@@ -64,7 +64,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     assert tried == [0, 1, 2, 3, 4, 1, 1]
     assert not list(failures.read_all(tmp_path))  # it may be running
     assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
-    assert "its process was ended" in sweep._reason(settings, group[1])
+    assert "its process was ended" in sweep._reasons(settings, [group[1]])[group[1].cell.name]
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
 
