@@ -30,7 +30,6 @@ from harness.metrics.detection import mean_average_precision
 RATE = 5e-4
 DECAY = 1e-6
 
-
 check = detection.check
 
 

@@ -31,8 +31,8 @@ draw of the labels, the head's seed, the checkpoint; of a single run, the first 
 protocol the draw is fixed, as in the authors' code, and not covered, except where the rule
 `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). In a
 `group`, no row can be told from its best at the largest share of the labels: tests paired by person and
-seed, p-values by Holm. `–` is a hole: not run, or impossible. `*` marks numbers of code that no commit of
-this clone holds, as of a method's file from elsewhere.
+seed, p-values by Holm. `–` is a hole: not run, or impossible. `*` marks numbers of code that no commit
+holds, as of a method's file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {

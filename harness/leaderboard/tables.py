@@ -5,6 +5,7 @@ Apart because it only words what `standings.py` computed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import get_args
@@ -128,17 +129,16 @@ def _standing(standing: Standing) -> str:
 def _of_other_pixels(standing: Standing) -> list[str]:
     """Families that saw another copy of the pictures, or one that another library decoded, than most of those
     whose encoders want them of the same size and geometry."""
-    families: dict[tuple[int, str], dict[str, dict[str, None]]] = {}  # how stored -> pixels -> families
-    for row in standing.order:
-        for record in (record for cell in standing.cells[row].values() for record in cell.records):
-            shape = record.preprocessing.stored, record.preprocessing.geometry
-            of_shape = families.setdefault(shape, {})
-            of_shape.setdefault(record.data.images, {})[row.family] = None
-    apart: list[str] = []
-    for of_shape in families.values():
-        usual = max(of_shape, key=lambda images: len(of_shape[images]))
-        apart += [name for images, names in of_shape.items() if images != usual for name in names]
-    return apart
+    seen = {
+        ((record.preprocessing.stored, record.preprocessing.geometry), record.data.images, row.family): None
+        for row in standing.order
+        for cell in standing.cells[row].values()
+        for record in cell.records
+    }
+    usual: dict[tuple[int, str], str] = {}
+    for (shape, images), _ in Counter((shape, images) for shape, images, _ in seen).most_common():
+        usual.setdefault(shape, images)
+    return [family for shape, images, family in seen if images != usual[shape]]
 
 
 def _by_others_on(dataset: str, cells: Mapping[float, Cell]) -> bool:
