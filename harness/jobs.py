@@ -73,12 +73,15 @@ class Lost(NamedTuple):
 def complete(results: Path, job: Job) -> bool:
     """Whether a cell is done: its record is whole, of this version of the task, these weights and data.
     Raises NewerRecord for one that only a newer harness can tell this of."""
+    return records.place_of(results, job.data, job.block).is_file() and not in_the_way(results, job)
+
+
+def in_the_way(results: Path, job: Job) -> str:
+    """Why the record in the place of a cell's is not the cell's, or cannot be read; "" where it is, or where
+    there is none."""
     path = records.place_of(results, job.data, job.block)
-    return path.is_file() and not _unfit(path, job)
-
-
-def _unfit(path: Path, job: Job) -> str:
-    """Why the record in the place of a cell's is not the cell's, or cannot be read; "" where it is."""
+    if not path.is_file():
+        return ""
     try:
         record = records.read(path)
         records.predictions(path)
@@ -107,11 +110,9 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
     aside = results / QUARANTINE / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S-%f}"
     moved: dict[str, list[Path]] = defaultdict(list)
     for job in todo:
+        if not (reason := in_the_way(results, job)):  # another sweep may have done the cell meanwhile
+            continue
         path = records.place_of(results, job.data, job.block)
-        if not path.is_file():
-            continue
-        if not (reason := _unfit(path, job)):  # another sweep has done the cell since it was asked for
-            continue
         moved[reason].append(path)
         target = aside / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ Apart from the sweep because it changes nothing, and needs no Ray.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,9 @@ class Matrix(NamedTuple):
     rows: list[Row]
     missing: dict[str, str]  # dataset -> why it cannot be read
     untrained: list[str]  # methods without a checkpoint
+    in_the_way: dict[
+        str, int
+    ]  # what is wrong with a record in the place of a cell's -> records it is wrong with
 
 
 class Row(NamedTuple):
@@ -44,6 +47,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
+    in_the_way: Counter[str] = Counter()
     for cell, job in jobs.match(wanted.cells, settings, named, make=None):
         if isinstance(job, Lost) and job.error:
             missing[cell.dataset] = str(job.error)
@@ -51,6 +55,8 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         if isinstance(job, Lost) and cell.method.profile.recipe:
             untrained[cell.method.name] = None
         done = isinstance(job, Job) and jobs.complete(settings.results, job)
+        if isinstance(job, Job) and not done and (reason := jobs.in_the_way(settings.results, job)):
+            in_the_way[reason] += 1
         task = " ".join((cell.task_id, *cell.options))
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
@@ -59,7 +65,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         Row(like.task, method, sum(done), len(done) - sum(done), spent.get(like), sizes.get(like))
         for (like, method), done in counts.items()
     ]
-    return Matrix(rows, missing, list(untrained))
+    return Matrix(rows, missing, list(untrained), dict(in_the_way))
 
 
 class _Like(NamedTuple):

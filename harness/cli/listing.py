@@ -203,14 +203,17 @@ def checkpoints(json: AsJson = False) -> None:
 def results(
     json: AsJson = False,
     folder: Annotated[
-        Path | None,
-        typer.Option("--results", exists=True, file_okay=False, help="Folder of records. Default: results/"),
+        Path | None, typer.Option("--results", help="Folder of records. Default: results/")
     ] = None,
 ) -> None:
     """Records, one line each; `--json` prints them whole."""
     from harness import records
+    from harness.errors import UsageError
 
-    found = [record for _, record in records.read_all(settings.load(results=folder).results)]
+    place = settings.load(results=folder).results
+    if folder and not place.is_dir():
+        raise UsageError(f"there is no folder {place}. Give --results the one that a run or a sweep wrote to")
+    found = [record for _, record in records.read_all(place)]
     if json:
         show.as_json([record.model_dump(mode="json") for record in found])
         return

@@ -113,6 +113,8 @@ def _shares(text: str) -> list[float]:
 def _show(matrix: Matrix) -> None:
     for dataset, reason in matrix.missing.items():
         show.say(f"cannot run: {dataset}: {reason}")
+    for reason, count in matrix.in_the_way.items():
+        show.say(f"would be put aside and run again: {count} record{'s' if count > 1 else ''}: {reason}")
     columns = ["task", "method", "done", "to do", "seconds each", "MiB each"]
     lines = [
         [row.task, row.method, str(row.done), str(row.left), _number(row.seconds), _number(row.size)]

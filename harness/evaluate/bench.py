@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,13 @@ ReadMask = Callable[[str, int, int], np.ndarray]
 """A dataset's `read_mask(cell, height, width)`: [H, W] bool in native pixels."""
 
 
+class Compared(NamedTuple):
+    """N pictures with T texts."""
+
+    scores: np.ndarray  # [N, T] float32; -inf where the method finds nothing to read in a text
+    texts: np.ndarray  # [T, d] float32, embeddings of unit length; zero where it finds nothing to read
+
+
 @dataclass(frozen=True)
 class Bench:
     """The encoder of a cell and all pictures of its task."""
@@ -45,7 +52,9 @@ class Bench:
     dtype: BankDtype
     cost: Cost
     read_mask: ReadMask | None = None
-    opened: dict[str, Bank] = field(default_factory=dict)  # stays when the bench is used for another cell
+    # both stay when the bench is used for another cell
+    opened: dict[str, Bank] = field(default_factory=dict)
+    compared: dict[str, Compared] = field(default_factory=dict)  # by pictures, texts and how
 
     def bank(self) -> Bank:
         """Pooled features of all pictures, computed once per encoder and dataset."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import html
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -87,7 +88,7 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
             cells[place, failure.reason].append(failure)
     lines = [
         f"- {place} ({_listed(failure.checkpoint or failure.method for failure in found)}; "
-        f"seeds {_listed(failure.seed for failure in found)}): {reason}"
+        f"seeds {_listed(failure.seed for failure in found)}): {html.escape(reason, quote=False)}"
         for (place, reason), found in cells.items()
     ]
     if lines:

@@ -273,6 +273,7 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "metrics.f1 is 0.",
     ),
     "images": (lambda raw: raw["parts"]["test"].update(images=1), "has 1 images of"),
+    "persons": (lambda raw: raw["parts"]["test"].update(persons=1), "images of 1 persons"),
     "labels": (lambda raw: raw["task"].update(labels=["Edema"]), "cannot be scored"),
     "kind": (lambda raw: raw["task"].update(kind="segmentation"), "cannot be scored: 'truth_area'"),
     "schema": (lambda raw: raw["cell"].update(colour="red"), "cell.colour"),

@@ -60,6 +60,14 @@ def test_a_cell_that_was_begun_and_never_ended_says_so(tmp_path: Path, data: Dat
     assert not failures.known(tmp_path, TRIED._replace(data=data))
 
 
+def test_a_cell_that_failed_did_not_die(tmp_path: Path) -> None:
+    settings = load(results=tmp_path)
+    failures.begin(settings, TRIED)
+    failures.write(settings, TRIED, OSError("no"))
+    failures.settle(settings, TRIED)
+    assert failures.reason(tmp_path, TRIED) == "OSError: no"
+
+
 def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) -> None:
     failures.write(load(results=tmp_path), REAL, OSError("/data/patient00001 cannot be read"))
     assert failures.reason(tmp_path, REAL) == "OSError: /data/patient00001 cannot be read"

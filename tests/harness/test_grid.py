@@ -38,6 +38,11 @@ def test_every_method_task_fraction_and_seed_once() -> None:
     }
 
 
+def test_where_no_label_is_used_there_is_one_cell_a_seed() -> None:
+    found = cells(methods=["imitate"], tasks=["rsna:zero-shot"]).cells
+    assert [(cell.fraction, cell.seed) for cell in found] == [(1.0, 0), (1.0, 1), (1.0, 2)]
+
+
 def test_a_name_alone_is_the_default_kind_and_a_pattern_is_all_that_fit() -> None:
     assert {cell.task_id for cell in cells(tasks=["rsna"]).cells} == {"rsna:linear"}
     assert {cell.dataset for cell in cells(tasks=["covidx*:linear"]).cells} == {"covidx", "covidx_binary"}

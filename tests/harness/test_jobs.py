@@ -166,6 +166,8 @@ def test_the_record_of_a_newer_harness_ends_a_sweep_and_is_never_put_aside(tmp_p
 def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
     frozen = [job._replace(cell=replace(job.cell, seed=seed)) for seed in range(6)]
     assert [len(group) for group in jobs.grouped(frozen)] == [6]
+    other = job._replace(cell=replace(job.cell, protocol="published"))  # of other parts
+    assert [len(group) for group in jobs.grouped([job, other])] == [1, 1]
 
 
 # --- data -----------------------------------------------------------------------------------------------
@@ -216,6 +218,7 @@ def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: P
     )
     digest = pool.parts.digest(pool.frame["image_id"].tolist())
     assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest, True, ())}
+    assert [job.checkpoint.card.seed for job in found] == [0, 1, 0, 1]  # that of the cell's seed
     assert (root / "times read").read_text() == "xx"  # once for all, and once here
 
 

@@ -307,6 +307,7 @@ def test_a_damaged_cache_is_refused_and_can_be_deleted(road: Road, place: str) -
     assert road.run().code == 0
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_refused(road: Road) -> None:
     shutil.rmtree(road.home / "banks")
     [weights] = road.home.glob("checkpoints/*/weights.safetensors")

@@ -124,6 +124,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
     assert not survivors
 
 
+@pytest.mark.slow
 def test_workers_leave_ctrl_c_to_their_parent() -> None:
     """A terminal sends it to all of them, and a traceback of each would hide what the parent says."""
     program = (

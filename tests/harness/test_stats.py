@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm, ttest_1samp
+from scipy.stats import binom, norm, t, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from harness import stats
@@ -220,9 +220,16 @@ def test_without_runs_it_is_the_normal_distribution_of_the_persons() -> None:
     assert error.quantile(0.025) == pytest.approx(1.96, abs=0.001)
 
 
+def test_the_quantiles_of_persons_and_runs_are_weighed_by_their_variances() -> None:
+    error = stats.StandardError(persons=0.03, runs=0.01, degrees_of_freedom=4)
+    assert error.quantile(0.025) == pytest.approx((3 * norm.isf(0.025) + t.isf(0.025, 4)) / 4)
+
+
 def test_an_interval_stays_in_the_range_of_its_metric() -> None:
     found = moved([stats.Run(seed, seed) for seed in range(3)], np.array([0.0, 0.01, 0.05]), np.zeros(9))
     assert stats.two_level_interval("any", found).low == 0
+    found = moved([stats.Run(seed, seed) for seed in range(3)], np.array([1.0, 0.99, 0.95]), np.zeros(9))
+    assert stats.two_level_interval("any", found).high == 1
 
 
 CROSSED = [stats.Run(checkpoint, seed) for checkpoint in range(5) for seed in range(5)]
@@ -254,6 +261,7 @@ def test_intervals_cover_the_truth_whatever_runs_share(runs: list[stats.Run], pe
     assert held / 1000 >= 0.93
 
 
+@pytest.mark.slow
 def test_what_training_and_what_seeds_do_is_told_apart() -> None:
     rng = np.random.default_rng(0)
     checkpoints, seeds = rng.normal(0, 0.04, (500, 1)), rng.normal(0, 0.02, (1, 500))

@@ -55,15 +55,22 @@ def test_a_second_sweep_finds_everything_done(place: Place, whole: dict[str, obj
 def test_a_dry_run_says_what_is_left_and_what_is_missing(place: Place, whole: dict[str, object]) -> None:
     arguments = place.arguments(place.home / "whole", "--dry-run")
     arguments[arguments.index("chexpert,rsna")] = "chexpert,rsna:finetune,siim"
+    records_here = sorted((place.home / "whole").glob("phantom/chexpert-linear/*/*.json"))
+    damaged = next(path for path in records_here if "random_init" not in path.parent.name)
+    whole_text = damaged.read_text()
+    damaged.write_text("{}")
     found = harness(*arguments)
+    assert damaged.read_text() == "{}"  # it only asks
+    damaged.write_text(whole_text)
     assert found.code == 0, found.err
     assert "cannot run: siim: " in found.err
+    assert f"would be put aside and run again: 1 record: {damaged}" in found.err
     rows = [line.split() for line in found.out.splitlines() if "random_init" in line]
     assert [row[:4] for row in rows] == [
         ["chexpert:linear", "random_init", "6", "0"],
         ["rsna:finetune", "random_init", "0", "6"],
     ]
-    assert "12 cells to do." in found.out
+    assert "13 cells to do." in found.out
 
 
 def test_killed_at_any_time_it_ends_with_the_same_records(

@@ -15,8 +15,8 @@ from ray.tune.experiment import Trial
 
 from harness import failures, grid, plan, sweep
 from harness.account import Arguments
-from harness.errors import UsageError
-from harness.jobs import Job
+from harness.errors import HarnessError, UsageError
+from harness.jobs import Job, Lost
 from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
@@ -136,6 +136,16 @@ def test_a_full_disk_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pyt
     done = sweep.run(wanted, load(results=tmp_path), [], sweep.Options(None, None, 0), Arguments({}, {}))
     [reason] = done.failed.values()
     assert "no results can be written" in reason and "No space left" in reason
+
+
+def test_a_cell_that_lacks_its_data_fails_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [job] = jobs(1)
+    lost = Lost(job.tried, HarnessError("no table"))
+    monkeypatch.setattr(sweep.jobs, "match", lambda *_: iter([(job.cell, lost)]))
+    wanted, nothing = grid.Grid((job.cell,), {}), sweep.Options(None, None, 0)
+    done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
+    assert done.failed == {job.cell.name: "no table"} and done.left == 0
+    assert [failure.reason for failure in failures.read_all(tmp_path)] == ["HarnessError: no table"]
 
 
 def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

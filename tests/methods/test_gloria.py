@@ -117,6 +117,7 @@ def test_zero_shot_scores_are_the_global_cosine_and_the_best_word(texts: list[st
             torch.testing.assert_close(scores[:, column], (whole + best) / 2, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_paper_profile_reads_361_regions_of_layer_3() -> None:
     paper = CARD.profiles["paper"]
     model = build(replace(paper, text=DEMO.text), initialise=False).eval()

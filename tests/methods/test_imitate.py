@@ -99,6 +99,18 @@ def test_a_missing_section_has_no_say() -> None:
     assert not torch.isclose(one["findings"], terms(model, batch(~missing, 0.0))["findings"])
 
 
+def test_a_report_without_impression_softens_nothing() -> None:
+    torch.manual_seed(0)
+    model, whole = build(DEMO), batch(torch.zeros(6, dtype=torch.bool), 0.0)
+    present = {**whole.present, "impression": torch.arange(6) < 4}
+    found = []
+    for seed in (0, 1):  # drawn, because what is constant correlates with nothing
+        filler = torch.randn(2, 384, generator=torch.Generator().manual_seed(seed))
+        text = {**whole.text, "impression": torch.cat([whole.text["impression"][:4], filler])}
+        found.append(terms(model, whole._replace(text=text, present=present)))
+    torch.testing.assert_close(*found)
+
+
 def test_a_batch_with_one_findings_section_still_trains() -> None:
     model = build(DEMO)
     missing = torch.tensor([False, True, True, True, True, True])

@@ -212,6 +212,7 @@ def test_official_pads_enter_the_head_s_batch_norm() -> None:
         assert (seen[0] > 0) == company
 
 
+@pytest.mark.slow
 def test_official_transformer_leaves_what_regions_attend_to_at_its_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,6 +38,7 @@ TERMS = {"contrastive", "global", "local", "pairs", "impression", "findings"}
 """Of all methods, those that contrast pictures with reports."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_pictures_of_a_study_find_either_report(name: str) -> None:
     """Each report is half the answer for each of them: the mean of the loss and of that with the two reports

@@ -56,6 +56,7 @@ def test_is_found_under_the_data_root(realdata: Path) -> None:
     assert found == locate.Located(realdata / "chestxray14", "real")
 
 
+@pytest.mark.slow
 def test_official_counts(realdata: Path) -> None:
     images = chestxray14.read_labels(realdata / "labels" / f"{CORRECTED}.gz")
     assert len(images) == chestxray14.CARD.variants[0].images == 112_120

@@ -49,6 +49,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "covid", "pneumonia", "normal", "persons"),
     [

@@ -16,6 +16,7 @@ from tasks import covidx
 from tests.tasks import test_covidx
 
 
+@pytest.mark.slow
 def test_with_a_map_no_person_of_rsna_is_in_two_parts(realdata: Path, tmp_path: Path) -> None:
     name = "rsna_person_map.csv.gz"
     shutil.copyfile(realdata / name, tmp_path / name)

@@ -51,6 +51,7 @@ def test_reads_the_challenges_own_files(real: pd.DataFrame, realdata: Path) -> N
     assert not ((real["label:Pneumonia"] == 1) & (real["label:Normal"] == 1)).any()
 
 
+@pytest.mark.slow
 def test_the_mask_is_the_union_of_the_filled_boxes(real: pd.DataFrame) -> None:
     for boxes, cell in zip(real["boxes"], real["mask"], strict=True):
         assert bool(boxes) == bool(cell)

@@ -40,6 +40,7 @@ def real_csv(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_official_counts(real_csv: Path) -> None:
     images = siim.read_codes(real_csv)
     assert len(images) == siim.CARD.variants[0].images == 12_047
@@ -55,6 +56,7 @@ def test_official_counts(real_csv: Path) -> None:
     assert several == {1: 2_045, 2: 447, 3: 112, 4: 65}
 
 
+@pytest.mark.slow
 def test_several_rows_are_one_mask(real_csv: Path) -> None:
     """The two images with most rows, painted row by row."""
     masks = siim.read_codes(real_csv)["mask"]

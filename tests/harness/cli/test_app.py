@@ -124,6 +124,7 @@ def test_a_wrong_command_ends_with_2_and_says_what_was_meant(
     assert out == ""
 
 
+@pytest.mark.slow
 def test_every_wrong_command_is_refused_before_anything_heavy_is_imported() -> None:
     program = (
         "import sys\nfrom harness.cli.app import main\n"
@@ -174,4 +175,4 @@ def test_list_results_prints_whole_records(tmp_path: Path) -> None:
     assert shown == json.loads(path.read_text())
     assert "chexpert:linear" in harness("list", "results", "--results", str(tmp_path)).stdout
     nowhere = str(tmp_path / "nowhere")
-    assert "does not exist" in harness("list", "results", "--results", nowhere, code=2).stderr
+    assert f"there is no folder {nowhere}" in harness("list", "results", "--results", nowhere, code=2).stderr

@@ -152,6 +152,7 @@ def test_too_small_a_disk_is_refused_with_what_is_needed(
     assert not (home / "images").exists()
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_counted_again(data_root: Path, tmp_path: Path, decoded: list[Path]) -> None:
     """A picture that cannot be read costs no other, in no cache; the next estimate has only it to decode."""
     root = tmp_path / "chexpert"

@@ -96,6 +96,7 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     done = harness("leaderboard", "--results=~/theirs")  # which no shell expands
     assert done.code == 0 and (tmp_path / "theirs" / "leaderboard.md").exists(), done.err
+    assert harness("list", "results", "--results=~/theirs", "--json").out.count('"cell"') == 1
     deep = tmp_path / "theirs" / "phantom"
     done = harness("leaderboard", "--results", deep)
     assert done.code == 2 and f"{deep} is no folder of results: it has none of phantom, real" in done.err

@@ -129,6 +129,7 @@ def test_the_fingerprint_is_of_ids_and_pixels(tmp_path: Path) -> None:
     assert open_images("other", ["a", "b", "c"], paths, **arguments).fingerprint in seen
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     paths = draw(tmp_path / "data", 70)  # enough for a pool
     one, two = opened(paths, tmp_path / "1"), opened(paths, tmp_path / "2", workers=2)

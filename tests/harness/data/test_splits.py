@@ -55,6 +55,15 @@ def test_every_row_is_in_one_part_and_every_person_too(rule: Split) -> None:
         assert (frame["split"].iloc[parts.validation] == "valid").all()
 
 
+def test_who_is_where_does_not_depend_on_the_rows_that_are_kept() -> None:
+    """A corpus and a task need other rows; no person may be trained on in the one and tested in the other."""
+    frame, rule = table(), Split(test=0.2, validation=0.1)
+    kept = frame["person_id"].str[-1].isin(list("0123456")).to_numpy()  # some persons have no such row
+    left = frame[kept]
+    for rows, some in zip(splits.make(frame, rule), splits.make(frame, rule, kept), strict=True):
+        assert persons_of(left, some) == persons_of(frame, rows[kept[rows]])
+
+
 def test_shares_count_persons_and_come_from_what_is_left() -> None:
     frame = table(persons=200)
     parts = splits.make(frame, Split(test=0.2, validation=0.1))

@@ -156,6 +156,16 @@ def test_whatever_shapes_the_features_is_in_the_key(tmp_path: Path, monkeypatch:
     assert len(list(tmp_path.iterdir())) == 4 + len(changes)
 
 
+@pytest.mark.parametrize("name", ["arithmetic", "version"])
+def test_other_arithmetic_and_libraries_make_other_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened(tmp_path)
+    assert opened(tmp_path).cached
+    monkeypatch.setattr(bank, name, lambda _: "another")
+    assert not opened(tmp_path).cached
+
+
 def test_a_damaged_bank_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
     [path] = tmp_path.iterdir()

@@ -100,6 +100,20 @@ def fitted(bench: Bench, found: TaskData, seed: int = 0) -> tuple[Finder, dict[s
     return head, head.predict(test)
 
 
+@pytest.mark.usefixtures("short")
+def test_a_configuration_is_told_and_each_look_is_reported() -> None:
+    bench, found = data()
+    train, validation, _ = parts_of(bench, found)
+    asked = {"learning_rate": 2e-3, "weight_decay": 0.02}
+    heard: list[tuple[int, int, float]] = []
+    head = detection.fit(bench, TASK, train, validation, 0, asked, lambda *look: heard.append(look))
+    block = head.block
+    assert {name: block.settings[name] for name in asked} == asked
+    best = np.maximum.accumulate(block.validation)
+    total = block.candidates[0] * training.LOOKS
+    assert heard == [(steps, total, value) for steps, value in zip(block.candidates, best, strict=True)]
+
+
 # --- what is found -----------------------------------------------------------------------------------
 
 
@@ -184,6 +198,7 @@ def test_what_is_drawn_are_the_likely_boxes_of_each_picture(monkeypatch: pytest.
 # --- how it is trained --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_a_seed_fixes_the_result() -> None:
     bench, found = data()

@@ -25,7 +25,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "EPOCHS", 1)
 
 
-RATES = {"head_rate": 0.05, "encoder_rate": 0.02, "weight_decay": 0.01}  # for a network of 400 weights
+RATES = {"head_rate": 0.05, "encoder_rate": 0.02, "weight_decay": 0.02}  # for a network of 400 weights
 
 
 def fitted(folder: Path, seed: int = 0, hidden: int = 0) -> tuple[Finetuned, dict[str, np.ndarray]]:
@@ -135,14 +135,24 @@ def test_an_epoch_shows_every_picture_once(tmp_path: Path) -> None:
     assert epochs[0] != epochs[1]
 
 
+def test_a_picture_is_cropped_anew_each_time(tmp_path: Path) -> None:
+    labels = parts.several(60)
+    pixels = np.arange(100, dtype=np.uint8).reshape(10, 10)[None].repeat(60, 0)  # no corner is like another
+    train, _, _ = parts.examples(tmp_path, labels, pixels)
+    source = finetune.batches(train, 10, seed=0)
+    corners = torch.cat([next(source).view[:, 0, 0, 0] for _ in range(3)])
+    assert len(corners.unique()) > 5
+
+
 def test_rates_rise_then_fall_and_the_encoder_has_a_tenth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen, decays = [], set()
 
     class Watched(torch.optim.AdamW):
         def step(self, closure: None = None) -> None:  # type: ignore[override]
             seen.append([group["lr"] for group in self.param_groups])
+            decays.update(group["weight_decay"] for group in self.param_groups)
             super().step(closure)
 
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
@@ -152,6 +162,7 @@ def test_rates_rise_then_fall_and_the_encoder_has_a_tenth(
     falling = [0.5 * (1 + np.cos(np.pi * step / 18)) for step in range(18)]
     expected = np.array([0.5, 1, *falling])
     assert np.array(seen) == pytest.approx(np.outer(expected, (0.02, 0.05)))
+    assert decays == {RATES["weight_decay"]}
 
 
 def test_the_layer_starts_from_how_frequent_each_label_is(tmp_path: Path) -> None:

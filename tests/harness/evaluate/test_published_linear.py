@@ -28,6 +28,7 @@ def untrained(seed: int) -> torch.nn.Linear:
     return torch.nn.Linear(6, 2)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_learnt() -> None:
     (layer, head), test = train_head(data(1_000), data(200, 1), seed=0), data(500, 2)
     scores = layer(test.features).detach().numpy()

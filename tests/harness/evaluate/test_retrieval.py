@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.contracts import ImageFeatures, Split, Task, TextFeatures
 from harness.data.locate import Located
@@ -15,6 +15,7 @@ from harness.data.task_data import TaskData
 from harness.errors import EmptyClass
 from harness.evaluate import pairing, retrieval
 from harness.evaluate.bench import Examples
+from harness.evaluate.pairing import Alike
 from harness.metrics import score
 from tests.fakes import LETTERS, Tiny
 from tests.harness.evaluate.test_zero_shot import N, encoder, examples
@@ -64,9 +65,28 @@ def test_the_table_of_all_pairs_does_not_depend_on_the_blocks(
     whole = pairing.compare(test.bench, test.rows, REPORTS, pairing.similarity)
     monkeypatch.setattr(pairing, "IMAGES", blocks[0])
     monkeypatch.setattr(pairing, "TEXTS", blocks[1])
+    test.bench.compared.clear()
     parts = pairing.compare(test.bench, test.rows, REPORTS, pairing.similarity)
     assert parts.scores == pytest.approx(whole.scores, abs=1e-6)
     assert parts.texts == pytest.approx(whole.texts, abs=1e-6)
+
+
+def test_what_was_compared_is_not_compared_again() -> None:
+    built: list[nn.Module] = []
+    test = examples(lambda: built.append(encoder()) or built[-1], findings=REPORTS, impression="")
+
+    def asked(
+        rows: np.ndarray = test.rows, texts: list[str] = REPORTS, how: Alike = pairing.cosine
+    ) -> np.ndarray:
+        return pairing.compare(test.bench, rows, texts, how).scores
+
+    first = asked()
+    assert not test.bench.cost.cached["comparison"]
+    assert np.array_equal(asked(), first) and test.bench.cost.cached["comparison"] and len(built) == 1
+    assert asked(rows=test.rows[::-1]) == pytest.approx(first[::-1], abs=1e-6)
+    assert asked(texts=REPORTS[::-1]) == pytest.approx(first[:, ::-1], abs=1e-6)
+    assert not np.allclose(asked(how=pairing.similarity), first)
+    assert len(built) == 4
 
 
 def test_a_report_that_the_method_cannot_read_comes_last() -> None:

@@ -117,6 +117,27 @@ def fitted(made: tuple[Bench, pd.DataFrame], seed: int = 0, **changed: float) ->
     )
 
 
+def test_a_configuration_is_told_and_each_look_is_reported(
+    made: tuple[Bench, pd.DataFrame], short: None
+) -> None:
+    asked = {"learning_rate": 2e-3, "weight_decay": 0.02}
+    heard: list[tuple[int, int, float]] = []
+    head = segmentation.fit(
+        made[0],
+        TASK,
+        part(made, range(30)),
+        part(made, range(30, 40)),
+        0,
+        asked,
+        lambda *look: heard.append(look),
+    )
+    block = head.block
+    assert {name: block.settings[name] for name in asked} == asked
+    best = np.minimum.accumulate(block.validation)
+    total = block.candidates[0] * training.LOOKS
+    assert heard == [(steps, total, value) for steps, value in zip(block.candidates, best, strict=True)]
+
+
 @pytest.mark.slow
 def test_squares_are_found_in_pictures_that_it_never_saw(
     made: tuple[Bench, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,6 +165,7 @@ def test_squares_are_found_in_pictures_that_it_never_saw(
         assert (above_legend == colour).all(-1).any()
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_decoder(made: tuple[Bench, pd.DataFrame], short: None) -> None:
     torch.manual_seed(5)
     first = fitted(made)
@@ -154,6 +176,7 @@ def test_the_same_seed_is_the_same_decoder(made: tuple[Bench, pd.DataFrame], sho
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_maps_that_do_not_fit_into_memory_give_the_same(
     made: tuple[Bench, pd.DataFrame], short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

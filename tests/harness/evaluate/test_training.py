@@ -55,6 +55,11 @@ def test_the_rate_falls_as_a_cosine_to_zero() -> None:
     assert constant.seen == pytest.approx([-1, -2, -3, -4, -5], rel=1e-5)
 
 
+def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
+    decayed, _ = walk([5, 4, 3, 2, 1], COURSE._replace(falls=False, weight_decay=0.1))
+    assert decayed.seen[0] == pytest.approx(-0.5 * (1 - 0.5 * 0.1) - 0.5)  # two steps from 0
+
+
 @pytest.mark.parametrize("lowest", [True, False])
 def test_what_stays_is_the_first_of_the_best_and_waiting_ends(lowest: bool) -> None:
     sign = 1 if lowest else -1

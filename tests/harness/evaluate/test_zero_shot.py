@@ -97,6 +97,7 @@ def test_a_class_is_as_near_as_the_mean_of_its_prompts_whatever_the_blocks(
     first = cosines(embedded(test, ["x"])[0], embedded(test, ["edema", "mass"])[1])
     assert found["prompt_scores"].shape == (N, 6, 2)
     assert found["prompt_scores"][:, 0] == pytest.approx(first, abs=1e-3)  # the first wording, first frame
+    assert np.array_equal(found["prompt_decisions"][:, 0], first.argmax(axis=1))
 
 
 def test_labels_that_do_not_exclude_each_other_are_asserted_against_denied() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from harness import leaderboard
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
@@ -59,6 +61,15 @@ def test_a_printed_number_lies_inside_our_interval_or_not(tmp_path: Path) -> Non
     assert 12.0 < low < 75.0 < high
     assert [row[-1] for row in table] == ["inside", "outside"]
     assert table[0][:5] == ["chexpert:linear", "gloria", "1%", "AUC", "75.0"]
+
+
+@pytest.mark.parametrize(("variant", "ours"), [("ResNet-50", "mgca"), ("ViT-B/16", "mgca_vit")])
+def test_a_variant_is_laid_beside_the_method_that_it_is(tmp_path: Path, variant: str, ours: str) -> None:
+    row = GLORIA.format("75.0").replace("gloria,,", f"mgca,{variant},")
+    other = "mgca" if ours == "mgca_vit" else "mgca_vit"
+    fakes.write(tmp_path, **{**OURS, "method": other, "family": "other-x", "corpus": "mimic_cxr"})
+    table, _ = beside_ours(tmp_path, row, **{**OURS, "method": ours, "corpus": "mimic_cxr"})
+    assert [(found[1], found[-2]) for found in table] == [(f"mgca ({variant})", "gloria-x")]
 
 
 def test_each_checkpoint_of_the_method_has_a_verdict(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from harness.phantom import STAMP, Cohort, Dials, Person, draw, stamp, truth
 from harness.phantom.render import render
 
@@ -21,6 +23,7 @@ def write_person(person: Person, root: Path) -> list[tuple[str, dict[str, object
     return rows
 
 
+@pytest.mark.slow
 def test_workers_draw_what_one_process_draws_in_the_order_of_the_people(tmp_path: Path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     rows = []

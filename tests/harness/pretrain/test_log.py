@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ def test_a_resumed_log_has_every_step_and_epoch_once_for_pandas_and_tensorboard(
         for epoch in range(2):
             log.write(rows(range(3 * epoch, 3 * epoch + 3)))
             log.validated({"step": 3 * epoch + 2, "recall": 0.5})
+    time.sleep(1 - time.time() % 1)  # TensorBoard reads its files in the order of the seconds in their names
     with Log(tmp_path, 3, 1) as log:  # the state on the disk was that of three steps, an epoch
         for epoch in range(1, 3):
             log.write(rows(range(3 * epoch, 3 * epoch + 3)))

@@ -1,0 +1,42 @@
+"""Cells that were tried in vain stand on the page with their reason, until they are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness import failures, leaderboard, plan
+from harness.errors import EmptyClass
+from harness.settings import load
+from tests import fakes
+from tests.harness.leaderboard.pages import section_of
+
+
+def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
+    for method in ("gloria", "imitate"):
+        for seed in (0, 1):
+            cell = plan.cell(
+                method, "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed
+            )
+            tried = failures.Tried("phantom", cell, "gloria-x-s0" if method == "gloria" else "", "demo")
+            failures.write(load(results=tmp_path), tried, EmptyClass("no <sign>"))
+    found = section_of(leaderboard.build(tmp_path), "Failed")
+    place = "phantom, rsna:linear clean at 1 % (gloria-x-s0, imitate; seeds 0, 1)"
+    assert found.strip() == f"- {place}: EmptyClass: no &lt;sign&gt;"
+
+    def done(method: str, checkpoint: int) -> str:
+        for seed in (0, 1):
+            cell: dict[str, Any] = {"task": "rsna:linear", "seed": seed, "checkpoint": checkpoint}
+            fakes.write(tmp_path, method=method, family=f"{method}-x", **cell)
+        return leaderboard.build(tmp_path)
+
+    assert "(gloria-x-s0; seeds 0, 1)" in done("imitate", 3)  # it has a checkpoint since
+    assert "(gloria-x-s0; seeds 0, 1)" in done("gloria", 1)  # another one than that which failed
+    assert "## Failed" not in done("gloria", 0)
+
+
+def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
+    cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
+    tried = failures.Tried("phantom", cell, "", "demo")
+    failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
+    assert "- phantom, rsna:zero-shot clean (imitate; seeds 0)" in leaderboard.build(tmp_path)
