@@ -97,6 +97,7 @@ def in_the_way(results: Path, job: Job) -> str:
         # by which persons are resampled, also where a split does not depend on it
         "knowledge of persons": record.data.persons_known != job.persons_known,
         "rules": set(record.task.rules) != set(job.rules),
+        "version of the head": record.head.version != road.head_version(job.cell),
         "pre-processing": record.preprocessing
         != records.InputBlock(**asdict(job.checkpoint.card.profile.preprocessing)),
     }
@@ -175,7 +176,7 @@ def match(
     """Each cell with its job, or with why its data or its checkpoint cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
-    there are; else the one of its seed, or the newest, that fits; else what `make` makes. Without `make`
+    there are; else the one of its seed, or of the lowest, that fits; else what `make` makes. Without `make`
     nothing is made: there is no job without a checkpoint, and none is done whose phantom is yet to be drawn.
     """
     memo: dict[object, Any] = {}

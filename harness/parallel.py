@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.progress import Bar
 
 Item = TypeVar("Item")
@@ -22,8 +22,16 @@ POOL_PAYS_FROM = 64  # items; below, starting the workers costs more than they s
 AHEAD = 16  # items in flight per worker: enough to keep it busy, few enough to bound the memory
 
 
-def cores() -> int:
-    """Those this process may use. macOS cannot say; there, all of them."""
+WORKERS = "HARNESS_WORKERS"
+
+
+def workers() -> int:
+    """How many processes work may be spread over: HARNESS_WORKERS, else as many as there are cores that this
+    process may use (macOS cannot say; there, all). Raises UsageError for what is no number of processes."""
+    if asked := os.environ.get(WORKERS, ""):
+        if not (asked.isdecimal() and int(asked) > 0):
+            raise UsageError(f"{WORKERS} is {asked!r}. Set it to a number of processes, 1 or more")
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

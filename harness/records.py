@@ -173,6 +173,7 @@ class HeadBlock(_Block):
     """What was put on the encoder, and how its free parameters were chosen: on validation only."""
 
     name: str  # "logistic regression"
+    version: int = 1  # of the code that fits and applies it
     settings: dict[str, Argument]  # fixed before any data was seen
     chosen: dict[str, Argument]  # by what validation said
     candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from harness import account, device, provenance, records, registry, stats
 from harness import plan as plans
 from harness.account import Arguments
-from harness.contracts import DRAWN
+from harness.contracts import DRAWN, DataKind
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
@@ -25,6 +25,7 @@ from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples, Head
 from harness.evaluate.figures import Draws
 from harness.evaluate.search import Configuration, Report
+from harness.files import file_hash, hash_of
 from harness.metrics import score
 from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
@@ -63,7 +64,7 @@ def run(
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        chosen: default the one of the cell's seed, or the newest, that fits, else one is made.
+        chosen: default that of the cell's seed, or of the lowest, that fits, else one is made.
         arguments: kept in the record.
         figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
@@ -83,7 +84,6 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     account.code(plan)  # read here, because hours later git may tell of code that did not run
     if chosen:
         require_words(plan, chosen)
-        _say_what_was_seen(plan, chosen)
     place = device.choose(settings.device)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
     provenance.forget_peak_memory()
@@ -92,6 +92,8 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
         benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
     chosen = chosen or fitting(plan.method, settings, plan.seed)
+    if chosen:
+        _say_what_was_seen(plan, chosen, located.kind)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
     with cost.step("images"):
@@ -134,8 +136,12 @@ def require_results(folder: Path) -> None:
         ) from error
 
 
-def _say_what_was_seen(plan: CellPlan, chosen: Checkpoint) -> None:
+def _say_what_was_seen(plan: CellPlan, chosen: Checkpoint, data: DataKind) -> None:
     card = chosen.card
+    if data == "real" and card.corpus_kind == "phantom":
+        logger.warning(
+            "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
+        )
     if card.imported and plan.dataset in (card.corpus or "").split("+"):
         logger.warning(
             "%s was trained by others on %s: they may have used its test pictures", chosen.name, plan.dataset
@@ -236,11 +242,12 @@ def _fitted(
     bench: Bench, plan: CellPlan, data: TaskData, search: SearchBlock | None
 ) -> tuple[Head, HeadBlock]:
     common = (bench, plan.task, *_seen(bench, data), plan.seed)
+    head: Head
     if search is None:
         head = benches.evaluator(plan.kind, plan.task, plan.protocol).fit(*common)
-        return head, head.block
-    head = benches.tunable(plan.kind, plan.task, plan.protocol).fit(*common, search.configuration)
-    return head, head.block.model_copy(update={"search": search})
+    else:
+        head = benches.tunable(plan.kind, plan.task, plan.protocol).fit(*common, search.configuration)
+    return head, head.block.model_copy(update={"version": head_version(plan), "search": search})
 
 
 def _drawn(pool: TaskPool, plan: CellPlan) -> TaskData:
@@ -254,14 +261,21 @@ def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
 
 def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
     """The checkpoint in the store that this method at this profile has: that of the seed, or of trained ones,
-    where there is none of it, the newest."""
+    where there is none of it, that of the lowest seed.
+
+    With real data at hand, one that was trained on a phantom is taken in the demo profile only, and where
+    there is no other.
+    """
     found = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
     )
+    if settings.data_roots:
+        real = [item for item in found if item.card.corpus_kind != "phantom"]
+        found = real if real or method.profile_name != "demo" else found
     own = [item for item in found if item.card.seed == seed]
     if method.profile.recipe is None:  # every seed has initial weights of its own
         found = own
-    return next(iter(own or found), None)
+    return min(own or found, key=lambda item: item.card.seed, default=None)
 
 
 def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
@@ -273,12 +287,20 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
     return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
 
 
+def head_version(plan: CellPlan) -> int:
+    """Of the code that fits and applies the head of such cells."""
+    return benches.evaluator(plan.kind, plan.task, plan.protocol).VERSION
+
+
 def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
     card = chosen.card
+    file = registry.entry("methods", method.source).path
+    shared = sorted(file.parent.glob("_*.py"))  # by the methods of a folder
     recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
     return Source(
         card.method,
         card.method_version,
+        hash_of({path.name: file_hash(path) for path in (file, *shared)}),
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(method, chosen),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from harness.errors import UsageError
-from harness.parallel import cores
+from harness.parallel import workers
 
 BankDtype = Literal["float32", "float16"]
 
@@ -67,17 +67,9 @@ def load(data_root: Path | None = None, results: Path | None = None) -> Settings
         home=Path(os.environ.get("HARNESS_HOME") or project / ".harness").expanduser().resolve(),
         data_roots=tuple(root.expanduser().resolve() for root in roots),
         device=os.environ.get("HARNESS_DEVICE", ""),
-        workers=_workers(os.environ.get("HARNESS_WORKERS", "")),
+        workers=workers(),
         bank_dtype=_bank_dtype(os.environ.get("HARNESS_BANK_DTYPE") or "float32"),
     )
-
-
-def _workers(text: str) -> int:
-    if not text:
-        return cores()
-    if not (text.isdecimal() and int(text) > 0):
-        raise UsageError(f"HARNESS_WORKERS is {text!r}. Set it to a number of processes, 1 or more")
-    return int(text)
 
 
 def _bank_dtype(text: str) -> BankDtype:

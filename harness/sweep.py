@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import ray
-import torch
 from ray import tune
 
 from harness import failures, jobs, tuning
@@ -57,7 +56,7 @@ def run(
     """Runs what has no record yet. A failing cell is written down and stops nothing else.
 
     `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
-    many there are. For other methods the one of its seed is taken, or the newest, else one is made first.
+    many there are. For other methods the one of its seed is taken, or of the lowest, else one is made first.
     """
     road.require_results(settings.results)
     summary = Summary()
@@ -234,8 +233,7 @@ def _trial(
     arguments: Arguments,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
-    logging.getLogger("harness").setLevel(logging.WARNING)
+    tuning.begin_process()
     prepared: road.Prepared | None = None
 
     def compute(job: Job) -> road.Outcome:

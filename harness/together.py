@@ -100,6 +100,13 @@ def _facts(record: Record) -> Iterator[_Fact]:
         "Sweep the task again, which runs the cells of other rules",
     )
     yield _Fact(
+        "versions of the head",
+        table,
+        record.head.version,
+        "between them the code changed its numbers",
+        "Sweep the task again, which runs the cells of another version",
+    )
+    yield _Fact(
         "sets of pixels under the same names",
         (table, row_of(record), cell.fraction),
         record.data.images,

@@ -9,6 +9,7 @@ all have ended, one more trial fits the best configuration again and scores it.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from harness.errors import HarnessError
 from harness.evaluate import bench as benches
 from harness.evaluate.search import Configuration, Space
 from harness.jobs import Job, complete
+from harness.parallel import WORKERS
 from harness.records import TrialBlock
 from harness.settings import Settings
 
@@ -149,12 +151,18 @@ def asha(space: Space) -> ASHAScheduler:
     )
 
 
+def begin_process() -> None:
+    """What a process that Ray has started for a sweep does first: there is one like it for every core."""
+    torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
+    os.environ[WORKERS] = "1"  # what reads tables asks for it
+    logging.getLogger("harness").setLevel(logging.WARNING)
+
+
 # --- a trial ------------------------------------------------------------------------------------------
 
 
 def _trial(config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments) -> None:
-    torch.set_num_threads(1)  # as in a sweep
-    logging.getLogger("harness").setLevel(logging.WARNING)
+    begin_process()
     job, search = jobs[config["cell"]], config["search"]
     if search.over:
         _score(job, search, settings, arguments)

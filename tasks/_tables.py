@@ -18,7 +18,7 @@ import pandas as pd
 
 from harness.contracts import TABLE_COLUMNS
 from harness.errors import BadTable, DataError
-from harness.parallel import cores, parallel_map
+from harness.parallel import parallel_map, workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -163,11 +163,12 @@ def finish(
 
 
 def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label: str) -> list[Result]:
-    """`function` of many small files, in their order, on all cores. `function` must pickle. What it says of
-    the first few that it refuses with a DataError is raised in one, with how many there are."""
+    """`function` of many small files, in their order, by as many processes as there may be. `function` must
+    pickle. What it says of the first few that it refuses with a DataError is raised in one, with how many
+    there are."""
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read = partial(_each, function)
-    parts = parallel_map(read, blocks, workers=cores(), label=label, unit=f"blocks of {BLOCK} files")
+    parts = parallel_map(read, blocks, workers=workers(), label=label, unit=f"blocks of {BLOCK} files")
     results = [result for part in parts for result in part]
     refused = [result for result in results if isinstance(result, DataError)]
     if refused:

@@ -20,7 +20,7 @@ def run(
         int, typer.Option(help="Of the label draw, the head and the interval; picks the checkpoint.", min=0)
     ] = 0,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Default: that of the seed, or the newest; else one is made.")
+        str | None, typer.Option(help="Default: that of the seed, or of the lowest; else one is made.")
     ] = None,
     profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",

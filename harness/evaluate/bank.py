@@ -22,7 +22,7 @@ from harness.contracts import Method, Preprocessing
 from harness.data import arrays, transforms
 from harness.data.cache import Images
 from harness.device import arithmetic
-from harness.errors import HarnessError
+from harness.errors import DataError, HarnessError
 from harness.files import hash_bytes, hash_of
 from harness.progress import Bar
 from harness.settings import BankDtype
@@ -38,6 +38,7 @@ class Source(NamedTuple):
 
     method: str
     method_version: int
+    code: str  # sha256 over the method's files
     weights: str  # sha256
     preprocessing: Preprocessing
     build: Callable[[], nn.Module]
@@ -54,10 +55,11 @@ def open_bank(
     source: Source, images: Images, *, folder: Path, device: torch.device, dtype: BankDtype
 ) -> Bank:
     """Pooled features of all `images`, in their order. Raises CorruptCache when a stored bank is not the one
-    that was written."""
+    that was written, DataError where a feature is not finite."""
     key = hash_of(
         VERSION,
-        *(source.method, source.method_version, source.weights, asdict(source.preprocessing)),
+        *(source.method, source.method_version, source.code, source.weights),
+        asdict(source.preprocessing),
         *(images.fingerprint, arithmetic(device), torch.__version__, version("timm"), dtype),
     )
     path = folder / f"{key}.npy"
@@ -65,9 +67,16 @@ def open_bank(
         return Bank(arrays.load(path), True, None)
     model = source.build()
     started = time.monotonic()
-    features = encode(model, images.pixels, source.preprocessing, device)
+    with np.errstate(over="ignore"):  # beyond float16; told below
+        features = encode(model, images.pixels, source.preprocessing, device).astype(dtype)
     seconds = time.monotonic() - started
-    arrays.save(path, features.astype(dtype))
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise DataError(
+            f"{source.method} has features that are not finite in {dtype}, of {(~finite).sum()} of "
+            f"{len(finite)} pictures. Check the checkpoint's weights, or leave HARNESS_BANK_DTYPE at float32"
+        )
+    arrays.save(path, features)
     return Bank(arrays.load(path), False, len(features) / seconds)
 
 

@@ -142,6 +142,8 @@ class Head(Protocol):
 class Evaluator(Protocol):
     """A file of this folder that is named after a kind, or `published_KIND` for a head of others' code."""
 
+    VERSION: int  # raised by every change, here or in what it uses, after which its numbers are others
+
     def check(self, task: Task, data: TaskData) -> None:
         """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something."""
         ...

@@ -36,6 +36,8 @@ from harness.evaluate.training import BATCH, Course
 from harness.metrics.detection import kept, mean_average_precision, per_image
 from harness.records import HeadBlock
 
+VERSION = 1
+
 SPACE = Space(
     "max",
     {

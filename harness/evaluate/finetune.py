@@ -28,6 +28,8 @@ from harness.evaluate.training import in_order
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
+VERSION = 1
+
 BATCH = 48  # as the classification heads of MGCA's code; fewer where a fraction has fewer images
 EPOCHS, FEWEST = 5, 200
 """Passes over the training images, and the steps that they come to at least: a small fraction is seen more

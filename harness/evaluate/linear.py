@@ -17,6 +17,8 @@ from harness.evaluate.classifier import Decision
 from harness.evaluate.logistic import Labelled, Probe
 from harness.records import HeadBlock
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Linear:

@@ -217,7 +217,8 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
         memory.append((step, change, torch.where(product > 0, 1 / product, 0)))
     raise TrainingDiverged(
         f"{len(columns)} of {solutions.shape[1]} linear probes have a relative gradient of up to "
-        f"{float(size.max()):.1e} after {STEPS} steps, not {TOLERANCE:.0e}. Leave out the largest strengths"
+        f"{float(size.max()):.1e} after {STEPS} steps, not {TOLERANCE:.0e}. Look at the features: some are "
+        "nearly the same numbers, or far larger in a few pictures than in all others"
     )
 
 

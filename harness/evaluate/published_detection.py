@@ -27,6 +27,8 @@ from harness.evaluate.fcos import Found
 from harness.evaluate.yolo import Yolo
 from harness.metrics.detection import mean_average_precision
 
+VERSION = 1
+
 RATE = 5e-4
 DECAY = 1e-6
 
@@ -42,6 +44,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             f"no box is left among the validation images (n = {len(judged)}): their incomplete last batch is "
             "dropped. Use a dataset with more persons"
         )
+    torch.manual_seed(seed)  # for what an encoder draws by itself, such as dropout
     with frozen(model, bench.device, but_statistics=True) as encoder:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -23,6 +23,8 @@ from harness.evaluate.training import Trained
 from harness.records import HeadBlock
 
 # of the class SSLFineTuner, its trainer and its callbacks
+VERSION = 1
+
 BATCH = 48
 RATE = 5e-4
 DECAY = 1e-6

@@ -24,6 +24,8 @@ from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.segmentation import Segmenter, decode, new_decoder, true_shares
 
+VERSION = 1
+
 RATE = 5e-4
 DECAY = 0.05
 PROBABILITY = 0.5  # that a training picture is turned and zoomed
@@ -52,6 +54,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
     generator = Generator().manual_seed(seed)
     own, held_out = true_shares(train), true_shares(validation)
     judged = training.whole_batches(np.arange(len(validation)), batch)
+    torch.manual_seed(seed)  # for what an encoder draws by itself, such as dropout
     with frozen(model, bench.device, but_statistics=True) as encoder:
         first = train.on_device(slice(1))
         decoder = new_decoder(pyramid.channels(encoder, first, preprocessing), bench, seed)

@@ -12,6 +12,8 @@ from harness.evaluate import zero_shot
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.zero_shot import Prompts
 
+VERSION = 1
+
 check = zero_shot.check
 
 

@@ -21,6 +21,8 @@ from harness.evaluate.bench import Bench, Examples
 from harness.metrics import retrieval
 from harness.records import HeadBlock
 
+VERSION = 1
+
 FEWEST = 5
 """Right answers of a query, or candidates beyond the partner: the main metrics look at the five best."""
 

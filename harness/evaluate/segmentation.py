@@ -38,6 +38,8 @@ from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
 
+VERSION = 1
+
 SPACE = Space(
     "min",
     {

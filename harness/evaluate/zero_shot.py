@@ -28,6 +28,8 @@ from harness.files import hash_of
 from harness.metrics.auroc import require_both_classes
 from harness.records import HeadBlock
 
+VERSION = 1
+
 Scoring = Literal["clip", "gloria"]
 
 ASSERTED = ("{}", "there is {}")

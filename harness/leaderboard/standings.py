@@ -35,6 +35,7 @@ class Cell:
 
     paths: tuple[Path, ...]
     records: tuple[Record, ...]  # by seed of the labels, then of the checkpoint
+    replaced: int = 0  # records beside these, of seeds that have a checkpoint of their own by now
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -169,9 +170,20 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
 
 
 def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
+    """A seed without a checkpoint of its own is run with that of another. Once it has one, it is run again;
+    with both, that other one would count many times in the mean."""
     ordered = sorted(items, key=lambda item: (item[1].cell.seed, item[1].pretraining.seed))
-    paths, found = zip(*ordered, strict=True)
-    return Cell(paths, found)
+    runs = [Run(record.pretraining.seed, record.cell.seed) for _, record in ordered]
+    own = {run.seed for run in runs if run.checkpoint == run.seed}
+    lent = {run for run in runs if run.checkpoint != run.seed}
+    if len({run.checkpoint for run in lent}) == 1:  # of more, it is checkpoints crossed with seeds
+        kept = [
+            item for item, run in zip(ordered, runs, strict=True) if run not in lent or run.seed not in own
+        ]
+    else:
+        kept = ordered
+    paths, found = zip(*kept, strict=True)
+    return Cell(paths, found, len(ordered) - len(kept))
 
 
 def measure(found: Sequence[Standing], workers: int) -> None:

@@ -110,6 +110,12 @@ def _standing(standing: Standing) -> str:
     seen = f" Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}." if others else ""
     apart = _of_other_pixels(standing)
     pixels = f" Of other pixels than most, under the same names: {', '.join(apart)}." if apart else ""
+    twice = [row.family for row in standing.order if any(c.replaced for c in standing.cells[row].values())]
+    replaced = (
+        f" Without the earlier runs of seeds that have checkpoints of their own by now: {', '.join(twice)}."
+        if twice
+        else ""
+    )
     ungrouped = (
         f" No group, for want of the runs that most have at {shares[-1]}: {', '.join(alone)}."
         if alone
@@ -121,7 +127,7 @@ def _standing(standing: Standing) -> str:
         f"#### {table.task} · {task.metric_title} · {table.protocol}{cut}{tuned}\n\n"
         f"{text_of(lines, ['method', 'checkpoint', *shares, 'group'])}\n"
         f"{test.images} test images {people}. Version {task.version}, "
-        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}{pixels}\n"
+        f"data `{table.data[:12]}`, split `{table.split[:12]}`.{rules}{ungrouped}{seen}{pixels}{replaced}\n"
         f"{''.join(_spread(standing))}"
     )
 

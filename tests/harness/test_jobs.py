@@ -14,6 +14,7 @@ from harness import failures, grid, jobs, plan, records, registry, sweep
 from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
 from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
+from harness.evaluate import linear as evaluator
 from harness.jobs import Job, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
@@ -52,7 +53,7 @@ def test_a_cell_is_done_when_its_record_is_complete(tmp_path: Path, job: Job) ->
 
 
 def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
-    tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = stored(tmp_path, job)
     newer = replace(job.cell.task, version=job.cell.task.version + 1)
@@ -69,7 +70,9 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         (job._replace(split="0" * 64), "data"),  # persons became known
         (job._replace(persons_known=False), "knowledge of persons"),  # the split being drawn by image
         (job._replace(rules=(published.BY_IMAGE,)), "rules"),
+        (job, "version of the head"),
     ):
+        monkeypatch.setattr(evaluator, "VERSION", evaluator.VERSION + (name == "version of the head"))
         before = path.read_bytes()
         assert records.place_of(tmp_path, "phantom", other.block) == path
         assert not jobs.complete(tmp_path, other)
@@ -80,6 +83,7 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         assert aside.read_bytes() == before
         aside.replace(path)
         aside.with_suffix(".npz").replace(path.with_suffix(".npz"))
+    monkeypatch.undo()
     assert jobs.complete(tmp_path, job)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from ray.tune.experiment import Trial
 
-from harness import failures, grid, plan, sweep
+from harness import failures, grid, parallel, plan, sweep
 from harness.account import Arguments
 from harness.errors import HarnessError, UsageError
 from harness.jobs import Job, Lost
@@ -58,6 +60,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     monkeypatch.setattr(sweep.road, "finish", finish)
     monkeypatch.setattr(sweep.tuning, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda: None)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
             sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
@@ -67,6 +70,17 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     assert "its process was ended" in sweep._reasons(settings, [group[1]])[group[1].cell.name]
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
+
+
+def test_a_process_of_a_sweep_reads_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one for each core: with as many readers each, a machine would have hundreds."""
+    monkeypatch.setenv(parallel.WORKERS, "7")
+    logger, threads = logging.getLogger("harness"), torch.get_num_threads()
+    level = logger.level
+    sweep.tuning.begin_process()
+    logger.setLevel(level)  # this is no process of a sweep
+    torch.set_num_threads(threads)
+    assert parallel.workers() == 1
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 
     monkeypatch.setattr(sweep.road, "prepare", prepare)
     monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda: None)
     settings, group = load(results=tmp_path), jobs(3)
 
     def process() -> None:

@@ -42,7 +42,7 @@ def examples(
     """Train (half), validation and test of pictures in this order."""
     n = len(labels)
     bench = Bench(
-        encoder=Source("tiny", 1, "w" * 64, PROFILE.preprocessing, build),
+        encoder=Source("tiny", 1, "c" * 64, "w" * 64, PROFILE.preprocessing, build),
         images=Images(pixels, np.full((n, 2), 10, np.uint32), "f" * 64, {}, True),
         banks=folder,
         device=torch.device("cpu"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.contracts import ImageFeatures, Preprocessing
 from harness.data.cache import Images
-from harness.errors import CorruptCache, HarnessError
+from harness.errors import CorruptCache, DataError, HarnessError
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
 from harness.settings import BankDtype
@@ -49,7 +49,7 @@ class Encoders:
 
 
 def source(build: Encoders | None = None, **changes: object) -> Source:
-    return Source("tiny", 1, "w" * 64, PREPROCESSING, build or Encoders())._replace(**changes)
+    return Source("tiny", 1, "c" * 64, "w" * 64, PREPROCESSING, build or Encoders())._replace(**changes)
 
 
 def opened(
@@ -145,7 +145,7 @@ OTHER_INPUT: dict[str, Preprocessing] = {
 
 def test_whatever_shapes_the_features_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tmp_path)
-    changes = [{"method": "other"}, {"method_version": 2}, {"weights": "v" * 64}]
+    changes = [{"method": "other"}, {"method_version": 2}, {"code": "d" * 64}, {"weights": "v" * 64}]
     changes += [{"preprocessing": item} for item in OTHER_INPUT.values()]
     for change in changes:
         assert not opened(tmp_path, source(**change)).cached, change
@@ -164,6 +164,19 @@ def test_other_arithmetic_and_libraries_make_other_features(
     assert opened(tmp_path).cached
     monkeypatch.setattr(bank, name, lambda _: "another")
     assert not opened(tmp_path).cached
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", 7e4), ("float32", np.inf)])
+def test_a_feature_that_is_no_number_is_refused(tmp_path: Path, dtype: BankDtype, largest: float) -> None:
+    class Loud(Tiny):
+        def encode_image(self, x: Tensor) -> ImageFeatures:
+            pooled = torch.ones(len(x), 3)
+            pooled[1] = largest
+            return ImageFeatures(pooled, None, None, {})
+
+    with pytest.raises(DataError, match=rf"not finite in {dtype}, of 1 of \d+ pictures"):
+        opened(tmp_path, source(build=Loud), dtype=dtype)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_bank_is_refused(tmp_path: Path) -> None:

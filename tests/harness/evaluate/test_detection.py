@@ -72,7 +72,7 @@ def data(geometry: Geometry = "pad", upsample: int | None = None) -> tuple[Bench
         sizes.append((height, width))
         boxes.append(own)
     images = Images(np.stack(squares), np.array(sizes, np.uint32), "rectangles", {}, True)
-    source = Source("stairs", 1, "w" * 64, wanted, lambda: Stairs(upsample))
+    source = Source("stairs", 1, "c" * 64, "w" * 64, wanted, lambda: Stairs(upsample))
     bench = Bench(source, images, Path("unused"), torch.device("cpu"), "float32", Cost())
     names = [f"{number:02d}" for number in range(COUNT)]
     frame = pd.DataFrame({"image_id": names, "person_id": names, "boxes": boxes})

@@ -63,7 +63,7 @@ def bench(
 ) -> Bench:
     preprocessing = Preprocessing(SIZE, pixels.shape[1], geometry, (0.5,) * 3, (0.5,) * 3)
     return Bench(
-        encoder=Source("pooling", 1, "w" * 64, preprocessing, lambda: encoder),
+        encoder=Source("pooling", 1, "c" * 64, "w" * 64, preprocessing, lambda: encoder),
         images=Images(pixels, sizes, "pictures", {}, True),
         banks=Path(),
         device=torch.device("cpu"),

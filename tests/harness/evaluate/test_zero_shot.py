@@ -50,7 +50,7 @@ def examples(build: Any = encoder, **columns: Any) -> Examples:
     pixels = np.random.default_rng(0).integers(0, 256, (N + 2, 10, 10), dtype=np.uint8)
     pixels.flags.writeable = False
     images = Images(pixels, np.full((N + 2, 2), 10, np.uint32), "p", {}, True)
-    source = Source("tiny", 1, "w" * 64, PROFILE.preprocessing, build, "findings")
+    source = Source("tiny", 1, "c" * 64, "w" * 64, PROFILE.preprocessing, build, "findings")
     bench = Bench(source, images, None, torch.device("cpu"), "float32", Cost())  # type: ignore[arg-type]
     rows = np.random.default_rng(1).permutation(N + 2)[:N]  # not all, and not in order
     labels = (np.arange(N)[:, None] % 2 == np.arange(2)).astype(np.int8)

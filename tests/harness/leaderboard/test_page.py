@@ -357,6 +357,23 @@ def test_training_and_labels_are_told_apart_where_they_are_crossed(
     assert f"imitate-demo-1a2b3c4d at 1 %: standard deviation {told}.\n" in leaderboard.build(tmp_path)
 
 
+def test_a_seed_s_own_checkpoint_replaces_the_one_it_was_lent(tmp_path: Path) -> None:
+    """Else the lent one would count once for every seed, and the mean would depend on what was run first."""
+    for seed in range(3):
+        fakes.write(tmp_path / "own", skill=float(seed), seed=seed, checkpoint=seed)
+        fakes.write(tmp_path / "both", skill=0.0, seed=seed, checkpoint=0)
+    [alone] = tables_of(leaderboard.build(tmp_path / "both"))[TABLE]
+    assert "(3 runs of 1 checkpoint)" in alone[2]
+    for seed in (1, 2):
+        fakes.write(tmp_path / "both", skill=float(seed), seed=seed, checkpoint=seed)
+    own, both = (leaderboard.build(tmp_path / name) for name in ("own", "both"))
+    assert tables_of(own)[TABLE] == tables_of(both)[TABLE]
+    told = (
+        "Without the earlier runs of seeds that have checkpoints of their own by now: imitate-demo-1a2b3c4d."
+    )
+    assert told in both and told not in own
+
+
 def test_the_page_says_what_it_was_made_from(tmp_path: Path) -> None:
     """A changed digit in any file of results makes the stored page stale."""
     path = fakes.write(tmp_path)

@@ -161,10 +161,10 @@ def test_the_newest_comes_first_and_unfinished_ones_not_at_all(tmp_path: Path) -
     assert fitting(tmp_path) == ["new", "middle", "old"]
 
 
-def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_the_newest(tmp_path: Path) -> None:
+def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_of_the_lowest(tmp_path: Path) -> None:
     for seed, year in ((0, 2024), (1, 2026), (2, 2025)):
         stored(tmp_path, f"s{seed}", seed=seed, written=datetime(year, 1, 1, tzinfo=UTC))
-    settings: Any = SimpleNamespace(checkpoints=tmp_path)
+    settings: Any = SimpleNamespace(checkpoints=tmp_path, data_roots=())
     trained: Any = SimpleNamespace(
         name="tiny", card=SimpleNamespace(version=1), profile_name="demo", profile=OPTIONS
     )
@@ -173,10 +173,30 @@ def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_the_newest(tmp_p
         found = run.fitting(method, settings, seed)
         return found and found.name
 
-    assert [chosen(trained, seed) for seed in range(4)] == ["s0", "s1", "s2", "s1"]
+    assert [chosen(trained, seed) for seed in range(4)] == ["s0", "s1", "s2", "s0"]
     untrained = SimpleNamespace(**{**vars(trained), "profile": replace(OPTIONS, recipe=None)})
     stored(tmp_path, "floor-s0", profile=untrained.profile)
     assert [chosen(untrained, seed) for seed in range(2)] == ["floor-s0", None]
+
+
+def test_for_real_data_a_phantom_s_checkpoint_is_the_last_choice_and_none_for_a_paper(tmp_path: Path) -> None:
+    settings: Any = SimpleNamespace(checkpoints=tmp_path, data_roots=(tmp_path,))
+
+    def chosen(profile: str, seed: int) -> str | None:
+        method: Any = SimpleNamespace(
+            name="tiny", card=SimpleNamespace(version=1), profile_name=profile, profile=OPTIONS
+        )
+        found = run.fitting(method, settings, seed)
+        return found and found.name
+
+    for profile in ("demo", "paper"):
+        stored(tmp_path, f"{profile}-phantom-s1", seed=1, profile_name=profile, corpus_kind="phantom")
+    assert chosen("demo", 1) == "demo-phantom-s1" and chosen("paper", 1) is None
+    for profile in ("demo", "paper"):
+        stored(tmp_path, f"{profile}-real-s0", seed=0, profile_name=profile, corpus_kind="real")
+        assert chosen(profile, 1) == f"{profile}-real-s0"
+    settings.data_roots = ()
+    assert chosen("paper", 1) == "paper-phantom-s1"
 
 
 def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
