@@ -52,6 +52,10 @@ class Settings:
         return self.home / "texts"
 
     @property
+    def searches(self) -> Path:
+        return self.home / "searches"
+
+    @property
     def phantoms(self) -> Path:
         return self.home / "phantoms"
 

@@ -12,8 +12,8 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,16 +21,16 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness import failures
+from harness import failures, searches
 from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
 from harness.errors import HarnessError
 from harness.evaluate import bench as benches
-from harness.evaluate.search import Configuration, Space
+from harness.evaluate.search import Space
 from harness.jobs import Job, complete
 from harness.parallel import WORKERS
-from harness.records import TrialBlock
+from harness.searches import Search
 from harness.settings import Settings
 
 GRACE, REDUCTION = 20, 3  # no trial is stopped before this per cent of its steps; the best third goes on
@@ -45,13 +45,14 @@ def run(
     run_config: tune.RunConfig,
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
+    found = [searches.of(job, settings) for job in jobs]
     trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments)
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=InOrder(jobs),
-            scheduler=_Halving(jobs),
-            num_samples=sum(job.cell.tuned + 1 for job in jobs),
+            search_alg=InOrder(found),
+            scheduler=Halving([_space(job) for job in jobs], found),
+            num_samples=sum(len(search.configurations) - len(search.ended) + 1 for search in found),
             reuse_actors=True,
         ),
         run_config=run_config,
@@ -65,68 +66,53 @@ def _space(job: Job) -> Space:
 # --- which trial is next ------------------------------------------------------------------------------
 
 
-@dataclass
-class Search:
-    """Of one cell: what is to be tried, and what came of it so far."""
-
-    configurations: list[Configuration]  # its method has no say in them
-    trials: list[TrialBlock] = field(default_factory=list)
-    reason: str = ""  # of the first failure
-    seconds: float = 0.0
-
-    @property
-    def over(self) -> bool:
-        return len(self.trials) == len(self.configurations)
-
-    def end(self, result: dict[str, Any]) -> None:
-        """`result` is the trial's last report, or says how it died."""
-        self.seconds += result.get("time_total_s", 0.0)
-        self.reason = self.reason or result.get("reason", "")
-        self.trials.append(
-            TrialBlock(
-                settings=dict(self.configurations[len(self.trials)]),
-                steps=result.get("steps", 0),
-                value=result.get("value"),
-                ended=result.get("ended", "stopped"),
-            )
-        )
-
-
 class InOrder(Searcher):
     """Hands out one trial of a cell at a time: its configurations, then what came of them all."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, searches: Sequence[Search]) -> None:
         super().__init__()
-        self.searches = [Search(_space(job).configurations(job.cell.tuned, job.cell.seed)) for job in jobs]
-        self.free = deque(range(len(jobs)))  # cells of which no trial runs
+        self.searches = searches
+        self.free = deque(range(len(searches)))  # cells of which no trial runs
         self.running: dict[str, int] = {}  # trial -> cell
+        self.looks: dict[str, list[dict[str, float]]] = {}  # of the trials that run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if not self.free:
             return None  # for now
         cell = self.running[trial_id] = self.free.popleft()
+        self.looks[trial_id] = []
         return {"cell": cell, "search": self.searches[cell]}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "value" in result and "ended" not in result:
+            self.looks[trial_id].append({name: result[name] for name in ("percent", "value")})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        cell = self.running.pop(trial_id)
+        cell, looks = self.running.pop(trial_id), self.looks.pop(trial_id)
         if self.searches[cell].over:
             return  # the cell itself
         died = {"ended": "its process died", "reason": "its process died"}
-        self.searches[cell].end(died if error or result is None else result)
+        self.searches[cell].end(looks, died if error or result is None else result)
         self.free.appendleft(cell)  # a cell that was begun is ended before another one begins
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:
-        """Nothing: a search that was cut off begins again."""
+        """Nothing: searches keep themselves."""
 
 
-class _Halving(FIFOScheduler):
-    """An ASHA for each cell."""
+class Halving(FIFOScheduler):
+    """An ASHA for each cell, told of the trials that its search has kept."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, spaces: Sequence[Space], searches: Sequence[Search]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.each = [asha(_space(job)) for job in jobs]
+        self.each = [asha(space) for space in spaces]
+        for scheduler, search in zip(self.each, searches, strict=True):
+            for number, (looks, _) in enumerate(search.ended):
+                trial: Any = SimpleNamespace(trial_id=f"kept {number}")
+                scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
+                for look in looks:
+                    scheduler.on_trial_result(None, trial, look)  # type: ignore[arg-type]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.each[trial.config["cell"]].on_trial_add(tune_controller, trial)
@@ -208,6 +194,8 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         return road.finish(prepared, job.cell, arguments, cost, search=block)
 
     report_cell(job, settings, compute)
+    if complete(settings.results, job):
+        search.forget()
 
 
 # --- a cell -------------------------------------------------------------------------------------------

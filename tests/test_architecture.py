@@ -54,7 +54,8 @@ ARROWS: Mapping[str, str] = {
     "grid": f"plan registry {TOOLS}",
     "jobs": f"run grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
-    "tuning": f"run jobs failures account evaluate.bench evaluate.search records cost {TOOLS}",
+    "searches": f"jobs evaluate.bench evaluate.search records {TOOLS}",
+    "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",
     "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",

@@ -12,17 +12,26 @@ from typing import Any, cast
 
 import pytest
 
-from harness import failures, plan, records, tuning
+from harness import failures, plan, records, searches, tuning
 from harness.account import Arguments
-from harness.errors import TrainingDiverged
+from harness.errors import CorruptCache, TrainingDiverged
+from harness.evaluate import finetune
 from harness.evaluate.finetune import SPACE
 from harness.evaluate.search import Range, Report, Space
+from harness.files import write_text
 from harness.jobs import Job
 from harness.pretrain.checkpoint import Checkpoint
+from harness.searches import Search
 from harness.settings import load
-from harness.tuning import InOrder
+from harness.tuning import Halving, InOrder
 from tests import fakes
 from tests.harness.command import harness
+
+CARD = SimpleNamespace(profile_name="demo", weights="w" * 64)
+
+
+def begun(count: int, *methods: str) -> list[Search]:
+    return [searches.of(job, load()) for job in jobs(count, *methods)]
 
 
 def jobs(count: int, *methods: str) -> list[Job]:
@@ -33,7 +42,7 @@ def jobs(count: int, *methods: str) -> list[Job]:
     return [
         Job(
             replace(cell, tuned=count),
-            cast(Checkpoint, SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))),
+            cast(Checkpoint, SimpleNamespace(name="floor-s0", card=CARD)),
             "phantom",
             "f" * 64,
             "b" * 64,
@@ -44,12 +53,12 @@ def jobs(count: int, *methods: str) -> list[Job]:
 
 
 def test_every_method_is_given_the_same_configurations() -> None:
-    first, second = InOrder(jobs(5, "random_init", "imitate")).searches
+    first, second = begun(5, "random_init", "imitate")
     assert first.configurations == second.configurations == SPACE.configurations(5, seed=0)
 
 
 def test_trials_of_a_cell_come_one_after_the_other_and_the_cell_last() -> None:
-    order = InOrder(jobs(2, "random_init", "imitate"))
+    order = InOrder(begun(2, "random_init", "imitate"))
     suggested = [order.suggest("a"), order.suggest("b")]
     assert [found["cell"] for found in suggested if found] == [0, 1]
     assert order.suggest("c") is None  # both cells have a trial
@@ -118,15 +127,76 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
 
     monkeypatch.setattr(tuning.road, "prepare", lambda *_: None)
     monkeypatch.setattr(tuning.road, "attempt", diverges)
-    order = InOrder([job])
+    order = InOrder([searches.of(job, settings)])
     run_next(order, "first")
     [trial] = order.searches[0].trials
     assert (trial.steps, trial.value, trial.ended) == (40, None, "TrainingDiverged")
     run_next(order, "second")
     run_next(order, "cell")
     assert reports[-1]["cells"] == 1 and sum(report["cells"] for report in reports) == 1
+    assert searches.of(job, settings).ended == []  # tried again, when the cause is cured
     reason = failures.reason(settings.results, job.tried)
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
+
+
+def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> None:
+    """Values of a best of 9 at each look: what is stopped depends on all trials before."""
+    values = [5, 4, 6, 3, 5.5, 7, 1]
+    [job], spaces = jobs(len(values), "random_init"), [SPACE]
+
+    def on(order: InOrder, scheduler: Halving, trials: int) -> Search:
+        """Tune's part of some more trials."""
+        for _ in range(trials):
+            search = order.searches[0]
+            name = f"{id(order)} {len(search.ended)}"
+            assert order.suggest(name) == {"cell": 0, "search": search}
+            trial: Any = SimpleNamespace(trial_id=name, config={"cell": 0})
+            scheduler.on_trial_add(None, trial)
+            for percent in range(10, 101, 10):
+                look = {"percent": percent, "value": values[len(search.ended)], "steps": percent, "cells": 0}
+                order.on_trial_result(name, look)
+                if scheduler.on_trial_result(None, trial, look) == "STOP":
+                    break
+            else:
+                look["ended"] = "trained"
+            order.on_trial_complete(name, {**look, "time_total_s": 1.5})
+        return order.searches[0]
+
+    def new(home: str) -> tuple[InOrder, Halving]:
+        found = [searches.of(job, replace(load(), home=tmp_path / home))]
+        return InOrder(found), Halving(spaces, found)
+
+    whole = on(*new("whole"), len(values))
+    for part in (3, 2, 2):
+        cut = on(*new("cut"), part)
+    assert cut.trials == whole.trials and cut.over and cut.seconds == 10.5
+    assert {trial.ended for trial in whole.trials} == {"trained", "stopped"}
+    cut.forget()
+    assert searches.of(job, replace(load(), home=tmp_path / "cut")).ended == []
+
+
+def test_what_was_kept_is_of_the_same_weights_data_and_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    [job] = jobs(3, "random_init")
+    searches.of(job, load()).end([], {"value": 0.5, "ended": "trained"})
+    [trial] = searches.of(job, load()).trials
+    assert (trial.value, trial.ended) == (0.5, "trained")
+    weights: Any = SimpleNamespace(
+        name="floor-s0", card=SimpleNamespace(**vars(CARD) | {"weights": "v" * 64})
+    )
+    for other in (
+        job._replace(checkpoint=weights),
+        job._replace(fingerprint="0" * 64),
+        job._replace(split="0" * 64),
+        job._replace(cell=replace(job.cell, tuned=4)),
+        job._replace(cell=replace(job.cell, seed=1)),
+    ):
+        assert searches.of(other, load()).ended == []
+    monkeypatch.setattr(finetune, "VERSION", finetune.VERSION + 1)
+    search = searches.of(job, load())
+    assert search.ended == []
+    write_text(search.file, "{")
+    with pytest.raises(CorruptCache, match=rf"{search.file.name} is no search: .* Delete it"):
+        searches.of(job, load())
 
 
 @pytest.mark.slow

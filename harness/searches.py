@@ -1,0 +1,99 @@
+"""What was tried so far to tune the head of a cell, kept so that a search that is cut off loses one trial.
+
+Apart from Tune, which is not trusted with it: kept are whole trials with each of their looks at validation,
+so that a scheduler can be told of them again. It then stops what it would have stopped, and the search ends
+as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import CorruptCache
+from harness.evaluate import bench as benches
+from harness.evaluate.search import Configuration
+from harness.files import hash_of, write_json
+from harness.jobs import Job
+from harness.records import TrialBlock
+from harness.settings import Settings
+
+LAST = ("steps", "value", "ended", "reason", "time_total_s")  # kept of a trial's last report
+
+
+class Ended(NamedTuple):
+    """A trial that came to its end."""
+
+    looks: list[dict[str, float]]  # `percent` of the steps and the best `value` so far
+    last: dict[str, Any]  # its last report, or how it died
+
+    @property
+    def failed(self) -> bool:
+        return self.last.get("value") is None
+
+
+@dataclass(frozen=True)
+class Search:
+    """Of one cell: what is to be tried, and what came of it so far."""
+
+    configurations: list[Configuration]  # its method has no say in them
+    ended: list[Ended]
+    file: Path
+
+    @property
+    def over(self) -> bool:
+        return len(self.ended) == len(self.configurations)
+
+    @property
+    def trials(self) -> list[TrialBlock]:
+        return [
+            TrialBlock(
+                settings=dict(configuration),
+                steps=last.get("steps", 0),
+                value=last.get("value"),
+                ended=last.get("ended", "stopped"),
+            )
+            for configuration, (_, last) in zip(self.configurations, self.ended, strict=False)
+        ]
+
+    @property
+    def reason(self) -> str:
+        """Of the first failure."""
+        return next((last["reason"] for _, last in self.ended if "reason" in last), "")
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(last.get("time_total_s", 0.0) for _, last in self.ended))
+
+    def end(self, looks: list[dict[str, float]], last: dict[str, Any]) -> None:
+        """Of the next of the configurations."""
+        self.ended.append(Ended(looks, {name: last[name] for name in LAST if name in last}))
+        write_json(self.file, self.ended)
+
+    def forget(self) -> None:
+        """When its cell is done."""
+        self.file.unlink(missing_ok=True)
+
+
+def of(job: Job, settings: Settings) -> Search:
+    """A new one, or what a sweep before has left of it: up to the first trial that failed, because the cause
+    of that may be cured. Raises CorruptCache for a file that is no search."""
+    head = benches.tunable(job.cell.kind, job.cell.task, job.cell.protocol)
+    configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
+    key = hash_of(
+        *(job.data, job.block.model_dump(), job.cell.task.version, job.checkpoint.card.weights),
+        *(job.fingerprint, job.split, job.rules, head.VERSION, configurations),
+    )
+    file = settings.searches / f"{key}.json"
+    kept = _read(file) if file.exists() else []
+    good = next((number for number, trial in enumerate(kept) if trial.failed), len(kept))
+    return Search(configurations, kept[:good], file)
+
+
+def _read(file: Path) -> list[Ended]:
+    try:
+        return [Ended(looks, dict(last)) for looks, last in json.loads(file.read_bytes())]
+    except (ValueError, TypeError) as error:
+        raise CorruptCache(f"{file} is no search: {error}. Delete it; the next sweep begins anew") from error
