@@ -101,6 +101,7 @@ def _reasons(settings: Settings, undone: Sequence[Job]) -> dict[str, str]:
 class _Machines(NamedTuple):
     cores: int  # of the largest of those that compute
     gpus: float  # for a cell or a training: one where there are any, and the device is to be one
+    share: int  # of the cores, for each of the cells that run side by side
 
 
 def _machines(settings: Settings, address: str | None) -> _Machines:
@@ -124,8 +125,11 @@ def _machines(settings: Settings, address: str | None) -> _Machines:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
-    cores = max(int(each.get("CPU", 1)) for each in with_gpu or resources)  # of one machine that has both
-    return _Machines(cores, 1.0 if with_gpu else 0.0)
+    largest = max(with_gpu or resources, key=lambda each: each.get("CPU", 1.0))  # one machine that has both
+    cores = int(largest.get("CPU", 1.0))
+    if not with_gpu:
+        return _Machines(cores, 0.0, 1)
+    return _Machines(cores, 1.0, max(cores // int(largest["GPU"]), 1))
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -188,10 +192,12 @@ def _tune(
                 callbacks=[_Shown(bar)],
             )
             if name == "tuned":
-                tuning.run(chosen, settings, arguments, machine.gpus, run_config)
+                tuning.run(chosen, settings, arguments, machine.gpus, machine.share, run_config)
                 continue
             groups = jobs.grouped(chosen)
-            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments)
+            trial = partial(
+                _trial, groups=groups, settings=settings, arguments=arguments, share=machine.share
+            )
             tune.Tuner(
                 tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
                 param_space={"group": tune.grid_search(list(range(len(groups))))},
@@ -231,9 +237,10 @@ def _trial(
     groups: Sequence[Sequence[Job]],
     settings: Settings,
     arguments: Arguments,
+    share: int,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    tuning.begin_process()
+    tuning.begin_process(share)
     prepared: road.Prepared | None = None
 
     def compute(job: Job) -> road.Outcome:

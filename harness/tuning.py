@@ -42,11 +42,12 @@ def run(
     settings: Settings,
     arguments: Arguments,
     gpus: float,
+    share: int,
     run_config: tune.RunConfig,
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
     found = [searches.of(job, settings) for job in jobs]
-    trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments)
+    trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, share=share)
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
@@ -137,18 +138,20 @@ def asha(space: Space) -> ASHAScheduler:
     )
 
 
-def begin_process() -> None:
-    """What a process that Ray has started for a sweep does first: there is one like it for every core."""
+def begin_process(share: int) -> None:
+    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores."""
     torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
-    os.environ[WORKERS] = "1"  # what reads tables asks for it
+    os.environ[WORKERS] = str(share)  # what reads tables asks for it
     logging.getLogger("harness").setLevel(logging.WARNING)
 
 
 # --- a trial ------------------------------------------------------------------------------------------
 
 
-def _trial(config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments) -> None:
-    begin_process()
+def _trial(
+    config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, share: int
+) -> None:
+    begin_process(share)
     job, search = jobs[config["cell"]], config["search"]
     if search.over:
         _score(job, search, settings, arguments)

@@ -60,10 +60,12 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     monkeypatch.setattr(sweep.road, "finish", finish)
     monkeypatch.setattr(sweep.tuning, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda _: None)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
-            sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
+            sweep._trial(
+                {"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), share=1
+            )
     assert tried == [0, 1, 2, 3, 4, 1, 1]
     assert not list(failures.read_all(tmp_path))  # it may be running
     assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
@@ -72,19 +74,21 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     assert failure.seed == 1 and failure.error == "ProcessDied"
 
 
-def test_a_process_of_a_sweep_reads_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one for each core: with as many readers each, a machine would have hundreds."""
+def test_a_process_of_a_sweep_reads_tables_with_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With all of them in each process, a machine of many would start hundreds."""
     monkeypatch.setenv(parallel.WORKERS, "7")
     logger, threads = logging.getLogger("harness"), torch.get_num_threads()
     level = logger.level
-    sweep.tuning.begin_process()
+    sweep.tuning.begin_process(share=3)
     logger.setLevel(level)  # this is no process of a sweep
     torch.set_num_threads(threads)
-    assert parallel.workers() == 1
+    assert parallel.workers() == 3
 
 
 @pytest.mark.parametrize(
-    ("device", "asked"), [("", (16, 1.0)), ("cuda", (16, 1.0)), ("cpu", (64, 0.0))], ids=str
+    ("device", "asked"), [("", (16, 1.0, 4)), ("cuda", (16, 1.0, 4)), ("cpu", (64, 0.0, 1))], ids=str
 )
 def test_cores_and_gpu_are_asked_of_one_machine(
     monkeypatch: pytest.MonkeyPatch, device: str, asked: tuple[int, float]
@@ -128,12 +132,12 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 
     monkeypatch.setattr(sweep.road, "prepare", prepare)
     monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda _: None)
     settings, group = load(results=tmp_path), jobs(3)
 
     def process() -> None:
         broken[0] = False
-        sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}))
+        sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), share=1)
 
     with pytest.raises(RuntimeError, match="CUDA error"):
         process()
