@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness import records, registry
+from harness import records, registry, weights
 from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, published, table, task_data
@@ -254,7 +254,7 @@ def _checkpoint(
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Checkpoint | None:
-    chosen = _given(cell, named) or road.fitting(cell.method, settings, cell.seed)
+    chosen = _given(cell, named) or weights.fitting(cell.method, settings, cell.seed)
     return chosen or (make(cell) if make else None)
 
 

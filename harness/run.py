@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import account, device, provenance, records, registry, stats
-from harness import plan as plans
+from harness import account, device, provenance, records, registry, stats, weights
 from harness.account import Arguments
 from harness.contracts import DRAWN, DataKind
 from harness.cost import Cost
@@ -21,14 +20,11 @@ from harness.data.task_data import TaskData, TaskPool
 from harness.errors import BadRecord, NewerRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
-from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples, Head
 from harness.evaluate.figures import Draws
 from harness.evaluate.search import Configuration, Report
-from harness.files import file_hash, hash_of
 from harness.metrics import score
-from harness.plan import CellPlan, MethodPlan
-from harness.pretrain import checkpoint, make
+from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.records import HeadBlock, Record, SearchBlock
 from harness.settings import Settings
@@ -91,7 +87,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
         benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
-    chosen = chosen or fitting(plan.method, settings, plan.seed)
+    chosen = chosen or weights.fitting(plan.method, settings, plan.seed)
     if chosen:
         _say_what_was_seen(plan, chosen, located.kind)
     cost.cached["checkpoint"] = chosen is not None
@@ -109,9 +105,9 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         cost.cached["images"] = images.cached
     with cost.step("checkpoint"):
         if chosen is None:
-            chosen = made(plan.method, settings, plan.seed)
+            chosen = weights.made(plan.method, settings, plan.seed)
     bench = Bench(
-        encoder=_source(plan.method, chosen),
+        encoder=weights.source(plan.method, chosen),
         images=images,
         banks=settings.banks,
         device=place,
@@ -259,50 +255,6 @@ def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
     return benches.examples(bench, data, data.used), benches.examples(bench, data, data.validation)
 
 
-def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
-    """The checkpoint in the store that this method at this profile has: that of the seed, or of trained ones,
-    where there is none of it, that of the lowest seed.
-
-    With real data at hand, one that was trained on a phantom is taken in the demo profile only, and where
-    there is no other.
-    """
-    found = checkpoint.fitting(
-        settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
-    )
-    if settings.data_roots:
-        real = [item for item in found if item.card.corpus_kind != "phantom"]
-        found = real if real or method.profile_name != "demo" else found
-    own = [item for item in found if item.card.seed == seed]
-    if method.profile.recipe is None:  # every seed has initial weights of its own
-        found = own
-    return min(own or found, key=lambda item: item.card.seed, default=None)
-
-
-def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
-    """A checkpoint for a cell that has none: pre-trained with seed 0, or for an untrained method the initial
-    weights of the cell's seed."""
-    if method.profile.recipe is None:
-        return make.untrained(method, settings, seed=seed)
-    corpus = plans.corpus(method, None)
-    return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
-
-
 def head_version(plan: CellPlan) -> int:
     """Of the code that fits and applies the head of such cells."""
     return benches.evaluator(plan.kind, plan.task, plan.protocol).VERSION
-
-
-def _source(method: MethodPlan, chosen: Checkpoint) -> Source:
-    card = chosen.card
-    file = registry.entry("methods", method.source).path
-    shared = sorted(file.parent.glob("_*.py"))  # by the methods of a folder
-    recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
-    return Source(
-        card.method,
-        card.method_version,
-        hash_of({path.name: file_hash(path) for path in (file, *shared)}),
-        card.weights,
-        card.profile.preprocessing,
-        lambda: make.load(method, chosen),
-        recipe.text_units[-1] if recipe else "",
-    )

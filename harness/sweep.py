@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import ray
 from ray import tune
 
-from harness import failures, jobs, tuning
+from harness import failures, jobs, tuning, weights
 from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
@@ -154,7 +154,7 @@ def _jobs(
 def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
     machine = _machines(settings, address)
-    make = ray.remote(road.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
+    make = ray.remote(weights.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
     except ray.exceptions.RayTaskError as error:

@@ -48,15 +48,16 @@ ARROWS: Mapping[str, str] = {
     "plan": "registry contracts errors",
     "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
-    "run": "plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
+    "weights": f"plan pretrain.* evaluate.bank registry {TOOLS}",
+    "run": "weights plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
     f"provenance {TOOLS}",
     "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
-    "jobs": f"run grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
+    "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
     "searches": f"jobs evaluate.bench evaluate.search records {TOOLS}",
     "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",
-    "sweep": f"tuning run jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
+    "sweep": f"tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "

@@ -279,7 +279,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
         raise error
 
     monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
-    monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0))
+    monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0, 1))
     monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)
     cells = [

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import run
+from harness import weights
 from harness.contracts import ImageBackbone, Profile
 from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.pretrain import checkpoint
@@ -170,7 +170,7 @@ def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_of_the_lowest(tm
     )
 
     def chosen(method: Any, seed: int) -> str | None:
-        found = run.fitting(method, settings, seed)
+        found = weights.fitting(method, settings, seed)
         return found and found.name
 
     assert [chosen(trained, seed) for seed in range(4)] == ["s0", "s1", "s2", "s0"]
@@ -186,7 +186,7 @@ def test_for_real_data_a_phantom_s_checkpoint_is_the_last_choice_and_none_for_a_
         method: Any = SimpleNamespace(
             name="tiny", card=SimpleNamespace(version=1), profile_name=profile, profile=OPTIONS
         )
-        found = run.fitting(method, settings, seed)
+        found = weights.fitting(method, settings, seed)
         return found and found.name
 
     for profile in ("demo", "paper"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import plan, registry, run
+from harness import plan, registry, weights
 from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.pretrain import checkpoint, importers, make
 from harness.pretrain.checkpoint import CARD, Checkpoint, Imported
@@ -96,7 +96,7 @@ def test_reports_are_read_as_its_method_reads_them(tmp_path: Path, method: str) 
     """A recipe is not among somebody's weights; retrieval asks it for the sections."""
     plans = plan.method(method, "demo")
     assert plans.profile.recipe
-    found = run._source(plans, imported(tmp_path, state(), method))
+    found = weights.source(plans, imported(tmp_path, state(), method))
     assert found.text_unit == plans.profile.recipe.text_units[-1]
 
 
