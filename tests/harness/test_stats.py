@@ -191,6 +191,9 @@ def test_one_person_has_no_interval() -> None:
     truth, scores, _ = clustered(5)
     with pytest.raises(EmptyClass, match="of one person"):
         bootstrap(truth, scores, np.zeros(len(truth)), replicates=10, seed=0)
+    two = np.arange(len(truth)) % 2
+    value, low, high = bootstrap(truth, scores, two, replicates=100, seed=0).metrics[MACRO]
+    assert low < value < high
 
 
 def test_value_is_the_mean_over_runs() -> None:
@@ -267,8 +270,14 @@ def test_what_training_and_what_seeds_do_is_told_apart() -> None:
     checkpoints, seeds = rng.normal(0, 0.04, (500, 1)), rng.normal(0, 0.02, (1, 500))
     found = crossed(0.7 + checkpoints + seeds + rng.normal(0, 0.01, (500, 500)))
     assert found == pytest.approx((0.04, 0.02, 0.01), rel=0.1)
-    one = crossed(np.array([[0.6, 0.6], [0.8, 0.8]]))  # the seeds do nothing: by hand, 0.02 is the variance
-    assert one == pytest.approx((np.sqrt(0.02), 0, 0))
+
+
+def test_components_of_two_checkpoints_with_three_seeds_by_hand() -> None:
+    """Means 3 and 7 of the checkpoints, 2, 3 and 10 of the seeds; neither explains 0, 2, -2 and 0, -2, 2."""
+    found = crossed(np.array([[0.0, 3, 6], [4, 3, 14]]))
+    assert found == pytest.approx((np.sqrt(8 - 8 / 3), np.sqrt(19 - 8 / 2), np.sqrt(16 / 2)))
+    alone = crossed(np.array([[0.6, 0.6], [0.8, 0.8]]))  # the seeds do nothing
+    assert alone == pytest.approx((np.sqrt(0.02), 0, 0))
 
 
 def crossed(values: np.ndarray) -> stats.Spread | None:
