@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import binom, norm, t, ttest_1samp
@@ -206,14 +208,29 @@ def test_value_is_the_mean_over_runs() -> None:
     )
 
 
-def test_without_persons_it_is_the_t_test_of_the_runs() -> None:
+@pytest.mark.parametrize("checkpoints", [range(5), [0] * 5], ids=["a checkpoint each", "one for all"])
+def test_without_persons_it_is_the_t_test_of_the_runs(checkpoints: Sequence[int]) -> None:
     values = np.array([0.61, 0.64, 0.66, 0.7, 0.69])
-    found = moved([stats.Run(seed, seed) for seed in range(5)], values, np.zeros(9))
+    found = moved(
+        [stats.Run(checkpoint, seed) for seed, checkpoint in enumerate(checkpoints)], values, np.zeros(9)
+    )
     interval = stats.two_level_interval("any", found)
     expected = ttest_1samp(values, 0.6)
     low, high = expected.confidence_interval(0.95)
     assert interval == pytest.approx((values.mean(), low, high))
     assert stats.standard_error(found).p(values.mean() - 0.6) == pytest.approx(expected.pvalue)
+
+
+def test_runs_that_cross_checkpoints_with_seeds_are_not_independent() -> None:
+    """Of what only checkpoints and only seeds do, both means have a variance; what is in both counts once."""
+    checkpoints, seeds = np.array([[0.1], [0.4], [0.2], [0.15]]), np.array([[0.0, 0.2, 0.1]])
+    values = 0.3 + checkpoints + seeds
+    runs = [stats.Run(checkpoint, seed) for checkpoint, seed in np.ndindex(values.shape)]
+    error = stats.standard_error(moved(runs, values.ravel(), np.zeros(9)))
+    variance = np.var(checkpoints, ddof=1) / 4 + np.var(seeds, ddof=1) / 3 - np.var(values, ddof=1) / 12
+    assert error == pytest.approx((0, variance, 2))
+    alone = stats.standard_error(moved(runs, (0.3 + checkpoints + 0 * seeds).ravel(), np.zeros(9)))
+    assert alone.runs == pytest.approx(np.var(checkpoints, ddof=1) / 4)  # never less than of either alone
 
 
 def test_without_runs_it_is_the_normal_distribution_of_the_persons() -> None:
