@@ -85,17 +85,19 @@ class InOrder(Searcher):
         return {"cell": cell, "search": self.searches[cell]}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "value" in result and "ended" not in result:
+        if "value" in result:
             self.looks[trial_id].append({name: result[name] for name in ("percent", "value")})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        cell, looks = self.running.pop(trial_id), self.looks.pop(trial_id)
+        cell = self.running.pop(trial_id)
         if self.searches[cell].over:
             return  # the cell itself
         died = {"ended": "its process died", "reason": "its process died"}
-        self.searches[cell].end(looks, died if error or result is None else result)
+        last = died if error or result is None else result
+        self.on_trial_result(trial_id, last)  # of the look at which a trial is stopped Tune tells nobody else
+        self.searches[cell].end(self.looks.pop(trial_id), last)
         self.free.appendleft(cell)  # a cell that was begun is ended before another one begins
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:

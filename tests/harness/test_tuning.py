@@ -62,7 +62,7 @@ def test_trials_of_a_cell_come_one_after_the_other_and_the_cell_last() -> None:
     suggested = [order.suggest("a"), order.suggest("b")]
     assert [found["cell"] for found in suggested if found] == [0, 1]
     assert order.suggest("c") is None  # both cells have a trial
-    order.on_trial_complete("b", {"steps": 40, "value": 0.5, "time_total_s": 2.0})
+    order.on_trial_complete("b", {"steps": 40, "percent": 20, "value": 0.5, "time_total_s": 2.0})
     again = order.suggest("d")
     assert again and again["cell"] == 1 and not again["search"].over
     order.on_trial_complete("d", error=True)
@@ -75,7 +75,7 @@ def test_trials_of_a_cell_come_one_after_the_other_and_the_cell_last() -> None:
     assert whole["search"].seconds == 2.0
     order.on_trial_complete("e", {"cells": 1})
     assert order.suggest("f") is None  # this one is scored, the other still has a trial
-    order.on_trial_complete("a", {"steps": 200, "value": 0.6, "ended": "trained"})
+    order.on_trial_complete("a", {"steps": 200, "percent": 100, "value": 0.6, "ended": "trained"})
     last = order.suggest("g")
     assert last and last["cell"] == 0 and last["search"].trials[0].ended == "trained"
 
@@ -154,9 +154,9 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> 
             scheduler.on_trial_add(None, trial)
             for percent in range(10, 101, 10):
                 look = {"percent": percent, "value": values[len(search.ended)], "steps": percent, "cells": 0}
-                order.on_trial_result(name, look)
                 if scheduler.on_trial_result(None, trial, look) == "STOP":
-                    break
+                    break  # as in Tune, nobody else is told of it
+                order.on_trial_result(name, look)
             else:
                 look["ended"] = "trained"
             order.on_trial_complete(name, {**look, "time_total_s": 1.5})
