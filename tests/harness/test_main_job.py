@@ -294,6 +294,7 @@ def test_a_class_that_the_draw_lacks_is_named_and_no_record_is_written(road: Roa
     assert kept(road.results) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["images/*/pixels.u8", "images/*/rows.bin", "banks/*.npy"])
 def test_a_damaged_cache_is_refused_and_can_be_deleted(road: Road, place: str) -> None:
     before = kept(road.results)
@@ -321,6 +322,7 @@ def test_damaged_weights_are_refused(road: Road) -> None:
     assert road.record()[1].metrics == before.metrics  # trained again, to the bit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", ["np.savez_compressed", "write_json"])
 def test_a_full_disk_keeps_the_old_record_whole(
     road: Road, monkeypatch: pytest.MonkeyPatch, writer: str

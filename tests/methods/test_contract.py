@@ -16,13 +16,17 @@ from harness.errors import UsageError
 from harness.pretrain import optimisation
 from tests.methods.batches import REPORTS, batch_of, taken, without_dropout
 
-NAMES = [name for name, entry in registry.entries("methods").items() if not entry.error]
-TRAINED = [name for name in NAMES if registry.method_card(name).profiles["demo"].recipe is not None]
+CARDS = {
+    name: registry.method_card(name) for name, entry in registry.entries("methods").items() if not entry.error
+}
+QUICK = "imitate"  # the quick part of the suite builds this one only
+NAMES = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in CARDS]
+TRAINED = [each for each in NAMES if CARDS[each.values[0]].profiles["demo"].recipe is not None]
 
 
 def built(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    return registry.load("methods", name).build(registry.method_card(name).profiles["demo"], initialise=False)
+    return registry.load("methods", name).build(CARDS[name].profiles["demo"], initialise=False)
 
 
 built_once = cache(built)
@@ -30,7 +34,7 @@ built_once = cache(built)
 
 def demo(name: str) -> tuple[MethodCard, torch.nn.Module]:
     """A copy for every test: copying is three times faster than building."""
-    return registry.method_card(name), deepcopy(built_once(name))
+    return CARDS[name], deepcopy(built_once(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +72,7 @@ def test_the_seed_decides_the_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_can_be_followed(name: str) -> None:
-    for key, profile in registry.method_card(name).profiles.items():
+    for key, profile in CARDS[name].profiles.items():
         if profile.recipe:
             optimisation.check(profile.recipe, f"{name}, profile {key}")
         assert profile.preprocessing.size <= profile.preprocessing.stored

@@ -176,6 +176,7 @@ def test_official_hides_a_word_for_each_one_outside_the_vocabulary(
     assert seen[0] == words  # CLS among them
 
 
+@pytest.mark.slow
 def test_official_cleaning_cuts_decimals() -> None:
     text = ["There is a 2.5 cm mass."]
     kept, released = (build(profile).prepare_text(text) for profile in (DEMO, OFFICIAL))

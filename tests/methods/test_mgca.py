@@ -190,6 +190,7 @@ def losses(profile: Any, build: Any = mgca.build, **changes: Any) -> dict[str, f
     return {name: value.item() for name, value in model.loss(batch)[1].items()}
 
 
+@pytest.mark.slow
 def test_the_terms_differ_only_where_official_says() -> None:
     fixed, official = losses(DEMO), losses(OFFICIAL)
     assert all(abs(fixed[name] - official[name]) > 1e-4 for name in fixed)  # positions move every term

@@ -110,12 +110,14 @@ def test_the_phantom_is_found_as_a_download_would_be(name: str, root: Path) -> N
     assert isinstance(stamped, dict) and len(stamped) >= PERSONS
 
 
+@pytest.mark.slow
 def test_the_same_cohort_is_the_same_bytes(name: str, root: Path, tmp_path: Path) -> None:
     again = tmp_path / name
     locate.write(registry.load("tasks", name), again, Cohort(name, PERSONS, seed=3, size=SIZE), workers=1)
     assert contents(again) == contents(root)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_cohort(name: str, root: Path, tmp_path: Path) -> None:
     cohort = Cohort(name, PERSONS, seed=4, size=SIZE)
     locate.write(registry.load("tasks", name), tmp_path / name, cohort, workers=1)

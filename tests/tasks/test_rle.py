@@ -93,6 +93,7 @@ def real(realdata: Path) -> list[str]:
         return [code for _, code in csv.reader(file) if " " in code.strip()]
 
 
+@pytest.mark.slow
 def test_every_real_outline(real: list[str]) -> None:
     assert len(real) == 3_576
     runs = [_rle.parse(code) for code in real]

@@ -25,6 +25,7 @@ def harness(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -169,6 +170,7 @@ def test_the_leaderboard_of_a_folder_is_written_checked_and_found_stale(tmp_path
     assert "Rebuild it: python -m harness leaderboard" in stale.stderr
 
 
+@pytest.mark.slow
 def test_list_results_prints_whole_records(tmp_path: Path) -> None:
     path = fakes.write(tmp_path, fraction=0.1)
     [shown] = json.loads(harness("list", "results", "--results", str(tmp_path), "--json").stdout)

@@ -215,6 +215,7 @@ opened()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [KILLED_WHILE_DECODING, KILLED_WHILE_WRITING], ids=["decoding", "writing"])
 def test_a_kill_costs_only_the_picture_in_hand(tmp_path: Path, decoded: list[str], script: str) -> None:
     paths = draw(tmp_path / "data", 20)

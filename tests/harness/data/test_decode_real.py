@@ -24,6 +24,7 @@ def uncompressed(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coding", ["RLE", "JPLL", "JLSL", "J2KR"])
 def test_lossless_codings_agree_bit_for_bit(realdata: Path, uncompressed: Path, coding: str) -> None:
     expected, decoded = decode(uncompressed), decode(realdata / "dicom" / f"RG3_{coding}.dcm")

@@ -81,6 +81,7 @@ def overwrite(row: dict[str, str], pixels: np.ndarray) -> None:
 # --- every dataset -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_found_in_a_sound_phantom(name: str, phantoms: Callable[[str], Path]) -> None:
     report = examined(name, phantoms(name))
@@ -88,6 +89,7 @@ def test_nothing_is_found_in_a_sound_phantom(name: str, phantoms: Callable[[str]
     assert report.sound and report.images == report.looked_at > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_planted_fault_is_found_and_nothing_else(name: str, copy: Callable[[str], Path]) -> None:
     root = copy(name)

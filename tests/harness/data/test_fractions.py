@@ -21,6 +21,7 @@ def data(seed: int = 0, persons: int = 1500, labels: int = 4) -> tuple[np.ndarra
     return np.array([f"patient{number:05d}" for number in range(persons)], dtype=object)[person], truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_fractions_are_nested_and_made_of_whole_persons(seed: int) -> None:
     persons, labels = data()

@@ -77,6 +77,7 @@ def test_different_pictures_are_not_alike(pictures: list[NDArray[np.uint8]]) -> 
     assert len(lookalikes.alike(np.stack(list(map(square, pictures)))).first) == 0
 
 
+@pytest.mark.slow
 def test_altered_copies_are_found(pictures: list[NDArray[np.uint8]]) -> None:
     halved = [np.asarray(Image.fromarray(pixels).reduce(2)) for pixels in pictures]
     brighter = [np.clip(pixels * 1.1 + 5, 0, 255).astype(np.uint8) for pixels in pictures]

@@ -31,6 +31,7 @@ def difference(path: Path, side: int, geometry: Geometry = "pad") -> tuple[float
     return float(apart.mean()), int(apart.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "scale"), [(128, 8), (224, 4), (256, 4), (512, 2)])
 @pytest.mark.parametrize("geometry", ["pad", "stretch"])
 def test_the_square_stays_within_a_grey_level(

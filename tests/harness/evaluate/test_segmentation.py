@@ -236,6 +236,7 @@ class Oracle(nn.Module):
         return torch.logit(next(self.shares), eps=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["siim", "rsna"])
 @pytest.mark.parametrize("geometry", ["stretch", "pad"])
 def test_an_oracle_at_the_network_s_size_scores_almost_one(

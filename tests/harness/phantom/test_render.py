@@ -131,6 +131,7 @@ def test_without_contrast_no_finding_changes_a_pixel(view: View):
         assert sick.lesions == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINDINGS)
 def test_a_graver_finding_shows_more(name: str):
     shown = [
@@ -139,6 +140,7 @@ def test_a_graver_finding_shows_more(name: str):
     assert 0 < shown[0] < shown[1] < shown[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINDINGS)
 def test_more_contrast_shows_more(name: str):
     def shown(contrast: float) -> float:

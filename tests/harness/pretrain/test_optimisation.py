@@ -167,6 +167,7 @@ def test_the_best_epoch_s_weights_are_kept_and_described(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("step", [1, 2 * PER_EPOCH + 1, 4 * PER_EPOCH + 1], ids=["early", "waiting", "last"])
 def test_a_resumed_training_ends_at_the_same_epoch(tmp_path: Path, step: int) -> None:
@@ -215,6 +216,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
 def test_a_recipe_that_cannot_be_followed_is_refused_by_field_before_data_are_read(
     tmp_path: Path, home: Path, changes: Any, message: str
