@@ -187,8 +187,8 @@ def match(
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
                 kind, *known = _once(memo, (cell.task_id, cell.protocol), read)
-                find = partial(_checkpoint, cell, settings, named, make)
-                chosen = _once(memo, (cell.method.name, cell.seed), find)
+                find = partial(_checkpoint, cell, settings, kind, named, make)
+                chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
                 yield cell, Lost(_without(kind, cell, named), error)
             else:
@@ -251,10 +251,11 @@ def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.
 def _checkpoint(
     cell: CellPlan,
     settings: Settings,
+    data: DataKind,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Checkpoint | None:
-    chosen = _given(cell, named) or weights.fitting(cell.method, settings, cell.seed)
+    chosen = _given(cell, named) or weights.fitting(cell.method, settings, cell.seed, data)
     return chosen or (make(cell) if make else None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import NamedTuple
 
 from harness import jobs, records
@@ -26,9 +26,7 @@ class Matrix(NamedTuple):
     rows: list[Row]
     missing: dict[str, str]  # dataset -> why it cannot be read
     untrained: list[str]  # methods without a checkpoint
-    in_the_way: dict[
-        str, int
-    ]  # what is wrong with a record in the place of a cell's -> records it is wrong with
+    in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
 
 
 class Row(NamedTuple):
@@ -43,7 +41,8 @@ class Row(NamedTuple):
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are medians over all records that are alike, of whichever checkpoint."""
+    """Seconds and sizes are means over all records that are alike, of whichever checkpoint: of some, one pays
+    for what all seeds share."""
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
@@ -90,5 +89,5 @@ def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
         spent[like].append(record.cost.of_cell)
         files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
         sizes[like].append(sum(file.stat().st_size for file in files) / 2**20)
-    medians = [{like: median(values) for like, values in found.items()} for found in (spent, sizes)]
-    return medians[0], medians[1]
+    means = [{like: fmean(values) for like, values in found.items()} for found in (spent, sizes)]
+    return means[0], means[1]

@@ -206,7 +206,7 @@ class CostBlock(_Block):
     @property
     def of_cell(self) -> float:
         """Seconds of fitting and testing, without what a cache answers."""
-        return sum(self.seconds.get(step, 0.0) for step in ("search", "head", "test"))
+        return sum(self.seconds.get(step, 0.0) for step in ("search", "head", "comparison", "test"))
 
 
 class Record(_Block):
@@ -230,6 +230,12 @@ class Record(_Block):
         if self.task.metric not in self.metrics:
             raise ValueError(f"metrics lack {self.task.metric!r}, which task.metric names")
         return self
+
+    @property
+    def lent(self) -> bool:
+        """Whether its checkpoint is that of another seed, and nobody asked for it."""
+        named = {"checkpoint", "checkpoints"} & self.code.arguments.keys()
+        return self.pretraining.seed != self.cell.seed and not named
 
 
 class Predictions(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from harness import account, device, provenance, records, registry, stats, weights
 from harness.account import Arguments
-from harness.contracts import DRAWN, DataKind
+from harness.contracts import DRAWN
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
@@ -87,9 +87,9 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
         benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
-    chosen = chosen or weights.fitting(plan.method, settings, plan.seed)
+    chosen = chosen or weights.fitting(plan.method, settings, plan.seed, located.kind)
     if chosen:
-        _say_what_was_seen(plan, chosen, located.kind)
+        weights.say_what_was_seen(chosen, plan.dataset, located.kind)
     cost.cached["checkpoint"] = chosen is not None
     profile = chosen.card.profile if chosen else plan.method.profile
     with cost.step("images"):
@@ -106,6 +106,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("checkpoint"):
         if chosen is None:
             chosen = weights.made(plan.method, settings, plan.seed)
+            weights.say_what_was_seen(chosen, plan.dataset, located.kind)
     bench = Bench(
         encoder=weights.source(plan.method, chosen),
         images=images,
@@ -130,18 +131,6 @@ def require_results(folder: Path) -> None:
             f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "
             "folder"
         ) from error
-
-
-def _say_what_was_seen(plan: CellPlan, chosen: Checkpoint, data: DataKind) -> None:
-    card = chosen.card
-    if data == "real" and card.corpus_kind == "phantom":
-        logger.warning(
-            "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
-        )
-    if card.imported and plan.dataset in (card.corpus or "").split("+"):
-        logger.warning(
-            "%s was trained by others on %s: they may have used its test pictures", chosen.name, plan.dataset
-        )
 
 
 def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
@@ -222,7 +211,9 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
         for name, differs in (
             ("weights", before.pretraining.weights != record.pretraining.weights),
             ("data", before.data != record.data),
+            ("pre-processing", before.preprocessing != record.preprocessing),
             ("version of the task", before.task.version != record.task.version),
+            ("version of the head", before.head.version != record.head.version),
         )
         if differs
     ]

@@ -8,11 +8,13 @@ as if nothing had happened.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import CorruptCache
+from harness import weights
+from harness.errors import TrainingDiverged
 from harness.evaluate import bench as benches
 from harness.evaluate.search import Configuration
 from harness.files import hash_of, write_json
@@ -20,7 +22,9 @@ from harness.jobs import Job
 from harness.records import TrialBlock
 from harness.settings import Settings
 
-LAST = ("steps", "value", "ended", "reason", "time_total_s")  # kept of a trial's last report
+LAST = ("steps", "value", "ended", "time_total_s")  # kept of a trial's last report
+
+logger = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
@@ -30,8 +34,9 @@ class Ended(NamedTuple):
     last: dict[str, Any]  # its last report, or how it died
 
     @property
-    def failed(self) -> bool:
-        return self.last.get("value") is None
+    def curable(self) -> bool:
+        """Whether it failed, and might not do so again: one that diverged would."""
+        return self.last.get("value") is None and self.last.get("ended") != TrainingDiverged.__name__
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Search:
     configurations: list[Configuration]  # its method has no say in them
     ended: list[Ended]
     file: Path
+    reasons: list[str] = field(default_factory=list)  # of failures; they may name places, and are not kept
 
     @property
     def over(self) -> bool:
@@ -59,41 +65,45 @@ class Search:
         ]
 
     @property
-    def reason(self) -> str:
-        """Of the first failure."""
-        return next((last["reason"] for _, last in self.ended if "reason" in last), "")
-
-    @property
     def seconds(self) -> float:
         return float(sum(last.get("time_total_s", 0.0) for _, last in self.ended))
 
     def end(self, looks: list[dict[str, float]], last: dict[str, Any]) -> None:
         """Of the next of the configurations."""
+        self.reasons.extend([last["reason"]] if "reason" in last else [])
         self.ended.append(Ended(looks, {name: last[name] for name in LAST if name in last}))
-        write_json(self.file, self.ended)
+        try:
+            write_json(self.file, self.ended)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s. Cut off, the search begins anew", self.file, error)
 
     def forget(self) -> None:
         """When its cell is done."""
         self.file.unlink(missing_ok=True)
 
 
-def of(job: Job, settings: Settings) -> Search:
-    """A new one, or what a sweep before has left of it: up to the first trial that failed, because the cause
-    of that may be cured. Raises CorruptCache for a file that is no search."""
+def of(job: Job, settings: Settings, stopping: str) -> Search:
+    """A new one, or what a sweep before has left of it: up to the first trial whose failure may be cured by
+    now. `stopping`: by which rule trials are stopped."""
     head = benches.tunable(job.cell.kind, job.cell.task, job.cell.protocol)
     configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
+    card = job.checkpoint.card
     key = hash_of(
-        *(job.data, job.block.model_dump(), job.cell.task.version, job.checkpoint.card.weights),
-        *(job.fingerprint, job.split, job.rules, head.VERSION, configurations),
+        *(job.data, job.block.model_dump(), job.cell.task.version, job.fingerprint, job.split, job.rules),
+        *(card.weights, asdict(card.profile.preprocessing), weights.code(job.cell.method)),
+        *(head.VERSION, configurations, stopping),
     )
     file = settings.searches / f"{key}.json"
-    kept = _read(file) if file.exists() else []
-    good = next((number for number, trial in enumerate(kept) if trial.failed), len(kept))
+    kept = _read(file)
+    good = next((number for number, trial in enumerate(kept) if trial.curable), len(kept))
     return Search(configurations, kept[:good], file)
 
 
 def _read(file: Path) -> list[Ended]:
     try:
         return [Ended(looks, dict(last)) for looks, last in json.loads(file.read_bytes())]
-    except (ValueError, TypeError) as error:
-        raise CorruptCache(f"{file} is no search: {error}. Delete it; the next sweep begins anew") from error
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning("%s is no search: %s. It begins anew", file, error)
+        return []

@@ -101,7 +101,11 @@ def _reasons(settings: Settings, undone: Sequence[Job]) -> dict[str, str]:
 class _Machines(NamedTuple):
     cores: int  # of the largest of those that compute
     gpus: float  # for a cell or a training: one where there are any, and the device is to be one
-    share: int  # of the cores, for each of the cells that run side by side
+    side_by_side: int  # cells on it
+
+    def share(self, trials: int) -> int:
+        """Of its cores, for each of so many."""
+        return max(self.cores // min(trials, self.side_by_side), 1)
 
 
 def _machines(settings: Settings, address: str | None) -> _Machines:
@@ -127,9 +131,7 @@ def _machines(settings: Settings, address: str | None) -> _Machines:
     with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
     largest = max(with_gpu or resources, key=lambda each: each.get("CPU", 1.0))  # one machine that has both
     cores = int(largest.get("CPU", 1.0))
-    if not with_gpu:
-        return _Machines(cores, 0.0, 1)
-    return _Machines(cores, 1.0, max(cores // int(largest["GPU"]), 1))
+    return _Machines(cores, 1.0, int(largest["GPU"])) if with_gpu else _Machines(cores, 0.0, cores)
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -143,8 +145,13 @@ def _jobs(
     address: str | None,
 ) -> Iterator[Job]:
     """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
+    told = set()
     for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
         if isinstance(job, Job):
+            pair = job.checkpoint.name, cell.dataset
+            if pair not in told:
+                told.add(pair)
+                weights.say_what_was_seen(job.checkpoint, cell.dataset, job.data)
             yield job
         elif job.error:
             failures.write(settings, job.tried, job.error)
@@ -192,12 +199,12 @@ def _tune(
                 callbacks=[_Shown(bar)],
             )
             if name == "tuned":
-                tuning.run(chosen, settings, arguments, machine.gpus, machine.share, run_config)
+                share = machine.share(len(chosen))
+                tuning.run(chosen, settings, arguments, machine.gpus, share, run_config)
                 continue
             groups = jobs.grouped(chosen)
-            trial = partial(
-                _trial, groups=groups, settings=settings, arguments=arguments, share=machine.share
-            )
+            share = machine.share(len(groups))
+            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
             tune.Tuner(
                 tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
                 param_space={"group": tune.grid_search(list(range(len(groups))))},

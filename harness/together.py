@@ -55,6 +55,32 @@ def checked(cells: Iterable[tuple[Path, Record]], cure: str = "") -> list[tuple[
     return found
 
 
+Located = tuple[Path, Record]
+
+
+def without_lent(cells: Iterable[Located]) -> tuple[list[Located], list[Located]]:
+    """Those that count and those that are replaced: of a seed that was run with the checkpoint of another for
+    want of its own, and has its own by now or a lower one. With both, what was lent would count many times in
+    a mean, which would depend on what was trained first."""
+    found = list(cells)
+    best: dict[Hashable, tuple[bool, int]] = {}
+    for _, record in found:
+        if record.lent or record.pretraining.seed == record.cell.seed:
+            key, rank = _seed_of(record), (record.lent, record.pretraining.seed)
+            best[key] = min(best.get(key, rank), rank)
+    kept: list[Located] = []
+    replaced: list[Located] = []
+    for item in found:
+        record = item[1]
+        counts = not record.lent or best[_seed_of(record)] == (True, record.pretraining.seed)
+        (kept if counts else replaced).append(item)
+    return kept, replaced
+
+
+def _seed_of(record: Record) -> Hashable:
+    return record.data.kind, table_of(record), row_of(record), record.cell.seed
+
+
 class _Fact(NamedTuple):
     of_two: str  # what there would be two of
     key: Hashable  # records that share it
@@ -104,7 +130,7 @@ def _facts(record: Record) -> Iterator[_Fact]:
         table,
         record.head.version,
         "between them the code changed its numbers",
-        "Sweep the task again, which runs the cells of another version",
+        "Sweep the task again, or delete the records of the older version",
     )
     yield _Fact(
         "sets of pixels under the same names",

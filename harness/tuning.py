@@ -46,7 +46,7 @@ def run(
     run_config: tune.RunConfig,
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
-    found = [searches.of(job, settings) for job in jobs]
+    found = [searches.of(job, settings, STOPPING) for job in jobs]
     trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, share=share)
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
@@ -70,10 +70,10 @@ def _space(job: Job) -> Space:
 class InOrder(Searcher):
     """Hands out one trial of a cell at a time: its configurations, then what came of them all."""
 
-    def __init__(self, searches: Sequence[Search]) -> None:
+    def __init__(self, found: Sequence[Search]) -> None:
         super().__init__()
-        self.searches = searches
-        self.free = deque(range(len(searches)))  # cells of which no trial runs
+        self.searches = found
+        self.free = deque(range(len(found)))  # cells of which no trial runs
         self.running: dict[str, int] = {}  # trial -> cell
         self.looks: dict[str, list[dict[str, float]]] = {}  # of the trials that run
 
@@ -107,10 +107,10 @@ class InOrder(Searcher):
 class Halving(FIFOScheduler):
     """An ASHA for each cell, told of the trials that its search has kept."""
 
-    def __init__(self, spaces: Sequence[Space], searches: Sequence[Search]) -> None:
+    def __init__(self, spaces: Sequence[Space], found: Sequence[Search]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.each = [asha(space) for space in spaces]
-        for scheduler, search in zip(self.each, searches, strict=True):
+        for scheduler, search in zip(self.each, found, strict=True):
             for number, (looks, _) in enumerate(search.ended):
                 trial: Any = SimpleNamespace(trial_id=f"kept {number}")
                 scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         if block is None:
             raise HarnessError(
                 f"none of {len(search.trials)} configurations could be fitted. Cure what the first one met: "
-                f"{search.reason}"
+                f"{search.reasons[0] if search.reasons else 'it diverged'}"
             )
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         return road.finish(prepared, job.cell, arguments, cost, search=block)

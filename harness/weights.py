@@ -5,8 +5,13 @@ Apart because a sweep asks the same before its cells run as `run` does of one.
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from pathlib import Path
+
 from harness import plan as plans
 from harness import registry
+from harness.contracts import DataKind
 from harness.evaluate.bank import Source
 from harness.files import file_hash, hash_of
 from harness.plan import MethodPlan
@@ -14,18 +19,20 @@ from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
 
+logger = logging.getLogger(__name__)
 
-def fitting(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint | None:
+
+def fitting(method: MethodPlan, settings: Settings, seed: int, data: DataKind) -> Checkpoint | None:
     """The checkpoint in the store that this method at this profile has: that of the seed, or of trained ones,
     where there is none of it, that of the lowest seed.
 
-    With real data at hand, one that was trained on a phantom is taken in the demo profile only, and where
-    there is no other.
+    For real `data`, one that was trained on a phantom is taken in the demo profile only, where there is no
+    other.
     """
     found = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
     )
-    if settings.data_roots:
+    if data == "real":
         real = [item for item in found if item.card.corpus_kind != "phantom"]
         found = real if real or method.profile_name != "demo" else found
     own = [item for item in found if item.card.seed == seed]
@@ -43,16 +50,39 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
     return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
 
 
+def say_what_was_seen(chosen: Checkpoint, dataset: str, data: DataKind) -> None:
+    """Where its training makes numbers on this dataset doubtful."""
+    card = chosen.card
+    if data == "real" and card.corpus_kind == "phantom":
+        logger.warning(
+            "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
+        )
+    if card.imported and dataset in (card.corpus or "").split("+"):
+        logger.warning(
+            "%s was trained by others on %s: they may have used its test pictures", chosen.name, dataset
+        )
+
+
+def code(method: MethodPlan) -> str:
+    """Hash of the method's file, and of the files that those of its folder share."""
+    file = registry.entry("methods", method.source).path
+    return hash_of({path.name: _hash_when_imported(path) for path in (file, *file.parent.glob("_*.py"))})
+
+
+@cache
+def _hash_when_imported(path: Path) -> str:
+    """What is edited later does not run in this process."""
+    return file_hash(path)
+
+
 def source(method: MethodPlan, chosen: Checkpoint) -> Source:
     """Its encoder, loaded when it is needed."""
     card = chosen.card
-    file = registry.entry("methods", method.source).path
-    shared = sorted(file.parent.glob("_*.py"))  # by the methods of a folder
     recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
     return Source(
         card.method,
         card.method_version,
-        hash_of({path.name: file_hash(path) for path in (file, *shared)}),
+        code(method),
         card.weights,
         card.profile.preprocessing,
         lambda: make.load(method, chosen),

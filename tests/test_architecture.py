@@ -55,14 +55,14 @@ ARROWS: Mapping[str, str] = {
     "grid": f"plan registry {TOOLS}",
     "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
-    "searches": f"jobs evaluate.bench evaluate.search records {TOOLS}",
+    "searches": f"jobs weights evaluate.bench evaluate.search records {TOOLS}",
     "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",
     "sweep": f"tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
     "files parallel progress",
-    "differences": "records comparison stats metrics.* contracts errors files progress",
+    "differences": "together records comparison stats metrics.* contracts errors files progress",
     "bundle": "differences provenance together records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account",

@@ -22,9 +22,9 @@ from harness.evaluate.logistic import Labelled
 from harness.evaluate.training import Trained
 from harness.records import HeadBlock
 
-# of the class SSLFineTuner, its trainer and its callbacks
 VERSION = 1
 
+# of the class SSLFineTuner, its trainer and its callbacks
 BATCH = 48
 RATE = 5e-4
 DECAY = 1e-6

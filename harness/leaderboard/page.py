@@ -56,7 +56,7 @@ def build(results: Path, workers: int = 1) -> str:
     parts = [HEAD]
     for kind, text in TRACKS.items():
         parts += [text, *tables.track(found[kind])]
-    every = (record for kind in TRACKS for table in found[kind] for record in table.every)
+    every = (record for kind in TRACKS for table in found[kind] for record in (*table.every, *table.replaced))
     done = {key for record in every for key in failures.keys_of(record)}
     parts += _failures(results, done)
     parts += reported.section(results / "reported", found["real"])

@@ -35,7 +35,6 @@ class Cell:
 
     paths: tuple[Path, ...]
     records: tuple[Record, ...]  # by seed of the labels, then of the checkpoint
-    replaced: int = 0  # records beside these, of seeds that have a checkpoint of their own by now
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -79,6 +78,7 @@ class Standing:
 
     table: Table
     cells: Mapping[Row, Mapping[float, Cell]]
+    replaced: Sequence[Record]  # earlier runs, on checkpoints that were lent to their seeds
 
     @cached_property
     def every(self) -> list[Record]:
@@ -150,7 +150,11 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
         "phantom": {},
         "real": {},
     }
-    for path, record in together.checked(records.read_all(results)):
+    kept, replaced = together.without_lent(together.checked(records.read_all(results)))
+    before: dict[tuple[DataKind, Table], list[Record]] = defaultdict(list)
+    for _, record in replaced:
+        before[record.data.kind, together.table_of(record)].append(record)
+    for path, record in kept:
         rows = found[record.data.kind].setdefault(together.table_of(record), {})
         cells = rows.setdefault(together.row_of(record), defaultdict(list))
         cells[record.cell.fraction].append((path, record))
@@ -162,6 +166,7 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
                     row: {fraction: _cell(items) for fraction, items in cells.items()}
                     for row, cells in rows.items()
                 },
+                before[kind, table],
             )
             for table, rows in sorted(tables.items())
         ]
@@ -170,20 +175,9 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
 
 
 def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
-    """A seed without a checkpoint of its own is run with that of another. Once it has one, it is run again;
-    with both, that other one would count many times in the mean."""
     ordered = sorted(items, key=lambda item: (item[1].cell.seed, item[1].pretraining.seed))
-    runs = [Run(record.pretraining.seed, record.cell.seed) for _, record in ordered]
-    own = {run.seed for run in runs if run.checkpoint == run.seed}
-    lent = {run for run in runs if run.checkpoint != run.seed}
-    if len({run.checkpoint for run in lent}) == 1:  # of more, it is checkpoints crossed with seeds
-        kept = [
-            item for item, run in zip(ordered, runs, strict=True) if run not in lent or run.seed not in own
-        ]
-    else:
-        kept = ordered
-    paths, found = zip(*kept, strict=True)
-    return Cell(paths, found, len(ordered) - len(kept))
+    paths, found = zip(*ordered, strict=True)
+    return Cell(paths, found)
 
 
 def measure(found: Sequence[Standing], workers: int) -> None:

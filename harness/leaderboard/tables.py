@@ -110,7 +110,7 @@ def _standing(standing: Standing) -> str:
     seen = f" Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}." if others else ""
     apart = _of_other_pixels(standing)
     pixels = f" Of other pixels than most, under the same names: {', '.join(apart)}." if apart else ""
-    twice = [row.family for row in standing.order if any(c.replaced for c in standing.cells[row].values())]
+    twice = sorted({record.pretraining.family for record in standing.replaced})
     replaced = (
         f" Without the earlier runs of seeds that have checkpoints of their own by now: {', '.join(twice)}."
         if twice
@@ -288,7 +288,7 @@ def _checkpoints(found: Sequence[Standing]) -> str:
             _origin(items[0]),
             _median(item.pretraining.seconds for item in items),
             _median(item.cost.images_per_second for item in items),
-            *(_median(item.cost.of_cell for item in items if item.task.kind == kind) for kind in kinds),
+            *(_median(_seconds(items, kind)) for kind in kinds),
             f"{max(item.cost.peak_memory_mib for item in items):.0f}",
         ]
         for row, items in sorted(by_row.items())
@@ -308,6 +308,13 @@ def _checkpoints(found: Sequence[Standing]) -> str:
         "answers). Peak memory is that of the process that computed a cell, the largest over the cells. "
         f"Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
     )
+
+
+def _seconds(records: Iterable[Record], kind: Kind) -> Iterator[float]:
+    """Of the cells that were computed whole: others found compared what a seed before them had to compare."""
+    for record in records:
+        if record.task.kind == kind and not record.cost.cached.get("comparison"):
+            yield record.cost.of_cell
 
 
 def _origin(record: Record) -> str:

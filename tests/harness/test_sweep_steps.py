@@ -88,7 +88,7 @@ def test_a_process_of_a_sweep_reads_tables_with_its_share_of_the_cores(
 
 
 @pytest.mark.parametrize(
-    ("device", "asked"), [("", (16, 1.0, 4)), ("cuda", (16, 1.0, 4)), ("cpu", (64, 0.0, 1))], ids=str
+    ("device", "asked"), [("", (16, 1.0, 4)), ("cuda", (16, 1.0, 4)), ("cpu", (64, 0.0, 64))], ids=str
 )
 def test_cores_and_gpu_are_asked_of_one_machine(
     monkeypatch: pytest.MonkeyPatch, device: str, asked: tuple[int, float]
@@ -101,7 +101,10 @@ def test_cores_and_gpu_are_asked_of_one_machine(
     ]
     monkeypatch.setattr(sweep.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(sweep.ray, "nodes", lambda: nodes)
-    assert sweep._machines(replace(load(), device=device), None) == asked
+    machine = sweep._machines(replace(load(), device=device), None)
+    assert machine == asked
+    shares = (4, 4, 8) if machine.gpus else (1, 10, 32)
+    assert tuple(machine.share(trials) for trials in (99, 6, 2)) == shares  # of all its cores
 
 
 @pytest.mark.parametrize(

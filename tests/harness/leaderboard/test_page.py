@@ -210,7 +210,9 @@ def test_holes_are_named(tmp_path: Path) -> None:
     fakes.write(tmp_path, method="half", family="half-x", seed=1)
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
     for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
-        fakes.write(tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint)
+        fakes.write(
+            tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint, named=True
+        )
     assert "- chexpert:linear clean, crossed-x-s1 at 1 %: seeds 1\n" in leaderboard.build(tmp_path)
 
 
@@ -351,7 +353,7 @@ def test_training_and_labels_are_told_apart_where_they_are_crossed(
 ) -> None:
     for checkpoint in (0, 1):
         for seed in (0, 1):
-            fakes.write(tmp_path, skill=float(checkpoint), seed=seed, checkpoint=checkpoint)
+            fakes.write(tmp_path, skill=float(checkpoint), seed=seed, checkpoint=checkpoint, named=True)
     monkeypatch.setattr(tables.stats, "spread", lambda *_: stats.Spread(training=0.04, seeds=0.02, rest=0.01))
     told = "4.0 between checkpoints, 2.0 between draws of labels, 1.0 beyond both"
     assert f"imitate-demo-1a2b3c4d at 1 %: standard deviation {told}.\n" in leaderboard.build(tmp_path)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from harness import weights
-from harness.contracts import ImageBackbone, Profile
+from harness.contracts import DataKind, ImageBackbone, Profile
 from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import CARD, WEIGHTS, Broken, Checkpoint
@@ -164,13 +164,13 @@ def test_the_newest_comes_first_and_unfinished_ones_not_at_all(tmp_path: Path) -
 def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_of_the_lowest(tmp_path: Path) -> None:
     for seed, year in ((0, 2024), (1, 2026), (2, 2025)):
         stored(tmp_path, f"s{seed}", seed=seed, written=datetime(year, 1, 1, tzinfo=UTC))
-    settings: Any = SimpleNamespace(checkpoints=tmp_path, data_roots=())
+    settings: Any = SimpleNamespace(checkpoints=tmp_path)
     trained: Any = SimpleNamespace(
         name="tiny", card=SimpleNamespace(version=1), profile_name="demo", profile=OPTIONS
     )
 
     def chosen(method: Any, seed: int) -> str | None:
-        found = weights.fitting(method, settings, seed)
+        found = weights.fitting(method, settings, seed, "phantom")
         return found and found.name
 
     assert [chosen(trained, seed) for seed in range(4)] == ["s0", "s1", "s2", "s0"]
@@ -180,13 +180,13 @@ def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_of_the_lowest(tm
 
 
 def test_for_real_data_a_phantom_s_checkpoint_is_the_last_choice_and_none_for_a_paper(tmp_path: Path) -> None:
-    settings: Any = SimpleNamespace(checkpoints=tmp_path, data_roots=(tmp_path,))
+    settings: Any = SimpleNamespace(checkpoints=tmp_path)
 
-    def chosen(profile: str, seed: int) -> str | None:
+    def chosen(profile: str, seed: int, data: DataKind = "real") -> str | None:
         method: Any = SimpleNamespace(
             name="tiny", card=SimpleNamespace(version=1), profile_name=profile, profile=OPTIONS
         )
-        found = weights.fitting(method, settings, seed)
+        found = weights.fitting(method, settings, seed, data)
         return found and found.name
 
     for profile in ("demo", "paper"):
@@ -195,8 +195,7 @@ def test_for_real_data_a_phantom_s_checkpoint_is_the_last_choice_and_none_for_a_
     for profile in ("demo", "paper"):
         stored(tmp_path, f"{profile}-real-s0", seed=0, profile_name=profile, corpus_kind="real")
         assert chosen(profile, 1) == f"{profile}-real-s0"
-    settings.data_roots = ()
-    assert chosen("paper", 1) == "paper-phantom-s1"
+    assert chosen("paper", 1, "phantom") == "paper-phantom-s1"
 
 
 def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
