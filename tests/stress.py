@@ -1,8 +1,9 @@
 """Kills a sweep with SIGKILL at random times: `python -m tests.stress`, or `make stress`. About ten minutes.
 
 No test: how long it takes is chance. Every round starts a sweep on an empty folder, kills it and all its
-processes somewhere between its first and its last second, lets it go on, and compares every metric, choice
-and prediction with those of a sweep that nobody disturbed.
+processes, lets it go on, and compares every metric, choice and prediction with those of a sweep that nobody
+disturbed. It is killed somewhere between its first and its last second, and every other time, because cells
+take moments at its end, when a random number of them is done.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ def main() -> None:
         for number in range(1, ROUNDS + 1):
             results = Path(root) / str(number)
             process = place.start(results)
-            after = rng.uniform(0, takes)
-            time.sleep(after)
+            start, after, cells = time.monotonic(), rng.uniform(0, takes), rng.randrange(1, CELLS)
+            while process.poll() is None:
+                if (written(results) >= cells) if number % 2 else (time.monotonic() - start >= after):
+                    break
+                time.sleep(0.002)
+            after = time.monotonic() - start
             alive = process.poll() is None
             if alive:
                 os.killpg(process.pid, signal.SIGKILL)
