@@ -229,6 +229,7 @@ def test_json_is_the_record_and_nothing_else(road: Road) -> None:
     assert json.loads(done.out) == json.loads(path.read_text()) == record.model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_initial_weights_are_kept_per_seed(road: Road, tmp_path: Path) -> None:
     floor = replace(fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)})
     floored = road._replace(method=fakes.write_method(tmp_path, floor))

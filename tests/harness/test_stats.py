@@ -41,6 +41,7 @@ MACRO = "macro_auroc"
 TRUE_AUROC = norm.cdf(SHIFT / np.sqrt(2 * (PERSON**2 + NOISE**2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "ties"])
 def test_each_replicate_is_the_auroc_of_the_resampled_set(decimals: int) -> None:
     truth, scores, persons = clustered(0, persons=90)

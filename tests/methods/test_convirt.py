@@ -46,6 +46,7 @@ def test_a_text_is_the_largest_value_of_any_of_its_tokens() -> None:
             torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_sees_one_sentence_and_an_evaluation_the_whole_report() -> None:
     torch.manual_seed(0)
     model = build(DEMO)

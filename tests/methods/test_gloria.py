@@ -157,6 +157,7 @@ def test_official_prompts_end_with_the_slots() -> None:
     assert found.mask is not None and found.mask.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "words"), [(DEMO, 6), (OFFICIAL, 4)])
 def test_official_hides_a_word_for_each_one_outside_the_vocabulary(
     profile: Profile, words: int, monkeypatch: pytest.MonkeyPatch

@@ -141,6 +141,7 @@ def test_text_features_do_not_depend_on_their_company() -> None:
     assert not together.requires_grad
 
 
+@pytest.mark.slow
 def test_lower_case_is_the_card_s_and_part_of_the_cache_key() -> None:
     assert DEMO.text is not None
     cased = build(replace(DEMO, text=replace(DEMO.text, lower_case=False)))

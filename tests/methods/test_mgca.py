@@ -201,6 +201,7 @@ def test_the_terms_differ_only_where_official_says() -> None:
     assert abs(blind["tokens"] - official["tokens"]) > 1e-2
 
 
+@pytest.mark.slow
 def test_official_pads_enter_the_head_s_batch_norm() -> None:
     for profile, company in ((DEMO, False), (OFFICIAL, True)):
         model = mgca.build(profile)
@@ -254,6 +255,7 @@ def test_longer_company_does_not_change_a_report_s_alignment() -> None:
     torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_prototypes_are_held_during_the_first_epoch(epoch: int) -> None:
     model = mgca.build(DEMO).train()

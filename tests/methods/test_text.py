@@ -134,6 +134,7 @@ def test_weights_that_follow_are_not_loaded_first(text: TrainedText) -> None:
         assert torch.equal(blank(tokens)[-1], text(tokens)[-1])
 
 
+@pytest.mark.slow
 def test_case_and_length_are_the_card_s() -> None:
     cased = TrainedText(replace(MINI, lower_case=False, max_length=8), initialise=False)
     plain = TrainedText(MINI, initialise=False)
@@ -143,6 +144,7 @@ def test_case_and_length_are_the_card_s() -> None:
     assert cased.key != plain.key
 
 
+@pytest.mark.slow
 def test_another_release_of_the_library_names_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     before = TrainedText(MINI, initialise=False).key
     monkeypatch.setattr(_bert, "version", lambda _: "0.0")

@@ -331,6 +331,7 @@ def test_both_label_files_of_the_phantom_differ_in_an_impossible_age_only(
     pd.testing.assert_frame_equal(first.assign(age=corrected["age"]), corrected)
 
 
+@pytest.mark.slow
 def test_label_noise_turns_its_share_of_the_training_labels(tmp_path: Path) -> None:
     cohort = Cohort("chestxray14", 100, seed=0, size=(16, 16), dials=Dials(label_noise=0.2))
     chestxray14.write_phantom(tmp_path, cohort, workers=1)
@@ -343,6 +344,7 @@ def test_label_noise_turns_its_share_of_the_training_labels(tmp_path: Path) -> N
     assert turned[train].mean() == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / turned[train].size))
 
 
+@pytest.mark.slow
 def test_one_per_cent_of_the_demo_shows_both_classes_of_every_label() -> None:
     """Else `run --fraction 0.01` would have nothing to fit."""
     size = chestxray14.CARD.phantom["demo"]

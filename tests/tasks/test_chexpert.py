@@ -242,6 +242,7 @@ def test_label_noise_exchanges_its_share_of_what_is_not_hedged() -> None:
     assert flipped / (kept + flipped) == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / (kept + flipped)))
 
 
+@pytest.mark.slow
 def test_the_demo_has_pure_cases_of_every_scored_class_for_zero_shot_sets() -> None:
     """As the 5x200 sets are cut: one label 1, the twelve others 0 or blank."""
     size = chexpert.CARD.phantom["demo"]

@@ -105,6 +105,7 @@ def test_every_real_outline(real: list[str]) -> None:
     assert np.mean(shares < 0.001) == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.slow
 def test_real_outlines_are_pieces_of_lungs(real: list[str]) -> None:
     """Read with columns for rows, or as an absolute code, an outline falls apart into stripes: most of its
     pixels would have no neighbour to the right."""

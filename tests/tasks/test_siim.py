@@ -170,6 +170,7 @@ def test_the_variants_differ_as_the_official_ones(phantoms: dict[str, Path]) -> 
 # --- the phantom's truth -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_masks_are_what_was_drawn_to_the_pixel(cohort: Cohort, phantoms: dict[str, Path]) -> None:
     found = siim.read(phantoms["B"]).set_index("image_id")
     stamped = json.loads((phantoms["B"] / STAMP).read_text())["images"]

@@ -56,6 +56,7 @@ def test_help_names_every_verb_and_the_first_step() -> None:
         assert word in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["methods", "tasks"])
 def test_list_is_for_machines_too(group: registry.Group) -> None:
     rows = json.loads(harness("list", group, "--json").stdout)
@@ -64,6 +65,7 @@ def test_list_is_for_machines_too(group: registry.Group) -> None:
     assert not any(row["error"] for row in rows)
 
 
+@pytest.mark.slow
 def test_tasks_are_listed_with_all_that_their_cards_say() -> None:
     rows = {row["id"]: row for row in json.loads(harness("list", "tasks", "--json").stdout)}
     assert rows["chexpert:linear"]["protocols"]["clean"] == {
@@ -109,6 +111,7 @@ USAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), USAGE.values(), ids=USAGE)
 def test_a_wrong_command_ends_with_2_and_says_what_was_meant(
     arguments: Sequence[str],
@@ -140,6 +143,7 @@ def test_every_wrong_command_is_refused_before_anything_heavy_is_imported() -> N
     assert done.stdout == "all refused\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("HARNESS_WORKERS", "many"), ("HARNESS_BANK_DTYPE", "int4")])
 def test_a_setting_that_cannot_be_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)

@@ -37,6 +37,7 @@ def invoke(*arguments: str) -> Result:
 # --- doctor ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sound_folder_ends_with_0(data_root: Path) -> None:
     done = invoke("doctor", "chexpert", "--data-root", str(data_root))
     assert done.exit_code == 0, done.output
@@ -79,6 +80,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_run_finds_all_that_was_prepared(data_root: Path, decoded: list[Path]) -> None:
     done = invoke("prepare", "chexpert", "--data-root", str(data_root))
     assert done.exit_code == 0, done.output
@@ -132,6 +134,7 @@ def test_an_estimate_writes_nothing(data_root: Path, decoded: list[Path], home: 
     assert 0 < len(decoded) <= prepare.TRIED
 
 
+@pytest.mark.slow
 def test_a_method_without_the_profile_is_left_out_unless_it_is_named(data_root: Path, plug_in: str) -> None:
     arguments = ("prepare", "chexpert", "--data-root", str(data_root), "--profile", "paper", "--dry-run")
     done = invoke(*arguments)

@@ -50,6 +50,7 @@ def test_the_phantom_of_a_corpus_in_a_file_lies_in_the_cache(tmp_path: Path, hom
     assert phantom.name.startswith("toy-")
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_listed_with_its_reason(tmp_path: Path, home: Path) -> None:
     pretrain(tmp_path)
     pretrain(tmp_path, "--seed", 1)

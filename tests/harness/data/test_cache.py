@@ -107,6 +107,7 @@ def test_what_is_read_back_is_what_was_decoded(
         again.pixels[0, 0, 0] = 1
 
 
+@pytest.mark.slow
 def test_real_pictures_of_all_kinds(realdata: Path, tmp_path: Path) -> None:
     dicom = [realdata / "dicom" / f"{name}.dcm" for name in ("RG3_RLE", "RG3_JLSN", "Fake_MONOHR1")]
     paths = sorted((realdata / "hannover").glob("*.png")) + dicom

@@ -121,6 +121,7 @@ def test_each_planted_fault_is_found_and_nothing_else(name: str, copy: Callable[
     assert all(finding.cure for finding in findings.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_picture_is_named(name: str, copy: Callable[[str], Path]) -> None:
     root = copy(name)
@@ -168,6 +169,7 @@ def test_headers_and_cells_that_the_format_does_not_allow(copy: Callable[[str], 
         assert re.search(problem, finding.says) and str(labels) in finding.says
 
 
+@pytest.mark.slow
 def test_counts_and_prevalence_are_compared_with_the_card(phantoms: Callable[[str], Path]) -> None:
     root = phantoms("chexpert")
     frame = table("chexpert", root)
@@ -226,6 +228,7 @@ def test_labels_that_the_policy_leaves_open_are_counted(phantoms: Callable[[str]
 # --- pictures ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_radiographs_are_upright_and_their_negatives_are_not(realdata: Path) -> None:
     paths = [
         *sorted(realdata.glob("rsna/stage_2_train_images/*.dcm"))[::6],

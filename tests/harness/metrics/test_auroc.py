@@ -24,6 +24,7 @@ def data(seed: int, n: int, levels: int | None = None) -> tuple[np.ndarray, np.n
     return truth, scores, rng.exponential(size=n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 50, 4003])
 @pytest.mark.parametrize(
     "levels", [None, 40, 4, 1], ids=["no ties", "few ties", "many ties", "nearly constant"]

@@ -68,6 +68,7 @@ def expected(arrays: Mapping[str, np.ndarray], column: int, weights: np.ndarray)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_label_agrees_with_scikit_learn_and_torchmetrics(ties: bool, weighted: bool) -> None:

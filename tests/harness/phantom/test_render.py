@@ -155,6 +155,7 @@ def test_more_contrast_shows_more(name: str):
     assert shown(0.4) < shown(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINDINGS)
 def test_a_moderate_sign_survives_at_the_size_small_encoders_see(name: str):
     """80 px high. The steepest change must stand above the picture's own noise."""
@@ -166,6 +167,7 @@ def test_a_moderate_sign_survives_at_the_size_small_encoders_see(name: str):
         assert np.abs(sick - well).max() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SIDED))
 def test_a_frontal_picture_shows_the_patients_left_at_its_right(name: str):
     for person in PEOPLE:
@@ -311,6 +313,7 @@ def test_masks_fill_their_boxes_and_hold_what_changed(name: str):
         assert energy[union].mean() > 4 * energy[~union].mean()
 
 
+@pytest.mark.slow
 def test_a_consolidation_has_one_to_four_boxes_most_often_one_or_two():
     person = PEOPLE[0]
     counts = []

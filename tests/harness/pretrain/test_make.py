@@ -105,6 +105,7 @@ def test_another_seed_is_another_checkpoint_of_the_family(method: MethodPlan, co
     assert sorted(in_store()) == sorted([one.name, other.name])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("step", [1, 7])
 def test_a_training_that_was_cut_off_is_finished(

@@ -137,6 +137,7 @@ class Poisoned(Tiny):
         return loss, terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_gradient", [False, True], ids=["loss", "gradient"])
 def test_a_step_that_is_not_finite_is_named_and_nothing_after_it_is_kept(
     tmp_path: Path, in_gradient: bool
