@@ -204,7 +204,7 @@ def folders(first: Sequence[Cell], second: Sequence[Cell]) -> Folders:
     must match too: this is how two results folders are. What `together.without_lent` replaces is left out.
     Raises UsageError for a side that has a cell twice.
     """
-    first, second = ([Cell(*each) for each in together.without_lent(side)[0]] for side in (first, second))
+    first, second = (together.without_lent(side)[0] for side in (first, second))
     by_checkpoint = any(len({_key(cell, False) for cell in side}) < len(side) for side in (first, second))
     sides = [{_key(cell, by_checkpoint): cell for cell in side} for side in (first, second)]
     for name, side, found in zip("AB", (first, second), sides, strict=True):

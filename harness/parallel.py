@@ -18,11 +18,9 @@ from harness.progress import Bar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+WORKERS = "HARNESS_WORKERS"  # the variable that says how many processes there may be
 POOL_PAYS_FROM = 64  # items; below, starting the workers costs more than they save
 AHEAD = 16  # items in flight per worker: enough to keep it busy, few enough to bound the memory
-
-
-WORKERS = "HARNESS_WORKERS"
 
 
 def workers() -> int:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from harness.errors import BadRecord
 from harness.records import Record
+
+Cell = TypeVar("Cell", bound=tuple[Path, Record])
 
 
 class Table(NamedTuple):
@@ -55,10 +57,7 @@ def checked(cells: Iterable[tuple[Path, Record]], cure: str = "") -> list[tuple[
     return found
 
 
-Located = tuple[Path, Record]
-
-
-def without_lent(cells: Iterable[Located]) -> tuple[list[Located], list[Located]]:
+def without_lent(cells: Iterable[Cell]) -> tuple[list[Cell], list[Cell]]:
     """Those that count and those that are replaced: of a seed that was run with the checkpoint of another for
     want of its own, and has its own by now or a lower one. With both, what was lent would count many times in
     a mean, which would depend on what was trained first."""
@@ -68,8 +67,8 @@ def without_lent(cells: Iterable[Located]) -> tuple[list[Located], list[Located]
         if record.lent or record.pretraining.seed == record.cell.seed:
             key, rank = _seed_of(record), (record.lent, record.pretraining.seed)
             best[key] = min(best.get(key, rank), rank)
-    kept: list[Located] = []
-    replaced: list[Located] = []
+    kept: list[Cell] = []
+    replaced: list[Cell] = []
     for item in found:
         record = item[1]
         counts = not record.lent or best[_seed_of(record)] == (True, record.pretraining.seed)
