@@ -113,14 +113,17 @@ def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tu
 
 def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tuple[Tensor, Tensor, float]:
     z, axes, spectrum = _principal_axes(features)
-    sign = torch.as_tensor(np.where(truth == -1, 0, 2 * truth.astype(np.int64) - 1)).to(z)
+    sign = torch.as_tensor(np.where(truth == -1, 0, 2 * truth.astype(np.int64) - 1).T.copy()).to(z)
     problem = _Problem(
-        z, spectrum, sign.repeat(1, len(strengths)), z.new_tensor(strengths).repeat_interleave(truth.shape[1])
+        z,
+        torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
+        torch.cat((spectrum, spectrum.new_tensor([len(z)]))),
+        sign.repeat(len(strengths), 1),
+        z.new_tensor(strengths).repeat_interleave(len(sign)),
     )
     solution, gradient = _minimise(problem)
-    shape = (-1, len(strengths), truth.shape[1])
-    weights = (axes @ solution[:-1]).reshape(shape).movedim(1, 0).contiguous()
-    return weights, solution[-1].reshape(shape[1:]), gradient
+    solution = solution.reshape(len(strengths), len(sign), -1)  # [S, L, r + 1]
+    return (solution[..., :-1] @ axes.T).mT.contiguous(), solution[..., -1], gradient
 
 
 def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,116 +140,119 @@ def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return features @ rotation, axes, spectrum.clamp(min=0)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """K independent fits on the same rows. A solution is [r + 1, K]: weights, and the intercept last."""
+class _Problem(NamedTuple):
+    """K independent fits on the same rows. A solution is [K, r + 1]: weights, and the intercept last."""
 
     z: Tensor  # [N, r]
-    spectrum: Tensor  # [r]
-    sign: Tensor  # [N, K] 1, -1, or 0 for unknown, which makes the loss a constant
+    penalty: Tensor  # [r + 1] 1, but 0 for the intercept
+    lengths: Tensor  # [r + 1] squared, of z's columns and of the ones that the intercept stands for
+    sign: Tensor  # [K, N] 1, -1, or 0 for unknown, which makes the loss a constant
     strength: Tensor  # [K]
 
-    @property
-    def penalty(self) -> Tensor:
-        """[r + 1, 1]"""
-        return torch.cat((torch.ones_like(self.spectrum), self.spectrum.new_zeros(1)))[:, None]
+    def keep(self, fits: Tensor) -> _Problem:
+        return self._replace(sign=self.sign[fits], strength=self.strength[fits])
 
-    def keep(self, columns: Tensor) -> _Problem:
-        return _Problem(self.z, self.spectrum, self.sign[:, columns], self.strength[columns])
-
-    def start(self) -> Tensor:
+    def start(self) -> _Point:
         """No weights, and the log-odds of the label as intercept."""
-        positives, negatives = (self.sign > 0).sum(dim=0), (self.sign < 0).sum(dim=0)
-        weights = self.z.new_zeros(self.z.shape[1], self.sign.shape[1])
-        return torch.cat((weights, (positives / negatives).log()[None].to(weights)))
+        positives, negatives = (self.sign > 0).sum(dim=1), (self.sign < 0).sum(dim=1)
+        w = self.z.new_zeros(len(self.sign), len(self.penalty))
+        w[:, -1] = (positives / negatives).log()
+        margins = self.margins(w)
+        return self.at(w, margins, self.objective(w, margins))
 
     def margins(self, w: Tensor) -> Tensor:
-        return self.z @ w[:-1] + w[-1]
+        """[K, N]"""
+        return torch.addmm(w[:, -1:], w[:, :-1], self.z.T)
 
     def objective(self, w: Tensor, margins: Tensor) -> Tensor:
-        loss = -logsigmoid(self.sign * margins).sum(dim=0)
-        return self.strength * loss + (self.penalty * w * w).sum(dim=0) / 2
+        """[K]"""
+        loss = -logsigmoid(self.sign * margins).sum(dim=1)
+        return self.strength * loss + (w * w) @ self.penalty / 2
 
-    def gradient(self, w: Tensor, margins: Tensor) -> Tensor:
-        residual = -self.strength * self.sign * torch.sigmoid(-self.sign * margins)
-        return self.penalty * w + torch.cat((self.z.T @ residual, residual.sum(dim=0, keepdim=True)))
-
-    def curvature(self, margins: Tensor) -> Tensor:
-        """[r + 1, K] the Hessian's diagonal, as if all images were as uncertain as they are on average."""
-        p = torch.sigmoid(margins)
-        uncertainty = self.strength * (self.sign.abs() * p * (1 - p)).mean(dim=0)
-        lengths = torch.cat((self.spectrum, self.spectrum.new_tensor([len(self.z)])))
-        return self.penalty + uncertainty * lengths[:, None]
+    def at(self, w: Tensor, margins: Tensor, objective: Tensor) -> _Point:
+        wrong = torch.sigmoid(-self.sign * margins)  # the probability of what the label is not
+        weight = self.strength[:, None] * self.sign
+        slope = -weight * wrong
+        gradient = self.penalty * w + torch.cat((slope @ self.z, slope.sum(dim=1, keepdim=True)), dim=1)
+        uncertainty = (weight * self.sign * wrong * (1 - wrong)).mean(dim=1, keepdim=True)
+        return _Point(w, margins, objective, gradient, self.penalty + uncertainty * self.lengths)
 
     def relative(self, gradient: Tensor) -> Tensor:
         """[K] norms per known image and unit of C: those of the mean loss."""
-        norm: Tensor = torch.linalg.vector_norm(gradient, dim=0)
-        return norm / (self.strength * self.sign.abs().sum(dim=0))
+        norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return norm / (self.strength * self.sign.abs().sum(dim=1))
 
 
-Pair = tuple[Tensor, Tensor, Tensor]  # step [r + 1, K], change of the gradient it made, 1 / their product [K]
+class _Point(NamedTuple):
+    """Where K fits have come to."""
+
+    w: Tensor  # [K, r + 1]
+    margins: Tensor  # [K, N]
+    objective: Tensor  # [K]
+    gradient: Tensor  # [K, r + 1]
+    curvature: Tensor  # [K, r + 1] the Hessian's diagonal, as if all images were as uncertain as on average
+
+
+class _Pair(NamedTuple):
+    step: Tensor  # [K, r + 1]
+    change: Tensor  # [K, r + 1] of the gradient, which the step made
+    scale: Tensor  # [K] 1 / their product, or 0, which forgets the pair
 
 
 def _minimise(problem: _Problem) -> tuple[Tensor, float]:
-    """Solutions [r + 1, K] and the largest relative gradient. A fit that has converged leaves the batch."""
-    w = problem.start()
-    margins = problem.margins(w)
-    gradient = problem.gradient(w, margins)
-    memory: deque[Pair] = deque(maxlen=MEMORY)
-    solutions, reached = w.clone(), 0.0
-    columns = torch.arange(w.shape[1], device=w.device)
+    """Solutions [K, r + 1] and the largest relative gradient. A fit that has converged leaves the batch."""
+    point = problem.start()
+    memory: deque[_Pair] = deque(maxlen=MEMORY)
+    solutions, reached = point.w.clone(), 0.0
+    fits = torch.arange(len(solutions), device=solutions.device)
     for _ in range(STEPS):
-        size = problem.relative(gradient)
-        done = size <= TOLERANCE
-        if done.any():
-            solutions[:, columns[done]] = w[:, done]
-            reached = max(reached, float(size[done].max()))
-            if done.all():
+        size = problem.relative(point.gradient)
+        going = ~(size <= TOLERANCE)  # with what is not a number
+        if not going.all():
+            solutions[fits[~going]] = point.w[~going]
+            reached = max(reached, float(size[~going].max()))
+            if not going.any():
                 return solutions, reached
-            columns, problem = columns[~done], problem.keep(~done)
-            w, margins, gradient = w[:, ~done], margins[:, ~done], gradient[:, ~done]
-            pairs = [(step[:, ~done], change[:, ~done], scale[~done]) for step, change, scale in memory]
-            memory = deque(pairs, maxlen=MEMORY)
-        direction = _direction(gradient, problem.curvature(margins), memory)
-        ahead = problem.margins(direction)
-        length = _step_length(problem, w, margins, gradient, direction, ahead)
-        w, margins = w + length * direction, margins + length * ahead
-        before, gradient = gradient, problem.gradient(w, margins)
-        step, change = length * direction, gradient - before
-        product = (step * change).sum(dim=0)
-        memory.append((step, change, torch.where(product > 0, 1 / product, 0)))
+            fits, problem = fits[going], problem.keep(going)
+            point = _Point(*(part[going] for part in point))
+            memory = deque((_Pair(*(part[going] for part in pair)) for pair in memory), maxlen=MEMORY)
+        before, point = point, _step(problem, point, _direction(point, memory))
+        step, change = point.w - before.w, point.gradient - before.gradient
+        product = torch.linalg.vecdot(step, change)
+        memory.append(_Pair(step, change, torch.where(product > 0, 1 / product, 0)))
     raise TrainingDiverged(
-        f"{len(columns)} of {solutions.shape[1]} linear probes have a relative gradient of up to "
+        f"{len(fits)} of {len(solutions)} linear probes have a relative gradient of up to "
         f"{float(size.max()):.1e} after {STEPS} steps, not {TOLERANCE:.0e}. Look at the features: some are "
         "nearly the same numbers, or far larger in a few pictures than in all others"
     )
 
 
-def _direction(gradient: Tensor, curvature: Tensor, memory: Sequence[Pair]) -> Tensor:
-    """[r + 1, K] of L-BFGS: the two-loop recursion, with the curvature as initial Hessian."""
-    direction = -gradient
+def _direction(point: _Point, memory: Sequence[_Pair]) -> Tensor:
+    """[K, r + 1] of L-BFGS: the two-loop recursion, with the curvature as initial Hessian."""
+    direction = -point.gradient
     projections = []
     for step, change, scale in reversed(memory):
-        projections.append(scale * (step * direction).sum(dim=0))
-        direction = direction - projections[-1] * change
-    direction = direction / curvature
+        projections.append(scale * torch.linalg.vecdot(step, direction))
+        direction = torch.addcmul(direction, projections[-1][:, None], change, value=-1)
+    direction = direction / point.curvature
     for (step, change, scale), projection in zip(memory, reversed(projections), strict=True):
-        direction = direction + (projection - scale * (change * direction).sum(dim=0)) * step
+        rest = projection - scale * torch.linalg.vecdot(change, direction)
+        direction = torch.addcmul(direction, rest[:, None], step)
     return direction
 
 
-def _step_length(
-    problem: _Problem, w: Tensor, margins: Tensor, gradient: Tensor, direction: Tensor, ahead: Tensor
-) -> Tensor:
-    """[K] 1, halved until the objective falls enough (Armijo); no matrix product, since `ahead` are the
-    margins of the direction. The objective is known to its rounding only: falling less is no failure."""
-    start = problem.objective(w, margins)
-    slope = (gradient * direction).sum(dim=0)
+def _step(problem: _Problem, point: _Point, direction: Tensor) -> _Point:
+    """Along the direction, halved until the objective falls enough (Armijo); no matrix product for a try,
+    since the margins are linear. The objective is known to its rounding only: falling less is no failure."""
+    ahead = problem.margins(direction)
+    slope = torch.linalg.vecdot(point.gradient, direction)
     length = torch.ones_like(slope)
     for _ in range(HALVINGS):
-        reached = problem.objective(w + length * direction, margins + length * ahead)
-        short = reached > start + 1e-4 * length * slope + ROUNDING * start
+        w = torch.addcmul(point.w, length[:, None], direction)
+        margins = torch.addcmul(point.margins, length[:, None], ahead)
+        objective = problem.objective(w, margins)
+        short = objective > point.objective + 1e-4 * length * slope + ROUNDING * point.objective
         if not short.any():
             break
         length = torch.where(short, length / 2, length)
-    return length
+    return problem.at(w, margins, objective)
