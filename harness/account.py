@@ -10,8 +10,9 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from harness import provenance, records, registry
+from harness import device, provenance, records, registry
 from harness.cost import Cost
 from harness.data import balanced, published
 from harness.data.cache import Images
@@ -40,10 +41,10 @@ def record(
     head: HeadBlock,
     measured: Bootstrap,
     cost: Cost,
-    device: str,
+    place: torch.device,
     arguments: Arguments,
 ) -> Record:
-    card = checkpoint.card
+    card, peaks = checkpoint.card, device.memory_peaks_mib(place)
     labels, split = plan.task.labels, asdict(plan.task.splits[plan.protocol])
     ids = data.frame["image_id"].tolist()
     return Record(
@@ -102,9 +103,10 @@ def record(
             defaults=arguments.defaults,
         ),
         cost=records.CostBlock(
-            device=device,
+            device=device.describe(place),
             seconds=cost.seconds,
-            peak_memory_mib=round(provenance.peak_memory_mib(), 1),
+            peak_memory_mib=peaks["process"],
+            peak_gpu_memory_mib=peaks.get("gpu"),
             images_per_second=cost.images_per_second,
             cached=cost.cached,
         ),

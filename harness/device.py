@@ -58,8 +58,15 @@ def describe(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
+def forget_memory_peaks(device: torch.device) -> None:
+    """From here on `memory_peaks_mib` is of what comes: a process of a sweep computes many cells."""
+    provenance.forget_peak_memory()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def memory_peaks_mib(device: torch.device) -> dict[str, float]:
-    """Of this process since `provenance.forget_peak_memory`, and of its tensors on a GPU."""
+    """Of this process since `forget_memory_peaks`, else since it began, and of its tensors on a GPU."""
     peaks = {"process": round(provenance.peak_memory_mib(), 1)}
     if device.type == "cuda":
         peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)

@@ -37,6 +37,7 @@ CIRCUMSTANCES = (
     "code.defaults.",
     "cost.seconds.",
     "cost.peak_memory_mib",
+    "cost.peak_gpu_memory_mib",
     "cost.images_per_second",
     "cost.cached.",
 )

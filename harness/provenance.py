@@ -64,8 +64,8 @@ def _commit() -> str | None:
 
 
 def forget_peak_memory() -> None:
-    """From here on `peak_memory_mib` is of what comes: a process of a sweep computes many cells. Nothing
-    happens where the system cannot forget (macOS, some containers)."""
+    """From here on `peak_memory_mib` is of what comes. Nothing happens where the system cannot forget (macOS,
+    some containers)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -199,7 +199,8 @@ class CostBlock(_Block):
 
     device: str  # where the features were computed
     seconds: dict[str, float]  # per step
-    peak_memory_mib: float
+    peak_memory_mib: float  # of the process
+    peak_gpu_memory_mib: float | None = None  # of its tensors on the GPU
     images_per_second: float | None  # of the encoder; None when its features came from the cache
     cached: dict[str, bool]  # step -> taken from the cache
 

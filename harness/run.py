@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import account, device, provenance, records, registry, stats, weights
+from harness import account, device, records, registry, stats, weights
 from harness.account import Arguments
 from harness.contracts import DRAWN
 from harness.cost import Cost
@@ -82,7 +82,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         require_words(plan, chosen)
     place = device.choose(settings.device)
     dataset, card = registry.load("tasks", plan.source), plan.dataset_card
-    provenance.forget_peak_memory()
+    device.forget_memory_peaks(place)
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
@@ -183,7 +183,7 @@ def finish(
         head=block,
         measured=measured,
         cost=cost,
-        device=device.describe(bench.device),
+        place=bench.device,
         arguments=arguments,
     )
     _say_what_is_replaced(prepared.settings.results, record)

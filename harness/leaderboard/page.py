@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import html
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -87,16 +88,25 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
             place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [
-        f"- {place} ({_listed(failure.checkpoint or failure.method for failure in found)}; "
-        f"seeds {_listed(failure.seed for failure in found)}): {html.escape(reason, quote=False)}"
+        f"- {place} ({_by_family({failure.checkpoint or failure.method for failure in found})}; "
+        f"seeds {_joined({failure.seed for failure in found})}): {html.escape(reason, quote=False)}"
         for (place, reason), found in cells.items()
     ]
     if lines:
         yield "## Failed\n\n" + "\n".join(lines) + "\n"
 
 
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, sorted(set(values))))
+def _by_family(checkpoints: Iterable[str]) -> str:
+    """Their names, or those of methods that have none: "gloria-demo-1a2b3c4d-s0/1/2, imitate"."""
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for name in checkpoints:
+        numbered = re.fullmatch(r"(.+-s)(\d+)", name)
+        seeds[numbered[1] if numbered else name] += [int(numbered[2])] if numbered else []
+    return _joined(name + _joined(each, "/") for name, each in seeds.items())
+
+
+def _joined(values: Iterable[Any], by: str = ", ") -> str:
+    return by.join(map(str, sorted(values)))
 
 
 def _footer(results: Path) -> str:

@@ -289,7 +289,8 @@ def _checkpoints(found: Sequence[Standing]) -> str:
             _median(item.pretraining.seconds for item in items),
             _median(item.cost.images_per_second for item in items),
             *(_median(_seconds(items, kind)) for kind in kinds),
-            f"{max(item.cost.peak_memory_mib for item in items):.0f}",
+            _largest(item.cost.peak_memory_mib for item in items),
+            _largest(item.cost.peak_gpu_memory_mib for item in items),
         ]
         for row, items in sorted(by_row.items())
     ]
@@ -300,12 +301,14 @@ def _checkpoints(found: Sequence[Standing]) -> str:
         "images/s",
         *(f"{kind} s" for kind in kinds),
         "peak MiB",
+        "peak GPU MiB",
     ]
     devices = sorted({item.cost.device for items in by_row.values() for item in items})
     return (
         "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
         "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
-        "answers). Peak memory is that of the process that computed a cell, the largest over the cells. "
+        "answers). Peak memory is that of the process that computed a cell, and of its tensors on a GPU: the "
+        "largest over the cells. "
         f"Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
     )
 
@@ -329,6 +332,11 @@ def _median(values: Iterable[float | None]) -> str:
         return HOLE
     value = median(known)
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _largest(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{max(known):.0f}" if known else HOLE
 
 
 def _missing(found: Sequence[Standing]) -> Iterator[str]:

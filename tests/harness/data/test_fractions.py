@@ -81,6 +81,15 @@ def test_both_classes_of_every_label_are_there_as_soon_as_they_fit(seed: int) ->
         assert np.array_equal((drawn == value).any(axis=0), (labels == value).any(axis=0))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_no_more_persons_are_needed_than_show_all_classes(seed: int) -> None:
+    persons, labels = np.arange(100), np.zeros((100, 2), dtype=np.int8)
+    labels[0] = 1
+    labels[1, 1] = 1  # shows nothing that the person before does not show
+    drawn = labels[fractions.draw(persons, labels, 0.02, seed)]
+    assert sorted(map(tuple, drawn)) == [(0, 0), (1, 1)]
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
 def test_those_who_bring_a_class_in_early_count_as_its_share(fraction: float) -> None:
     persons = np.arange(1000)
@@ -103,7 +112,9 @@ def test_labels_nobody_has_do_not_matter() -> None:
     persons, labels = data(persons=100)
     labels[:, 1] = 0
     labels[:, 2] = -1
-    assert len(set(persons[fractions.draw(persons, labels, 0.1, 0)])) == 10
+    drawn = fractions.draw(persons, labels, 0.1, 0)
+    assert len(set(persons[drawn])) == 10
+    assert np.array_equal(fractions.draw(persons, labels[:, [0, 3]], 0.1, 0), drawn)
     assert len(set(persons[fractions.draw(persons, labels[:, :0], 0.1, 0)])) == 10
 
 

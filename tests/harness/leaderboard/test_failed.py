@@ -35,6 +35,14 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
     assert "## Failed" not in done("gloria", 0)
 
 
+def test_checkpoints_of_one_family_are_told_together(tmp_path: Path) -> None:
+    for seed in (10, 9, 0):
+        cell = plan.cell("gloria", "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=seed)
+        tried = failures.Tried("phantom", cell, f"gloria-x-s{seed}", "demo")
+        failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
+    assert "at 1 % (gloria-x-s0/9/10; seeds 0, 9, 10): EmptyClass" in leaderboard.build(tmp_path)
+
+
 def test_what_failed_without_labels_is_not_said_to_have_used_them(tmp_path: Path) -> None:
     cell = plan.cell("imitate", "rsna:zero-shot", profile="demo", protocol="clean", fraction=1.0, seed=0)
     tried = failures.Tried("phantom", cell, "", "demo")

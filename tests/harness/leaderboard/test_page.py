@@ -75,6 +75,16 @@ def test_costs_are_not_written_in_powers_of_ten(value: float | None, shown: str)
     assert tables._median([value]) == shown
 
 
+def test_memory_is_the_largest_of_the_cells_and_of_a_gpu_where_there_was_one(tmp_path: Path) -> None:
+    for seed, gpu in enumerate((None, 900.4, 800.0)):
+        made = fakes.record(seed=seed, checkpoint=0, family="first-x")
+        cost = made.cost.model_copy(update={"peak_gpu_memory_mib": gpu, "peak_memory_mib": 10.0 * seed})
+        records.write(tmp_path, made.model_copy(update={"cost": cost}), fakes.predictions(seed))
+    fakes.write(tmp_path, family="second-x")
+    first, second = tables_of(leaderboard.build(tmp_path))[COSTS]
+    assert first[-2:] == ["20", "900"] and second[-2:] == ["500", "–"]
+
+
 def test_phantom_and_real_never_meet(tmp_path: Path) -> None:
     fakes.write(tmp_path, method="drawn", kind="phantom")
     fakes.write(tmp_path, method="measured", kind="real")
