@@ -1,4 +1,4 @@
-# One command per duty; CI runs the same ones (.ci/run).
+# One command per duty. CI (.ci/run) runs `check` and, through the README, all of `test`.
 PYTHON ?= .venv/bin/python
 
 .PHONY: check test test-fast bench stress constraints

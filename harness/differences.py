@@ -28,7 +28,17 @@ Group = Literal["inputs", "outcomes", "circumstances"]
 REPLICATES = 2000  # resamples of the persons behind a p-value
 ABSENT = "(absent)"  # of a field that one of two records does not have
 
-OUTCOMES = ("metrics.", "head.chosen.", "head.validation", "interval.undefined", "predictions")
+OUTCOMES = (
+    "metrics.",
+    "head.chosen.",
+    "head.candidates",  # as many as there were looks; another grid would be another version
+    "head.validation",
+    "head.settings.steps",  # until validation got no better
+    "head.search.trials",
+    "head.search.chosen",
+    "interval.undefined",
+    "predictions",
+)
 CIRCUMSTANCES = (
     "written",
     "pretraining.seconds",

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
 from harness.errors import BadRecord, ProcessDied
@@ -46,19 +46,11 @@ def _for_all(message: str) -> str:
     return "" if ADDRESS.search(line) else line
 
 
-class Failure(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Failure(CellBlock):
+    """A cell, its checkpoint "" where none could be had."""
 
     data: DataKind
     profile: ProfileName
-    method: str
-    checkpoint: str  # "" where none could be had
-    task: str
-    protocol: str
-    fraction: float
-    seed: int
-    tuned: int
-    cut_validation: bool
     error: str  # its class
     message: Annotated[str, AfterValidator(_for_all)]  # "" beside real data
 
@@ -83,7 +75,7 @@ def keys_of(record: Record) -> tuple[Key, Key]:
     return one, other
 
 
-def _key(data: DataKind, profile: ProfileName, cell: Failure | CellBlock) -> Key:
+def _key(data: DataKind, profile: ProfileName, cell: CellBlock) -> Key:
     return (data, profile, *(getattr(cell, name) for name in CellBlock.model_fields))
 
 

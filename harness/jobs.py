@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness import records, registry, weights
+from harness import identity, records, registry, weights
 from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, published, table, task_data
@@ -32,10 +32,11 @@ from harness.errors import (
 )
 from harness.failures import Tried
 from harness.grid import FROZEN, Grid
+from harness.identity import Identity
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock
+from harness.records import CellBlock, InputBlock
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,20 +44,51 @@ logger = logging.getLogger(__name__)
 QUARANTINE = "quarantine"
 
 
+class Known(NamedTuple):
+    """What tables tell of a cell's data."""
+
+    kind: DataKind
+    fingerprint: str  # of its images and labels
+    split: str  # of who is in which part
+    persons_known: bool  # see `table.attrs`
+    rules: tuple[str, ...]  # of harness/data/published.py; none under the clean protocol
+
+
+NOT_DRAWN = Known("phantom", "", "", True, ())  # no record is of that
+
+
 class Job(NamedTuple):
     """A cell whose checkpoint and data are known."""
 
     cell: CellPlan
     checkpoint: Checkpoint
-    data: DataKind
-    fingerprint: str  # of its images and labels; "" where a phantom is yet to be drawn
-    split: str  # of who is in which part
-    persons_known: bool  # see `table.attrs`
-    rules: tuple[str, ...] = ()  # of harness/data/published.py; none under the clean protocol
+    known: Known
+
+    @property
+    def data(self) -> DataKind:
+        return self.known.kind
 
     @property
     def block(self) -> CellBlock:
         return CellBlock(checkpoint=self.checkpoint.name, **self.cell.key)
+
+    @property
+    def identity(self) -> Identity:
+        """Of the record that it would have."""
+        return Identity(
+            fraction=self.block,
+            version_of_the_task=self.cell.task.version,
+            weights=self.checkpoint.card.weights,
+            data=(self.known.fingerprint, self.known.split),
+            knowledge_of_persons=self.known.persons_known,
+            rules=frozenset(self.known.rules),
+            version_of_the_head=road.head_version(self.cell),
+            preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
+        )
+
+    def place(self, results: Path) -> Path:
+        """Of its record."""
+        return records.place_of(results, self.data, self.block)
 
     @property
     def tried(self) -> Tried:
@@ -71,15 +103,15 @@ class Lost(NamedTuple):
 
 
 def complete(results: Path, job: Job) -> bool:
-    """Whether a cell is done: its record is whole, of this version of the task, these weights and data.
+    """Whether a cell is done: its record is whole, and of all that the cell would be computed with now.
     Raises NewerRecord for one that only a newer harness can tell this of."""
-    return records.place_of(results, job.data, job.block).is_file() and not in_the_way(results, job)
+    return job.place(results).is_file() and not in_the_way(results, job)
 
 
 def in_the_way(results: Path, job: Job) -> str:
     """Why the record in the place of a cell's is not the cell's, or cannot be read; "" where it is, or where
     there is none."""
-    path = records.place_of(results, job.data, job.block)
+    path = job.place(results)
     if not path.is_file():
         return ""
     try:
@@ -89,19 +121,7 @@ def in_the_way(results: Path, job: Job) -> str:
         raise  # it may be the cell's, and is never put aside
     except BadRecord as error:
         return str(error)
-    other = {
-        "fraction": record.cell != job.block,  # places are named by six digits of it
-        "version of the task": record.task.version != job.cell.task.version,
-        "weights": record.pretraining.weights != job.checkpoint.card.weights,
-        "data": (record.data.fingerprint, record.data.split) != (job.fingerprint, job.split),
-        # by which persons are resampled, also where a split does not depend on it
-        "knowledge of persons": record.data.persons_known != job.persons_known,
-        "rules": set(record.task.rules) != set(job.rules),
-        "version of the head": record.head.version != road.head_version(job.cell),
-        "pre-processing": record.preprocessing
-        != records.InputBlock(**asdict(job.checkpoint.card.profile.preprocessing)),
-    }
-    names = " and ".join(name for name, differs in other.items() if differs)
+    names = identity.of(record).unlike(job.identity)
     return f"it is of other {names}" if names else ""
 
 
@@ -113,7 +133,7 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
     for job in todo:
         if not (reason := in_the_way(results, job)):  # another sweep may have done the cell meanwhile
             continue
-        path = records.place_of(results, job.data, job.block)
+        path = job.place(results)
         moved[reason].append(path)
         target = aside / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,14 +206,15 @@ def match(
             kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                kind, *known = _once(memo, (cell.task_id, cell.protocol), read)
+                known: Known = _once(memo, (cell.task_id, cell.protocol), read)
+                kind = known.kind
                 find = partial(_checkpoint, cell, settings, kind, named, make)
                 chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
                 yield cell, Lost(_without(kind, cell, named), error)
             else:
                 lost = Lost(_without(kind, cell, named), None)
-                yield cell, Job(cell, chosen, kind, *known) if chosen else lost
+                yield cell, Job(cell, chosen, known) if chosen else lost
 
 
 def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
@@ -223,22 +244,20 @@ class _NoPhantoms:
         raise _NotDrawn
 
 
-def _data(
-    cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool
-) -> tuple[DataKind, str, str, bool, tuple[str, ...]]:
-    """The last fields of a Job, from tables alone. Raises HarnessError for whatever a reader may meet."""
+def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:
+    """Raises HarnessError for whatever a reader may meet."""
     try:
         located, whole = _once(tables, cell.dataset, partial(_table, cell, settings, draw))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except _NotDrawn:
-        return "phantom", "", "", True, ()
+        return NOT_DRAWN
     except HarnessError:
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
     split = pool.parts.digest(pool.frame["image_id"].tolist())
     rules = published.in_force(pool.rules, cell.kind, cell.task, cell.protocol)
-    return located.kind, pool.fingerprint, split, pool.persons_known, rules
+    return Known(located.kind, pool.fingerprint, split, pool.persons_known, rules)
 
 
 def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.DataFrame]:

@@ -177,7 +177,8 @@ def validation_can_be_cut(kind: Kind, protocol: ProtocolName) -> bool:
 
 
 def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:
-    """What to pre-train on: the corpus named, else the first that the method's authors used.
+    """What to pre-train on: the corpus named, else the first that the method's authors used, else the first
+    of ours: no plug-in changes what others are trained on.
 
     Raises ImpossiblePairing when the dataset has no reports, or the method nothing to train.
     """

@@ -18,11 +18,16 @@ PACKAGES = (
     "torchvision",
     "timm",
     "transformers",
+    "segmentation-models-pytorch",
     "numpy",
+    "scipy",
     "pandas",
-    "scikit-learn",
     "pillow",
     "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+    "pyjpegls",
 )
 """Those whose version can change a number."""
 

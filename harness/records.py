@@ -42,7 +42,7 @@ class CellBlock(_Block):
     task: str  # full id, `chexpert:linear`
     protocol: ProtocolName
     fraction: float = Field(gt=0, le=1)  # share of the training persons whose labels were used
-    seed: int  # of the label draw and of the bootstrap
+    seed: int  # of the label draw, the head and the bootstrap
     tuned: int = 0  # configurations of a trained head that were compared; 0: it has the default settings
     cut_validation: bool = False  # whether the fraction is of the validation labels too
 
@@ -174,9 +174,9 @@ class HeadBlock(_Block):
 
     name: str  # "logistic regression"
     version: int = 1  # of the code that fits and applies it
-    settings: dict[str, Argument]  # fixed before any data was seen
+    settings: dict[str, Argument]  # what it was trained with; `steps`: done, of fine-tuning planned
     chosen: dict[str, Argument]  # by what validation said
-    candidates: tuple[float, ...] = ()  # a grid, or epochs: what was compared
+    candidates: tuple[float, ...] = ()  # what was compared: strengths, or the steps done at each look
     validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
     search: SearchBlock | None = None  # of the settings; None: they are the default ones
 

@@ -69,15 +69,16 @@ class Entry:
 
 
 def entries(group: Group) -> dict[str, Entry]:
-    """All files of a group, sorted by name: our own, then entry points; a broken one carries its reason."""
-    found = _own(group)
-    for point in entry_points(group=f"harness.{group}"):
-        if point.name in found:
-            problem = f"the name is taken by {found[point.name].path}; rename the entry point in its package"
-            found[f"{point.name} ({point.value})"] = Entry(point.name, Path(), None, error=problem)
+    """All files of a group: our own, sorted by name, then entry points; a broken one carries its reason."""
+    own = _own(group)
+    foreign: dict[str, Entry] = {}
+    for point in sorted(entry_points(group=f"harness.{group}")):
+        if taken := own.get(point.name) or foreign.get(point.name):
+            problem = f"the name is taken by {taken.path}; rename the entry point in its package"
+            foreign[f"{point.name} ({point.value})"] = Entry(point.name, Path(), None, error=problem)
             continue
-        found[point.name] = _from_entry_point(point.name, point.value)
-    return {name: _with_card(group, entry) for name, entry in sorted(found.items())}
+        foreign[point.name] = _from_entry_point(point.name, point.value)
+    return {name: _with_card(group, entry) for name, entry in (own | foreign).items()}
 
 
 def entry(group: Group, name: str) -> Entry:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import account, device, records, registry, stats, weights
+from harness import account, device, identity, records, registry, stats, weights
 from harness.account import Arguments
 from harness.contracts import DRAWN
 from harness.cost import Cost
@@ -206,22 +206,14 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
         return
     except BadRecord:
         return  # nothing is lost by replacing what cannot be read
-    other = [
-        name
-        for name, differs in (
-            ("weights", before.pretraining.weights != record.pretraining.weights),
-            ("data", before.data != record.data),
-            ("pre-processing", before.preprocessing != record.preprocessing),
-            ("version of the task", before.task.version != record.task.version),
-            ("version of the head", before.head.version != record.head.version),
-        )
-        if differs
-    ]
+    other = identity.of(before).unlike(identity.of(record))
+    if before.data.images != record.data.images:
+        other = f"{other} and pixels" if other else "pixels"
     logger.warning(
         "%s of %s is replaced%s. To keep both, give --results another folder",
         path,
         before.written.date(),
-        f": it was of other {' and '.join(other)}" if other else "",
+        f": it was of other {other}" if other else "",
     )
 
 

@@ -1,9 +1,11 @@
-"""Where things are: the project, the user's data, caches and checkpoints. The only reader of the environment.
+"""Where things are: the project, the user's data, caches and checkpoints. The only reader of the environment,
+`parallel.workers` aside, because a dataset's reader is handed a folder only.
 
 HARNESS_DATA         folder(s) with official downloads, as in PATH; unset: phantoms stand in
 HARNESS_HOME         caches, phantoms and checkpoints; default `.harness` in the project's folder
 HARNESS_DEVICE       cpu, cuda, cuda:1, ...; default: cuda when there is one
-HARNESS_WORKERS      processes that decode and draw pictures; default: all cores this process may use
+HARNESS_WORKERS      processes side by side that read, decode and draw, and cells of a sweep; default: all
+                     cores this process may use
 HARNESS_BANK_DTYPE   float32 or float16, of cached features; default: float32
 """
 
@@ -24,8 +26,8 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Settings:
-    """Read once per command by `load()` and handed down; nothing below reads the environment. Folders are
-    absolute: processes of a sweep stand in another one."""
+    """Read once per command by `load()` and handed down. Folders are absolute: processes of a sweep
+    stand in another one."""
 
     project: Path  # holds methods/, tasks/ and leaderboard.md
     results: Path  # one record per cell

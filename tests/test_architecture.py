@@ -38,6 +38,7 @@ ARROWS: Mapping[str, str] = {
     "comparison": "stats metrics.* errors",
     "records": "contracts errors files",
     "together": "records errors",
+    "identity": "records",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
     "data.*": f"data.* phantom.* {TOOLS}",
@@ -46,14 +47,14 @@ ARROWS: Mapping[str, str] = {
     "evaluate.*": f"evaluate.* data.* metrics.* stats records cost device {TOOLS}",
     # one cell, many cells
     "plan": "registry contracts errors",
-    "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance {TOOLS}",
+    "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance device {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "weights": f"plan pretrain.* evaluate.bank registry {TOOLS}",
-    "run": "weights plan account pretrain.* evaluate.* data.* metrics.* stats records cost registry device "
-    f"provenance {TOOLS}",
+    "run": "weights plan account pretrain.* evaluate.* data.* metrics.* stats records identity cost registry "
+    f"device {TOOLS}",
     "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
-    "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records {TOOLS}",
+    "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records identity {TOOLS}",
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
     "searches": f"jobs weights evaluate.bench evaluate.search records {TOOLS}",
     "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",

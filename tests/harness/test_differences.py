@@ -14,6 +14,8 @@ from harness.errors import UsageError
 from harness.metrics.classification import Classification
 from tests import fakes
 
+TRAINED = fakes.record().head.settings | {"steps": 40}  # until validation got no better
+
 
 def changed(**blocks: dict[str, Any]) -> records.Record:
     raw = fakes.record().model_dump(mode="json")
@@ -28,7 +30,8 @@ def changed(**blocks: dict[str, Any]) -> records.Record:
         ({"data": {"fingerprint": "e" * 64}}, "data.fingerprint", "inputs", ("f" * 64, "e" * 64)),
         ({"code": {"packages": {"numpy": "2.1.0"}}}, "code.packages.numpy", "inputs", ("2.0.0", "2.1.0")),
         ({"cost": {"device": "cuda"}}, "cost.device", "inputs", ("cpu", "cuda")),
-        ({"head": {"candidates": [0.1]}}, "head.candidates", "inputs", ([0.1, 1.0], [0.1])),
+        ({"head": {"settings": TRAINED}}, "head.settings.steps", "outcomes", ("(absent)", 40)),
+        ({"head": {"candidates": [0.1]}}, "head.candidates", "outcomes", ([0.1, 1.0], [0.1])),
         ({"task": {"blank": None}}, "task.blank", "inputs", (0, None)),
         ({"head": {"chosen": {"strength": 9}}}, "head.chosen.strength", "outcomes", (1.0, 9)),
         ({"cost": {"seconds": {"head": 2.0}}}, "cost.seconds.head", "circumstances", (1.0, 2.0)),

@@ -15,17 +15,19 @@ from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
 from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
 from harness.evaluate import linear as evaluator
-from harness.jobs import Job, Lost
+from harness.jobs import Job, Known, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
 from harness.settings import Settings, load
 from tests import fakes
 
+KNOWN = Known("phantom", "f" * 64, "b" * 64, True, ())
+
 
 @pytest.fixture
 def job(home: Path) -> Job:
     cell = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=0.1, seed=0)
-    return Job(cell, make.untrained(cell.method, load(), seed=0), "phantom", "f" * 64, "b" * 64, True)
+    return Job(cell, make.untrained(cell.method, load(), seed=0), KNOWN)
 
 
 def stored(results: Path, job: Job, **changes: object) -> Path:
@@ -61,15 +63,19 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
     trained_again = card.model_copy(update={"weights": "0" * 64})
     larger = replace(card.profile, preprocessing=replace(card.profile.preprocessing, size=9))
     imported_again = card.model_copy(update={"profile": larger})  # by a layout that was corrected
+
+    def told(**changes: Any) -> Job:
+        return job._replace(known=job.known._replace(**changes))
+
     for other, name in (
         (job._replace(checkpoint=replace(job.checkpoint, card=trained_again)), "weights"),
-        (job._replace(checkpoint=replace(job.checkpoint, card=imported_again)), "pre-processing"),
+        (job._replace(checkpoint=replace(job.checkpoint, card=imported_again)), "preprocessing"),
         (job._replace(cell=replace(job.cell, task=newer)), "version of the task"),
         (job._replace(cell=replace(job.cell, fraction=0.10000001)), "fraction"),
-        (job._replace(fingerprint="0" * 64), "data"),  # a newer release
-        (job._replace(split="0" * 64), "data"),  # persons became known
-        (job._replace(persons_known=False), "knowledge of persons"),  # the split being drawn by image
-        (job._replace(rules=(published.BY_IMAGE,)), "rules"),
+        (told(fingerprint="0" * 64), "data"),  # a newer release
+        (told(split="0" * 64), "data"),  # persons became known
+        (told(persons_known=False), "knowledge of persons"),  # the split being drawn by image
+        (told(rules=(published.BY_IMAGE,)), "rules"),
         (job, "version of the head"),
     ):
         monkeypatch.setattr(evaluator, "VERSION", evaluator.VERSION + (name == "version of the head"))
@@ -221,13 +227,13 @@ def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: P
         located, registry.load("tasks", str(toy)), found[0].cell.dataset_card, found[0].cell.task, "clean"
     )
     digest = pool.parts.digest(pool.frame["image_id"].tolist())
-    assert {job[2:] for job in found} == {("phantom", pool.fingerprint, digest, True, ())}
+    assert {job.known for job in found} == {("phantom", pool.fingerprint, digest, True, ())}
     assert [job.checkpoint.card.seed for job in found] == [0, 1, 0, 1]  # that of the cell's seed
     assert (root / "times read").read_text() == "xx"  # once for all, and once here
 
 
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
-    assert {job[2:] for job in matched(toy, load())} == {("phantom", "", "", True, ())}
+    assert {job.known for job in matched(toy, load())} == {jobs.NOT_DRAWN}
     assert not list((home / "phantoms").rglob("*.png"))
 
 
@@ -278,7 +284,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     def get(reference: object) -> None:
         raise error
 
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
     monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0, 1))
     monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)

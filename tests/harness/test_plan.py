@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_the_corpus_is_the_one_named_or_the_authors_own(house: Path, tmp_path: P
     found = plan.corpus(tiny, str(house / "tasks" / "notes.py"))
     assert (found.source, found.name) == (str(house / "tasks" / "notes.py"), "notes")
     assert (found.card, found.split) == (fakes.TOY, fakes.TOY.corpus)
+
+
+def test_no_plug_in_changes_what_others_are_trained_on(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("a_corpus", "a_corpus", "harness.tasks")
+    (house / "a_corpus.py").write_text(f"CARD = {fakes.TOY!r}\n")
+    monkeypatch.syspath_prepend(house)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    tiny = plan.method("tiny", "demo")
+    assert list(registry.entries("tasks")) == ["letters", "notes", "xrays", "a_corpus"]
+    assert plan.corpus(tiny, "a_corpus").card == fakes.TOY
+    assert plan.corpus(replace(tiny, card=replace(tiny.card, trained_on=())), None).name == "letters"
 
 
 def test_what_has_no_reports_or_nothing_to_train_is_refused() -> None:

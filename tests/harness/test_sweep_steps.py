@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from harness import failures, grid, parallel, plan, sweep
 from harness.account import Arguments
 from harness.errors import HarnessError, UsageError
-from harness.jobs import Job, Lost
+from harness.jobs import Job, Known, Lost
 from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
@@ -31,10 +31,7 @@ def jobs(count: int) -> list[Job]:
         Job(
             plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=seed),
             CHECKPOINT,
-            "phantom",
-            "f" * 64,
-            "b" * 64,
-            persons_known=True,
+            Known("phantom", "f" * 64, "b" * 64, True, ()),
         )
         for seed in range(count)
     ]

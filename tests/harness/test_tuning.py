@@ -19,7 +19,7 @@ from harness.evaluate import finetune
 from harness.evaluate.finetune import SPACE
 from harness.evaluate.search import Range, Report, Space
 from harness.files import write_text
-from harness.jobs import Job
+from harness.jobs import Job, Known
 from harness.pretrain.checkpoint import Checkpoint
 from harness.searches import Search
 from harness.settings import load
@@ -48,10 +48,7 @@ def jobs(count: int, *methods: str) -> list[Job]:
         Job(
             replace(cell, tuned=count),
             cast(Checkpoint, SimpleNamespace(name="floor-s0", card=CARD)),
-            "phantom",
-            "f" * 64,
-            "b" * 64,
-            persons_known=True,
+            Known("phantom", "f" * 64, "b" * 64, True, ()),
         )
         for cell in cells
     ]
@@ -202,8 +199,8 @@ def test_what_was_kept_is_of_the_same_weights_data_and_head(
     )
     for other in (
         job._replace(checkpoint=weights),
-        job._replace(fingerprint="0" * 64),
-        job._replace(split="0" * 64),
+        job._replace(known=job.known._replace(fingerprint="0" * 64)),
+        job._replace(known=job.known._replace(split="0" * 64)),
         job._replace(checkpoint=other_input),
         job._replace(cell=replace(job.cell, tuned=4)),
         job._replace(cell=replace(job.cell, seed=1)),
