@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,13 @@ def test_an_image_shows_one_label_and_denies_or_passes_over_all_others() -> None
     cells = np.array([[np.nan if cell is None else cell for cell in row] for row in RULE])
     policy = np.where(np.isnan(cells), 0, cells).astype(np.int8)  # blank counts as 0, a hedge as unknown
     assert balanced.classes(policy[:, :2], policy[:, 2:]).tolist() == list(RULE.values())
+
+
+def test_every_case_of_three_labels_and_two_others_by_the_definition() -> None:
+    rows = list(product((-1, 0, 1), repeat=5))
+    values = np.array(rows, dtype=np.int8)
+    alone = {tuple(np.eye(5, dtype=int)[number].tolist()): number for number in range(3)}
+    assert balanced.classes(values[:, :3], values[:, 3:]).tolist() == [alone.get(row, -1) for row in rows]
 
 
 def test_every_draw_has_as_many_of_each_class_from_the_test_part_alone() -> None:
