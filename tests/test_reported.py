@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import get_args
 
 import pytest
 
+from harness import registry
 from harness.contracts import Kind
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "results" / "reported").glob("*.csv"))
@@ -32,6 +34,15 @@ def rows_of(path: Path) -> list[Row]:
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def table(request: pytest.FixtureRequest) -> tuple[str, list[Row]]:
     return request.param.stem, rows_of(request.param)
+
+
+def test_variants_are_of_printed_methods_and_name_methods_and_corpora_of_ours() -> None:
+    variants = json.loads(FILES[0].with_name("variants.json").read_bytes())
+    printed = {(row["method"], row["variant"]) for path in FILES for row in rows_of(path)}
+    assert {(one["method"], one["variant"]) for one in variants} <= printed
+    assert {one["ours"] for one in variants} <= registry.entries("methods").keys()
+    corpora = {corpus for one in variants for corpus in one["corpora"]}
+    assert corpora <= {None, "imagenet", *registry.entries("tasks")}
 
 
 def test_there_is_a_table_per_kind() -> None:

@@ -7,6 +7,7 @@ only where both are about the same thing.
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,32 +34,31 @@ METRICS = {
 SETTINGS = ("frozen encoder, linear", "frozen encoder, U-Net", "frozen encoder, YOLOv3")
 """Those that the published protocol repeats, with the parts that belong to them: of MGCA's code."""
 
-VARIANTS: dict[tuple[str, str], tuple[str, tuple[str | None, ...]]] = {
-    ("convirt", ""): ("convirt", ("mimic_cxr",)),
-    ("gloria", ""): ("gloria", ("chexpert",)),
-    ("gloria", "pre-trained on MIMIC-CXR"): ("gloria", ("mimic_cxr",)),
-    ("imagenet", ""): ("imagenet", (None, "imagenet")),
-    ("mgca", "ResNet-50"): ("mgca", ("mimic_cxr",)),
-    ("mgca", "ViT-B/16"): ("mgca_vit", ("mimic_cxr",)),
-    ("random_init", ""): ("random_init", (None,)),
-}
-"""A printed method and its variant: which method of ours that is, and what it must have been trained on."""
-
 ROUNDING = 0.05  # points: numbers are printed with one decimal
 
+VARIANTS = "variants.json"
+"""Beside the tables: which method of ours a printed method and its variant is, and one of which corpora it
+must have been trained on, null being none."""
+
 Printed = dict[str, str]  # a row of a file in results/reported
+Ours = dict[tuple[str, str], tuple[str, list[str | None]]]  # (method, variant): (method of ours, corpora)
 
 
 def section(folder: Path, real: Sequence[Standing]) -> Iterator[str]:
     rows = {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
     yield HEAD
     yield from (_table(kind, found) for kind, found in rows.items())
-    yield _verdicts([row for found in rows.values() for row in found], real)
+    yield _verdicts([row for found in rows.values() for row in found], real, _ours(folder / VARIANTS))
 
 
 def _read(path: Path) -> list[Printed]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def _ours(path: Path) -> Ours:
+    variants = json.loads(path.read_bytes()) if path.exists() else []
+    return {(one["method"], one["variant"]): (one["ours"], one["corpora"]) for one in variants}
 
 
 def _method(row: Printed) -> str:
@@ -91,10 +91,10 @@ def _table(kind: str, rows: Sequence[Printed]) -> str:
 # --- beside ours -------------------------------------------------------------------------------------
 
 
-def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
+def _verdicts(rows: Iterable[Printed], real: Sequence[Standing], variants: Ours) -> str:
     lines, without = [], Counter[str]()
     for row in rows:
-        ours = _intervals(row, real)
+        ours = _intervals(row, real, variants)
         if isinstance(ours, str):
             without[ours] += 1
             continue
@@ -124,7 +124,9 @@ def _verdicts(rows: Iterable[Printed], real: Sequence[Standing]) -> str:
     )
 
 
-def _intervals(row: Printed, real: Sequence[Standing]) -> list[tuple[str, stats.Interval]] | str:
+def _intervals(
+    row: Printed, real: Sequence[Standing], variants: Ours
+) -> list[tuple[str, stats.Interval]] | str:
     """Ours of each checkpoint without its seed, once for each table it is in, or why there is none."""
     if row["setting"].partition(";")[0] not in SETTINGS:  # what follows is of the source
         return "another setting than those that the published protocol repeats"
@@ -132,9 +134,9 @@ def _intervals(row: Printed, real: Sequence[Standing]) -> list[tuple[str, stats.
         return "the metric is computed in another way, or not at all, here"
     if not row["value"].replace(".", "").isdigit():
         return "no value is printed, only a bound"
-    if (row["method"], row["variant"]) not in VARIANTS:
+    if (row["method"], row["variant"]) not in variants:
         return "a variant of the method that none of ours is"
-    method, corpora = VARIANTS[row["method"], row["variant"]]
+    method, corpora = variants[row["method"], row["variant"]]
     share = float(row["fraction"].rstrip("%") or 100) / 100
     cells = [
         (standing, cell)

@@ -11,6 +11,8 @@ from harness import leaderboard
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
+COMMITTED = Path(__file__).resolve().parents[3] / "results" / "reported"
+
 
 def test_published_numbers_keep_their_source_and_their_doubts(tmp_path: Path) -> None:
     (tmp_path / "reported").mkdir()
@@ -30,10 +32,9 @@ def test_published_numbers_keep_their_source_and_their_doubts(tmp_path: Path) ->
 
 
 def test_committed_numbers_all_reach_the_page(tmp_path: Path) -> None:
-    source = Path(__file__).resolve().parents[3] / "results" / "reported"
-    shutil.copytree(source, tmp_path / "reported")
+    shutil.copytree(COMMITTED, tmp_path / "reported")
     page = leaderboard.build(tmp_path)
-    for path in source.glob("*.csv"):
+    for path in COMMITTED.glob("*.csv"):
         values = sum(len(row) - 4 - row.count("–") for row in tables_of(page)[path.stem])
         assert values == len(path.read_text(encoding="utf-8").splitlines()) - 1, path.name
 
@@ -41,6 +42,7 @@ def test_committed_numbers_all_reach_the_page(tmp_path: Path) -> None:
 def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[list[str]], str]:
     """The verdicts on lines of a file of printed numbers, and the text around them."""
     (results / "reported").mkdir(parents=True)
+    shutil.copy(COMMITTED / "variants.json", results / "reported")
     header = "method,variant,task,fraction,metric,value,std,setting,source,note"
     (results / "reported" / "linear.csv").write_text("\n".join([header, *printed]), encoding="utf-8")
     fakes.write(results, **record)  # type: ignore[arg-type]
