@@ -78,7 +78,7 @@ class Recipe:
     """How a method is pre-trained. Every field is stored in the checkpoint's card.
 
     How many processes share the work is not part of it: a step is the same step for any number of them,
-    dropout aside.
+    dropout aside, and without `gather` the running averages of batch norms.
     """
 
     # length and size
