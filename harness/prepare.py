@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from harness.contracts import NEEDS_TEXT, DatasetCard, Geometry
 from harness.data import cache, task_data
+from harness.data.cache import Wanted
 from harness.data.locate import Located
 from harness.errors import EmptyClass, HarnessError, ImpossiblePairing, UnreadableImage
 from harness.files import hash_lines
@@ -28,22 +27,11 @@ from harness.settings import Settings
 TRIED = 24  # pictures whose decoding is timed, evenly spread over the dataset
 
 
-@dataclass(frozen=True)
-class CachePlan:
+class CachePlan(NamedTuple):
     """One cache, and the methods that read it."""
 
-    dataset: str
-    ids: Sequence[str]
-    paths: Sequence[Path]
-    side: int
-    geometry: Geometry
+    asked: Wanted
     methods: tuple[str, ...]
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Of `cache.outstanding` and `cache.open_images`: what run and pretrain will ask for."""
-        fields = ("ids", "paths", "side", "geometry")
-        return {"name": self.dataset, **{field: getattr(self, field) for field in fields}}
 
 
 class Estimate(NamedTuple):
@@ -60,13 +48,10 @@ def cache_plans(
     for plan in plans:
         square = plan.profile.preprocessing
         for rows in _rows(name, card, located, frame, plan):
-            ids = rows["image_id"].tolist()
-            key = hash_lines(ids), square.stored, square.geometry
-            if key not in found:
-                paths = [Path(path) for path in rows["path"]]
-                found[key] = CachePlan(name, ids, paths, square.stored, square.geometry, ())
-            methods = dict.fromkeys((*found[key].methods, plan.name))
-            found[key] = replace(found[key], methods=tuple(methods))
+            asked = cache.wanted(name, rows, square.stored, square.geometry)
+            key = hash_lines(asked.ids), square.stored, square.geometry
+            before = found[key].methods if key in found else ()
+            found[key] = CachePlan(asked, tuple(dict.fromkeys((*before, plan.name))))
     if not found:
         names = ", ".join(plan.name for plan in plans)
         raise ImpossiblePairing(f"{name} is a corpus to pre-train on, and {names} is not trained")
@@ -84,15 +69,15 @@ def _rows(
         yield frame[corpus.paired(frame, plan.profile.recipe.text_units, name)[0]]
 
 
-def estimate(wanted: CachePlan, settings: Settings) -> Estimate:
+def estimate(asked: Wanted, settings: Settings) -> Estimate:
     """By decoding a few of the pictures; those that cannot be are left for `fill` to name."""
-    left = cache.outstanding(**wanted.asked, folder=settings.images)
+    left = cache.outstanding(asked, folder=settings.images)
     if not left.pictures:
         return Estimate(0, left.size, 0.0)
-    tried = wanted.paths[:: max(1, len(wanted.paths) // TRIED)][:TRIED]
+    tried = asked.paths[:: max(1, len(asked.paths) // TRIED)][:TRIED]
     start = time.perf_counter()
     for path in tried:
-        cache.decode_row(path, side=wanted.side, geometry=wanted.geometry)
+        cache.decode_row(path, side=asked.side, geometry=asked.geometry)
     each = (time.perf_counter() - start) / len(tried)
     return Estimate(left.pictures, left.size, each * left.pictures / settings.workers)
 
@@ -108,12 +93,12 @@ def check_disk(needed: int, settings: Settings) -> None:
         )
 
 
-def fill(every: Sequence[CachePlan], settings: Settings) -> None:
+def fill(every: Iterable[Wanted], settings: Settings) -> None:
     """Decodes what is missing. Raises UnreadableImage when all are filled as far as they can be."""
     refused = []
-    for wanted in every:
+    for asked in every:
         try:
-            cache.open_images(**wanted.asked, folder=settings.images, workers=settings.workers)
+            cache.open_images(asked, folder=settings.images, workers=settings.workers)
         except UnreadableImage as refusal:  # the same pictures in every cache
             refused.append(refusal)
     if refused:

@@ -91,14 +91,10 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     if chosen:
         weights.say_what_was_seen(chosen, plan.dataset, located.kind)
     cost.cached["checkpoint"] = chosen is not None
-    profile = chosen.card.profile if chosen else plan.method.profile
+    square = (chosen.card.profile if chosen else plan.method.profile).preprocessing
     with cost.step("images"):
         images = cache.open_images(
-            plan.dataset,
-            pool.frame["image_id"].tolist(),
-            [Path(path) for path in pool.frame["path"]],
-            side=profile.preprocessing.stored,
-            geometry=profile.preprocessing.geometry,
+            cache.wanted(plan.dataset, pool.frame, square.stored, square.geometry),
             folder=settings.images,
             workers=settings.workers,
         )

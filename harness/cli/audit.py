@@ -106,15 +106,8 @@ def _across(sources: list[str], current: Settings, *, json: bool) -> None:
         dataset = registry.load("tasks", source)
         located = locate.find(name, card, dataset, current, PHANTOM)
         frame = table.read(dataset, located.root)
-        images = cache.open_images(
-            name,
-            frame["image_id"].tolist(),
-            [Path(path) for path in frame["path"]],
-            side=SIDE,
-            geometry="stretch",
-            folder=current.images,
-            workers=current.workers,
-        )
+        asked = cache.wanted(name, frame, SIDE, "stretch")
+        images = cache.open_images(asked, folder=current.images, workers=current.workers)
         collections.append(audit.Collection(name, frame, images.pixels))
     overlaps = audit.across(collections, current.workers)
     if json:

@@ -119,25 +119,25 @@ def prepare(
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
     caches = prepare.cache_plans(name, card, located, table.read(reader, located.root), plans)
-    estimates = [prepare.estimate(cache, current) for cache in caches]
+    estimates = [prepare.estimate(each.asked, current) for each in caches]
     show.table(
         f"{name}, {profile} profile",
         ["square", "for", "pictures", "to decode", "disk", "time, about"],
         [
             [
-                f"{cache.side} {cache.geometry}",
-                ", ".join(cache.methods),
-                f"{len(cache.ids):,}",
+                f"{each.asked.side} {each.asked.geometry}",
+                ", ".join(each.methods),
+                f"{len(each.asked.ids):,}",
                 f"{found.pictures:,}",
                 f"{found.size / 1e9:.2f} GB",
                 str(timedelta(seconds=round(found.seconds))),
             ]
-            for cache, found in zip(caches, estimates, strict=True)
+            for each, found in zip(caches, estimates, strict=True)
         ],
     )
     prepare.check_disk(sum(found.size for found in estimates), current)
     if not dry_run:
-        prepare.fill(caches, current)
+        prepare.fill([each.asked for each in caches], current)
         show.line("ready")
 
 

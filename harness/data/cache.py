@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -99,48 +100,56 @@ def stored(decoded: Decoded, side: int, geometry: Geometry) -> NDArray[np.uint8]
     return square
 
 
-def open_images(
-    name: str,
-    ids: Sequence[str],
-    paths: Sequence[Path],
-    *,
-    side: int,
-    geometry: Geometry,
-    folder: Path,
-    workers: int,
-) -> Images:
-    """The pictures at `paths` as squares, from the cache in `folder` or decoded into it now.
+class Wanted(NamedTuple):
+    """The pictures that one cache is of."""
+
+    name: str  # of their dataset
+    ids: Sequence[str]
+    paths: Sequence[Path]
+    side: int
+    geometry: Geometry
+
+
+def wanted(name: str, frame: pd.DataFrame, side: int, geometry: Geometry) -> Wanted:
+    """Those of all rows of a dataset's table."""
+    return Wanted(name, frame["image_id"].tolist(), list(map(Path, frame["path"])), side, geometry)
+
+
+def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
+    """The pictures as squares, from the cache in `folder` or decoded into it now.
 
     Raises DataError for pictures that are not there, UnreadableImage after all others are decoded and kept,
     CorruptCache when what lies in `folder` is not what was written there, HarnessError when it cannot be
     written. Every opening checks every pixel: 0.5 s per GB where the processor knows SHA-256, beside the
     reading that training does anyway.
     """
-    if not ids:
-        raise DataError(f"{name}: there are no images to decode. Check the dataset's table and the split")
-    stamps = _stamps(paths)
-    final, part = _places(name, ids, stamps, side, geometry, folder)
+    if not asked.ids:
+        raise DataError(
+            f"{asked.name}: there are no images to decode. Check the dataset's table and the split"
+        )
+    stamps = _stamps(asked.paths)
+    final, part = _places(asked, stamps, folder)
     if cached := final.exists():
-        return _open(final, ids, side, cached)
+        return _open(final, asked, cached)
     try:
         with locked(part.with_suffix(".lock")):
             if not (cached := final.exists()):  # another process may have made it while this one waited
-                failures = _fill(part, paths, stamps, side, geometry, workers, f"decoding {name}")
+                failures = _fill(part, asked, stamps, workers)
                 if failures:
                     raise UnreadableImage(
-                        f"{len(failures)} of {len(ids)} images of {name} cannot be decoded. The others are "
-                        "kept; the next run tries only these again. The first of them:\n"
+                        f"{len(failures)} of {len(asked.ids)} images of {asked.name} cannot be decoded. The "
+                        "others are kept; the next run tries only these again. The first of them:\n"
                         + "\n".join(map(str, failures[:NAMED]))
                     )
-                write_json(part / INDEX, _index(part, ids, _map(part, len(ids), side)[1]))
+                write_json(part / INDEX, _index(part, asked.ids, _map(part, asked)[1]))
                 part.rename(final)
     except OSError as error:
-        need = f"{len(ids) * side**2 / 1e9:.2g} GB"
+        need = f"{len(asked.ids) * asked.side**2 / 1e9:.2g} GB"
         raise HarnessError(
             f"cannot write {part}: {error}. Free {need} there, or set HARNESS_HOME to another disk; what is "
             "decoded so far is kept"
         ) from error
-    return _open(final, ids, side, cached)
+    return _open(final, asked, cached)
 
 
 class Outstanding(NamedTuple):
@@ -148,34 +157,25 @@ class Outstanding(NamedTuple):
     size: int  # bytes of disk to be taken
 
 
-def outstanding(
-    name: str, ids: Sequence[str], paths: Sequence[Path], *, side: int, geometry: Geometry, folder: Path
-) -> Outstanding:
-    """What `open_images` of the same arguments would have to do now."""
-    stamps = _stamps(paths)
-    final, part = _places(name, ids, stamps, side, geometry, folder)
+def outstanding(asked: Wanted, *, folder: Path) -> Outstanding:
+    """What `open_images` would have to do now."""
+    stamps, count = _stamps(asked.paths), len(asked.ids)
+    final, part = _places(asked, stamps, folder)
     if final.exists():
         return Outstanding(0, 0)
     taken = sum(file.stat().st_blocks * 512 for file in part.glob("*"))
-    size = max(len(ids) * (side**2 + ROW.itemsize) - taken, 0)
-    if not (part / ROWS).exists() or (part / ROWS).stat().st_size != len(ids) * ROW.itemsize:
-        return Outstanding(len(ids), size)
+    size = max(count * (asked.side**2 + ROW.itemsize) - taken, 0)
+    if not (part / ROWS).exists() or (part / ROWS).stat().st_size != count * ROW.itemsize:
+        return Outstanding(count, size)
     rows = np.fromfile(part / ROWS, ROW)
     known = zip(rows["file_size"].tolist(), rows["file_time"].tolist(), strict=True)
     return Outstanding(sum(old != new for old, new in zip(known, stamps, strict=True)), size)
 
 
-def _places(
-    name: str,
-    ids: Sequence[str],
-    stamps: Sequence[tuple[int, int]],
-    side: int,
-    geometry: Geometry,
-    folder: Path,
-) -> tuple[Path, Path]:
+def _places(asked: Wanted, stamps: Sequence[tuple[int, int]], folder: Path) -> tuple[Path, Path]:
     """Where the pictures are once they are complete, and until then."""
-    shape = hash_of(CACHE_VERSION, DECODER_VERSION, side, geometry, list(ids))
-    return folder / f"{name}-{hash_of(shape, stamps)[:16]}", folder / f"{name}-{shape[:16]}.part"
+    shape = hash_of(CACHE_VERSION, DECODER_VERSION, asked.side, asked.geometry, list(asked.ids))
+    return folder / f"{asked.name}-{hash_of(shape, stamps)[:16]}", folder / f"{asked.name}-{shape[:16]}.part"
 
 
 def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
@@ -194,9 +194,10 @@ def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return stamps
 
 
-def _map(folder: Path, count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def _map(folder: Path, asked: Wanted) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Pixels [count, side, side] and rows [count] as they lie on the disk, read-only."""
-    pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side))
+    count = len(asked.ids)
+    pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, asked.side, asked.side))
     return pixels, np.memmap(folder / ROWS, ROW, "r", shape=(count,))
 
 
@@ -225,30 +226,25 @@ def decode_row(path: Path, *, side: int, geometry: Geometry) -> _Row | Unreadabl
 
 
 def _fill(
-    part: Path,
-    paths: Sequence[Path],
-    stamps: Sequence[tuple[int, int]],
-    side: int,
-    geometry: Geometry,
-    workers: int,
-    label: str,
+    part: Path, asked: Wanted, stamps: Sequence[tuple[int, int]], workers: int
 ) -> list[UnreadableImage]:
     """Decodes the rows that `part` does not hold yet; returns the refusals."""
     part.mkdir(exist_ok=True)
-    failures = []
+    failures, count = [], len(asked.ids)
     with (
-        _reserved(part / PIXELS, len(paths) * side**2) as pixel_file,
-        _reserved(part / ROWS, len(paths) * ROW.itemsize) as row_file,
+        _reserved(part / PIXELS, count * asked.side**2) as pixel_file,
+        _reserved(part / ROWS, count * ROW.itemsize) as row_file,
     ):
-        pixels, rows = _map(part, len(paths), side)
+        pixels, rows = _map(part, asked)
         known = zip(rows["file_size"].tolist(), rows["file_time"].tolist(), strict=True)
         todo = [
             place
             for place, (old, new) in enumerate(zip(known, stamps, strict=True))
             if old != new or _digest(pixels[place]) != rows["digest"][place].tobytes()
         ]
-        decode_one = partial(decode_row, side=side, geometry=geometry)
-        results = parallel_map(decode_one, [paths[place] for place in todo], workers=workers, label=label)
+        decode_one = partial(decode_row, side=asked.side, geometry=asked.geometry)
+        paths, label = [asked.paths[place] for place in todo], f"decoding {asked.name}"
+        results = parallel_map(decode_one, paths, workers=workers, label=label)
         for place, result in zip(todo, results, strict=True):
             if isinstance(result, UnreadableImage):
                 failures.append(result)
@@ -293,18 +289,18 @@ def _index(folder: Path, ids: Sequence[str], rows: NDArray[Any]) -> dict[str, An
     }
 
 
-def _open(folder: Path, ids: Sequence[str], side: int, cached: bool) -> Images:
+def _open(folder: Path, asked: Wanted, cached: bool) -> Images:
     cure = f"Delete the folder {folder}; the next run makes it again"
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        pixels, rows = _map(folder, len(ids), side)
+        pixels, rows = _map(folder, asked)
     except (OSError, ValueError) as error:
         raise CorruptCache(f"{folder} cannot be read ({error}). {cure}") from error
-    if index != _index(folder, ids, rows):
+    if index != _index(folder, asked.ids, rows):
         raise CorruptCache(f"{folder / INDEX} and {folder / ROWS} do not belong together. {cure}")
     if (folder / PIXELS).stat().st_size != pixels.nbytes:
-        raise CorruptCache(f"{folder / PIXELS} is longer than {len(ids)} images. {cure}")
-    for place, (name, square) in enumerate(zip(ids, pixels, strict=True)):
+        raise CorruptCache(f"{folder / PIXELS} is longer than {len(asked.ids)} images. {cure}")
+    for place, (name, square) in enumerate(zip(asked.ids, pixels, strict=True)):
         if _digest(square) != rows["digest"][place].tobytes():
             raise CorruptCache(f"{folder / PIXELS} has changed at image {name!r} (row {place}). {cure}")
     sizes = np.stack([rows["height"], rows["width"]], axis=1)

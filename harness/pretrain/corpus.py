@@ -72,17 +72,9 @@ def build(
     parts = splits.make(frame, split, chosen.to_numpy())
     frame, reports = frame[chosen].reset_index(drop=True), reports[chosen].reset_index(drop=True)
     study = frame["person_id"] + " " + frame["study_id"].where(frame["study_id"] != "", frame["image_id"])
-    shape = profile.preprocessing
-    ids = frame["image_id"].tolist()
-    pictures = cache.open_images(
-        name,
-        ids,
-        [Path(path) for path in frame["path"]],
-        side=shape.stored,
-        geometry=shape.geometry,
-        folder=images,
-        workers=workers,
-    )
+    square = profile.preprocessing
+    asked = cache.wanted(name, frame, square.stored, square.geometry)
+    pictures = cache.open_images(asked, folder=images, workers=workers)
     read = {unit: _texts(reports[unit], unit, method, texts) for unit in units}
     for unit, found in read.items():
         for part, rows in (("training", parts.train), ("validation", parts.validation)):
@@ -92,8 +84,8 @@ def build(
     return Corpus(
         name,
         kind,
-        hash_of(pictures.fingerprint, written, parts.digest(ids)),
-        ids,
+        hash_of(pictures.fingerprint, written, parts.digest(asked.ids)),
+        asked.ids,
         torch.from_numpy(pd.factorize(study)[0]),
         pictures.pixels,
         read,

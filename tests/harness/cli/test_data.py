@@ -91,15 +91,8 @@ def test_a_run_finds_all_that_was_prepared(data_root: Path, decoded: list[Path])
     current = settings.load()
     for name in ("imitate", "convirt", "random_init"):
         square = registry.method_card(name).profiles["demo"].preprocessing
-        images = cache.open_images(
-            "chexpert",
-            data.frame["image_id"].tolist(),
-            [Path(path) for path in data.frame["path"]],
-            side=square.stored,
-            geometry=square.geometry,
-            folder=current.images,
-            workers=1,
-        )
+        asked = cache.wanted("chexpert", data.frame, square.stored, square.geometry)
+        images = cache.open_images(asked, folder=current.images, workers=1)
         assert images.cached
     assert decoded == []
 

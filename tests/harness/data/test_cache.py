@@ -21,7 +21,7 @@ from PIL import Image
 
 from harness.contracts import Geometry
 from harness.data import cache
-from harness.data.cache import SHRUNK_TO, Images, open_images, stored
+from harness.data.cache import SHRUNK_TO, Images, Wanted, open_images, stored
 from harness.data.decode import decode
 from harness.data.picture import Decoded
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
@@ -41,7 +41,7 @@ def draw(folder: Path, count: int) -> list[Path]:
 
 def opened(paths: list[Path], folder: Path, *, geometry: Geometry = "pad", workers: int = 1) -> Images:
     ids = [path.name for path in paths]
-    return open_images("set", ids, paths, side=16, geometry=geometry, folder=folder, workers=workers)
+    return open_images(Wanted("set", ids, paths, 16, geometry), folder=folder, workers=workers)
 
 
 def expected(paths: list[Path], geometry: Geometry = "pad") -> np.ndarray:
@@ -75,8 +75,8 @@ def run(script: str, paths: list[Path], folder: Path) -> subprocess.Popen[str]:
         "from harness.data import cache\n"
         f"folder, paths = Path({str(folder)!r}), [Path(p) for p in {list(map(str, paths))!r}]\n"
         "def opened():\n"
-        "    return cache.open_images('set', [p.name for p in paths], paths, side=16, geometry='pad',\n"
-        "                             folder=folder, workers=1)\n"
+        "    asked = cache.Wanted('set', [p.name for p in paths], paths, 16, 'pad')\n"
+        "    return cache.open_images(asked, folder=folder, workers=1)\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", prelude + script],
@@ -119,15 +119,15 @@ def test_real_pictures_of_all_kinds(realdata: Path, tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_of_ids_and_pixels(tmp_path: Path) -> None:
     paths = draw(tmp_path / "data", 3)
-    arguments = {"side": 16, "geometry": "pad", "folder": tmp_path / "cache", "workers": 1}
-    seen = {
-        open_images("set", ["a", "b", "c"], paths, **arguments).fingerprint,
-        open_images("set", ["a", "b", "x"], paths, **arguments).fingerprint,
-        open_images("set", ["a", "b", "c"], paths[::-1], **arguments).fingerprint,
-        open_images("set", ["a", "b"], paths[:2], **arguments).fingerprint,
-    }
+
+    def fingerprint(ids: str, paths: list[Path], name: str = "set") -> str:
+        asked = Wanted(name, list(ids), paths, 16, "pad")
+        return open_images(asked, folder=tmp_path / "cache", workers=1).fingerprint
+
+    sets = ("abc", paths), ("abx", paths), ("abc", paths[::-1]), ("ab", paths[:2])
+    seen = {fingerprint(*each) for each in sets}
     assert len(seen) == 4
-    assert open_images("other", ["a", "b", "c"], paths, **arguments).fingerprint in seen
+    assert fingerprint("abc", paths, "other") in seen
 
 
 @pytest.mark.slow

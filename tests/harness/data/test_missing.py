@@ -22,7 +22,7 @@ def test_missing_pictures_are_named_before_anything_is_decoded(
     workers = {"workers": 1} if ask is cache.open_images else {}
     place = tmp_path / "cache"
     with pytest.raises(DataError) as caught:
-        ask("set", [path.stem for path in paths], paths, side=4, geometry="pad", folder=place, **workers)
+        ask(cache.Wanted("set", [path.stem for path in paths], paths, 4, "pad"), folder=place, **workers)
     named = ", ".join(map(str, paths[2:7]))
     assert str(caught.value) == f"{named} and 2 more: no such picture. Complete the download"
     assert not place.exists()
