@@ -85,9 +85,11 @@ def train(
     total = plan.looks * plan.between
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total) if plan.falls else None
     first_best = np.argmin if plan.lowest else np.argmax
-    done, best, state = Trained(plan, [], [], 0), 0, copy.deepcopy(head.state_dict())
+    steps: list[int] = []
+    values: list[float] = []
+    best, state = 0, dict[str, Tensor]()
     with Bar(f"training the {name}", total, "steps") as bar:
-        while len(done.steps) < plan.looks and len(done.steps) - best <= plan.patience:
+        while len(steps) < plan.looks and len(steps) - best <= plan.patience:
             head.train()
             for _ in range(plan.between):
                 optimizer.zero_grad()
@@ -96,17 +98,17 @@ def train(
                 optimizer.step()
                 if falling:
                     falling.step()
-            done.steps.append(plan.between * (len(done.steps) + 1))
-            _require_finite(last.item(), name, "loss", done.steps[-1])
-            done.values.append(look())
-            _require_finite(done.values[-1], name, "validation value", done.steps[-1])
-            bar.advance(plan.between, f"{done.values[-1]:.3f} on validation")
-            best = int(first_best(done.values))
-            if best == len(done.values) - 1:
+            steps.append(plan.between * (len(steps) + 1))
+            _require_finite(last.item(), name, "loss", steps[-1])
+            values.append(look())
+            _require_finite(values[-1], name, "validation value", steps[-1])
+            bar.advance(plan.between, f"{values[-1]:.3f} on validation")
+            best = int(first_best(values))
+            if best == len(values) - 1:
                 state = copy.deepcopy(head.state_dict())
-            report(done.steps[-1], total, done.values[best])
+            report(steps[-1], total, values[best])
     head.load_state_dict(state)
-    return done._replace(best=best)
+    return Trained(plan, steps, values, best)
 
 
 def train_as_published(
