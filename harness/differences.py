@@ -188,12 +188,11 @@ def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
         )
         for side in (slice(len(first)), slice(len(first), None))
     ]
-    difference = comparison.paired_difference(*sides)
-    return Paired(task.metric, _mean(first, task.metric), _mean(second, task.metric), difference)
-
-
-def _mean(side: Sequence[Cell], metric: str) -> float:
-    return float(np.mean([cell.record.metrics[metric].value for cell in side]))
+    for (path, record), value in zip(every, np.concatenate([side.values for side in sides]), strict=True):
+        if wrong := records.contradiction(path, record, value):
+            return wrong
+    means = [float(side.values.mean()) for side in sides]
+    return Paired(task.metric, means[0], means[1], comparison.paired_difference(*sides))
 
 
 def _unlike(first: Predictions, second: Predictions) -> str:

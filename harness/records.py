@@ -27,6 +27,8 @@ ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|use
 """Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`. What anybody may see holds
 none."""
 
+ROUNDING = 1e-6  # by which a number computed again on another machine differs, at most
+
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 
 
@@ -362,6 +364,15 @@ def sorted_predictions(
 
 def _ragged(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(name.removesuffix("image") for name in arrays if name.endswith("_image"))
+
+
+def contradiction(path: Path, record: Record, computed: float) -> str:
+    """Where the task's metric is not what was `computed` from the predictions beside the record; or ""."""
+    metric = record.task.metric
+    said = record.metrics[metric].value
+    if abs(said - computed) <= ROUNDING:
+        return ""
+    return f"{path} says {metric} {said:.6f}, its predictions give {computed:.6f}. Run the cell again"
 
 
 def same_test(first: Predictions, second: Predictions) -> bool:

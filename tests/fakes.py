@@ -28,6 +28,7 @@ from harness.contracts import (
     TextBackbone,
     TextFeatures,
 )
+from harness.metrics import score
 from harness.phantom import Cohort, stamp
 from harness.pretrain.corpus import Corpus, Texts
 from harness.records import Predictions, Record
@@ -317,5 +318,14 @@ def predictions(seed: int = 0, skill: float = 1.0) -> Predictions:
 
 def write(results: Path, skill: float = 1.0, **changes: Any) -> Path:
     """A record of `record(**changes)` with its predictions in a folder of results."""
-    made = record(**changes)
-    return records.write(results, made, predictions(made.cell.seed, skill))
+    return store(results, record(**changes), skill)
+
+
+def store(results: Path, made: Record, skill: float = 1.0) -> Path:
+    """A record with its predictions, and with the number that these give."""
+    found, metric = predictions(made.cell.seed, skill), made.task.metric
+    own = score.of("linear", found.arrays, LABELS, metric)
+    value = float(own(np.ones((len(found.images), 1)))[own.names.index(metric), 0])
+    number = made.metrics[metric].model_copy(update={"value": value})
+    scored = made.model_copy(update={"metrics": made.metrics | {metric: number}})
+    return records.write(results, scored, found)

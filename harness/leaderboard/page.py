@@ -31,10 +31,11 @@ Ours are each task's own metric, named over its table, in percent: mean over run
 interval covers who happened to be in the test set (persons are resampled) and what differs between runs: the
 draw of the labels, the head's seed, the checkpoint; of a single run, the first alone. Under the published
 protocol the draw is fixed, as in the authors' code, and not covered, except where the rule
-`parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). In a
-`group`, no row can be told from its best at the largest share of the labels: tests paired by person and
-seed, p-values by Holm. `–` is a hole: not run, or impossible. `*` marks numbers of code that no commit
-holds, as of a method's file from elsewhere.
+`parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). A `group`
+is a row and those below it that cannot be told from it at the largest share of the labels: tests paired by
+person and seed, p-values by Holm within the table. It begins with the first row that can be told from the
+first of the group before; another of its rows may not. `–` is a hole: not run, or impossible. `*` marks
+numbers of code that no commit holds, as of a method's file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {
@@ -49,9 +50,12 @@ FOLDERS = (*TRACKS, failures.FOLDER)
 KINDS = (".json", ".npz", ".csv")  # of the files in all of these: a system leaves others
 
 
-def build(results: Path, workers: int = 1) -> str:
-    """The whole page, its intervals computed in `workers` processes. Raises BadRecord on the first record
-    that breaks the schema, and where records of one task are of several versions."""
+def build(results: Path, workers: int = 1, printed: Path | None = None) -> str:
+    """The whole page, its intervals computed in `workers` processes. `printed`: the folder with the numbers
+    of others; None: there is one in `results`, or there are none. Raises BadRecord on the first record that
+    breaks the schema, or whose number is not what its predictions give, and where records of one task are of
+    several versions."""
+    printed = printed or results / "reported"
     found = standings.read(results)
     standings.measure([standing for kind in TRACKS for standing in found[kind]], workers)
     parts = [HEAD]
@@ -60,8 +64,8 @@ def build(results: Path, workers: int = 1) -> str:
     every = (record for kind in TRACKS for table in found[kind] for record in (*table.every, *table.replaced))
     done = {key for record in every for key in failures.keys_of(record)}
     parts += _failures(results, done)
-    parts += reported.section(results / "reported", found["real"])
-    parts.append(_footer(results))
+    parts += reported.section(printed, found["real"])
+    parts.append(_footer(results, printed))
     return "\n".join(parts)
 
 
@@ -109,11 +113,12 @@ def _joined(values: Iterable[Any], by: str = ", ") -> str:
     return by.join(map(str, sorted(values)))
 
 
-def _footer(results: Path) -> str:
-    files = [path for folder in (*FOLDERS, "reported") for path in below(results / folder, *KINDS)]
+def _footer(results: Path, printed: Path) -> str:
+    folders = {**{name: results / name for name in FOLDERS}, "reported": printed}
+    files = [(name, folder, path) for name, folder in folders.items() for path in below(folder, *KINDS)]
     whole = hashlib.sha256()
-    for path in files:
-        whole.update(path.relative_to(results).as_posix().encode() + b"\0")
+    for name, folder, path in files:
+        whole.update((Path(name) / path.relative_to(folder)).as_posix().encode() + b"\0")
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return (
         f"---\n\nMade from {len(files)} files, sha256 `{whole.hexdigest()[:16]}`, by "

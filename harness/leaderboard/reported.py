@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import stats
 from harness.leaderboard.standings import Cell, Standing
-from harness.leaderboard.tables import HOLE, text_of
+from harness.leaderboard.text import HOLE, text_of
 
 HEAD = """## Published numbers
 
@@ -46,6 +46,8 @@ Ours = dict[tuple[str, str], tuple[str, list[str | None]]]  # (method, variant):
 
 def section(folder: Path, real: Sequence[Standing]) -> Iterator[str]:
     rows = {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+    if not rows:
+        return
     yield HEAD
     yield from (_table(kind, found) for kind, found in rows.items())
     yield _verdicts([row for found in rows.values() for row in found], real, _ours(folder / VARIANTS))

@@ -6,8 +6,8 @@ Apart from the text, because here it is decided what may be compared with what.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from harness import comparison, records, stats, together
 from harness.contracts import DataKind
@@ -41,13 +42,36 @@ class Cell:
         return tuple(Run(record.pretraining.seed, record.cell.seed) for record in self.records)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the labels, one per run."""
+        return tuple(run.seed for run in self.runs)
+
+    def has(self, seeds: Sequence[int]) -> bool:
+        """Whether there are runs of just these seeds, each as often, maybe beside those of others."""
+        return tuple(seed for seed in self.seeds if seed in seeds) == tuple(seeds)
+
+    def part(self, keep: Callable[[Run], bool]) -> Resampled:
+        """Some of the runs."""
+        places = [place for place, run in enumerate(self.runs) if keep(run)]
+        return self.main._replace(
+            runs=tuple(self.runs[place] for place in places),
+            values=self.main.values[places],
+            draws=self.main.draws[places],
+        )
+
+    @property
     def dirty(self) -> bool:
         """Whether some of it was made by code that no commit holds."""
         return any(record.code.dirty or not record.code.commit for record in self.records)
 
     @cached_property
     def main(self) -> Resampled:
-        return self.resampled(self.records[0].task.metric)
+        """Raises BadRecord where a record's number is not what its predictions give."""
+        found = self.resampled(self.records[0].task.metric)
+        for path, record, value in zip(self.paths, self.records, found.values, strict=True):
+            if wrong := records.contradiction(path, record, value):
+                raise BadRecord(wrong)
+        return found
 
     @cached_property
     def interval(self) -> Interval:
@@ -85,6 +109,12 @@ class Standing:
         return [record for row in self.cells.values() for cell in row.values() for record in cell.records]
 
     @property
+    def ranked(self) -> bool:
+        """The clean protocol, every head at its default settings and selected on all validation labels."""
+        table = self.table
+        return table.protocol == "clean" and not table.cut_validation and not table.tuned
+
+    @property
     def task(self) -> TaskBlock:
         return self.every[0].task
 
@@ -101,17 +131,50 @@ class Standing:
         )
 
     @cached_property
+    def usual(self) -> tuple[int, ...]:
+        """Seeds of the runs by which rows are grouped, at the largest fraction: the choice with most numbers,
+        some rows having them beside others, and some not."""
+        cells = self._last.values()
+
+        def numbers(seeds: tuple[int, ...]) -> tuple[int, int]:
+            return len(seeds) * sum(cell.has(seeds) for cell in cells), len(seeds)
+
+        return max((cell.seeds for cell in cells), key=numbers)
+
+    @cached_property
     def groups(self) -> dict[Row, int]:
-        """Tie groups at the largest fraction, of the rows that have the draws of labels that most have."""
-        last = self.fractions[-1]
-        there = {row: self.cells[row][last].main for row in self.order if last in self.cells[row]}
-        draws = {row: tuple(run.seed for run in found.runs) for row, found in there.items()}
-        [(usual, _)] = Counter(draws.values()).most_common(1)
-        alike = [row for row in there if draws[row] == usual]
+        """Tie groups at the largest fraction, by the usual runs of the rows that have them. None where these
+        are one: the test would tell it from another run of the same method as well.
+
+        Raises BadRecord where rows were scored on other test persons."""
+        if len(self.usual) == 1:
+            return {}
+        alike = [row for row in self.order if row in self._last and self._last[row].has(self.usual)]
+        runs = {row: self._last[row].part(lambda run: run.seed in self.usual) for row in alike}
+        for row in alike:
+            if not np.array_equal(runs[row].persons, runs[alike[0]].persons):
+                raise BadRecord(
+                    f"{self._last[row].paths[0]} and {self._last[alike[0]].paths[0]} have other persons for "
+                    "the same test images, so that they cannot be compared. Keep them in two folders of "
+                    "results, or run one again with the map of persons of the other"
+                )
         pairs = list(itertools.combinations(alike, 2))
-        p = [comparison.paired_difference(there[one], there[other]).p for one, other in pairs]
+        p = [comparison.paired_difference(runs[one], runs[other]).p for one, other in pairs]
         adjusted = dict(zip(map(frozenset, pairs), comparison.holm(p).tolist(), strict=True))
         return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
+
+    @cached_property
+    def _last(self) -> dict[Row, Cell]:
+        last = self.fractions[-1]
+        return {row: found[last] for row, found in self.cells.items() if last in found}
+
+    def side_by_side(self, rows: Sequence[Row], fraction: float) -> np.ndarray | None:
+        """[K] means of `rows` over the runs whose seeds all of them have; None where they have none."""
+        cells = [self.cells[row][fraction] for row in rows]
+        shared = set.intersection(*(set(cell.seeds) for cell in cells))
+        if not shared:
+            return None
+        return np.array([cell.part(lambda run: run.seed in shared).values.mean() for cell in cells])
 
     @property
     def missing(self) -> Iterator[tuple[str, float, list[int]]]:
@@ -138,8 +201,9 @@ class Standing:
 class Ranks(NamedTuple):
     rows: list[Row]
     unranked: list[Row]  # that lack too much
-    blocks: list[Table]  # in which all rows stand
-    left_out: int  # blocks in which some row does not
+    datasets: list[str]  # the blocks
+    tasks: int  # in which all rows stand
+    left_out: int  # tasks in which some row does not
     ranking: comparison.Ranking
 
 
@@ -190,25 +254,28 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of the rows that share most cells; None where fewer than two rows or tables are left. A table is one
-    block, by the mean over the fractions that these rows have in common: they share test images and
-    checkpoints, and the tests of ranks are about blocks that are independent."""
+    """Of the rows that share most cells; None where fewer than two rows or datasets are left. In a task, rows
+    are ranked by the mean over the fractions and seeds that they have in common. A dataset is one block, by
+    the mean rank over its tasks: they share pictures, and the tests of ranks are about blocks that are
+    independent."""
     cells: dict[Row, set[tuple[Table, float]]] = defaultdict(set)
     for standing in standings:
         for row, found in standing.cells.items():
             cells[row].update((standing.table, fraction) for fraction in found)
     rows, shared = _comparable(cells)
-    values = {}
+    of_dataset: dict[str, list[np.ndarray]] = defaultdict(list)  # ranks in each task
     for standing in standings:
-        if common := sorted(fraction for table, fraction in shared if table == standing.table):
-            values[standing.table] = [
-                np.mean([standing.cells[row][fraction].interval.value for fraction in common]) for row in rows
-            ]
-    if len(values) < 2:
+        fractions = sorted(fraction for table, fraction in shared if table == standing.table)
+        means = [standing.side_by_side(rows, fraction) for fraction in fractions]
+        if common := [values for values in means if values is not None]:
+            dataset = standing.table.task.partition(":")[0]
+            of_dataset[dataset].append(rankdata(-np.mean(common, axis=0)))
+    if len(of_dataset) < 2:
         return None
-    ranking = comparison.ranking(np.array(list(values.values())))
-    left_out = len(standings) - len(values)
-    return Ranks(rows, sorted(set(cells).difference(rows)), list(values), left_out, ranking)
+    ranking = comparison.ranking(-np.array([np.mean(tasks, axis=0) for tasks in of_dataset.values()]))
+    tasks = sum(map(len, of_dataset.values()))
+    unranked = sorted(set(cells).difference(rows))
+    return Ranks(rows, unranked, list(of_dataset), tasks, len(standings) - tasks, ranking)
 
 
 def _comparable(

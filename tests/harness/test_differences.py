@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from harness import comparison, differences, records, stats
 from harness.differences import Cell, Paired
@@ -84,7 +86,22 @@ def test_two_records_are_tested_person_by_person(tmp_path: Path) -> None:
     assert isinstance(found, Paired)
     assert found.difference == directly(paths[:1], paths[1:])
     assert found.difference.interval.value > 0.1
-    assert (found.metric, found.first, found.second) == ("macro_auroc", 0.75, 0.75)  # as the records say
+    assert (found.metric, found.first - found.second) == ("macro_auroc", found.difference.interval.value)
+    assert found.first == pytest.approx(macro_auroc(records.predictions(paths[0]).arrays), abs=1e-12)
+
+
+def macro_auroc(arrays: Mapping[str, np.ndarray]) -> float:
+    return float(
+        np.mean([roc_auc_score(arrays["truth"][:, label], arrays["scores"][:, label]) for label in (0, 1)])
+    )
+
+
+def test_a_number_that_its_predictions_do_not_give_is_not_tested(tmp_path: Path) -> None:
+    first, other = (cell(fakes.write(tmp_path / name)) for name in "ab")
+    value = other.record.metrics["macro_auroc"].model_copy(update={"value": 0.999})
+    edited = other.record.model_copy(update={"metrics": {"macro_auroc": value}})
+    told = differences.paired([first], [Cell(other.path, edited)])
+    assert f"{other.path} says macro_auroc 0.999000, its predictions give 0." in str(told)
 
 
 def _other_images(found: records.Predictions) -> records.Predictions:
@@ -153,7 +170,8 @@ def test_two_methods_match_by_cell_and_are_tested_over_their_seeds(tmp_path: Pat
         [extra],
     )
     shown = {item.example.name: item.cells for item in found.fields}
-    assert shown == {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6, "predictions": 6}
+    inputs = {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6}
+    assert shown == inputs | {"metrics.macro_auroc": 6, "predictions": 6}
     expected = [directly(written["imitate"][share], written["gloria"][share]) for share in (0.01, 1.0)]
     for row, share, difference in zip(found.rows, (0.01, 1.0), expected, strict=True):
         assert row[:5] == ("phantom", "chexpert:linear", "clean", share, ())

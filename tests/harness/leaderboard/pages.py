@@ -14,5 +14,5 @@ def tables_of(page: str) -> dict[str, list[list[str]]]:
 
 
 def section_of(page: str, heading: str) -> str:
-    """From a heading to the next one of any level."""
-    return page.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
+    """From a heading to the next one of any level, or to the foot of the page."""
+    return page.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0].split("\n---\n", 1)[0]

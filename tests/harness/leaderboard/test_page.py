@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import friedmanchisquare
 from sklearn.metrics import roc_auc_score
 
 from harness import failures, leaderboard, plan, records, stats
 from harness.errors import BadRecord
 from harness.failures import Tried
-from harness.leaderboard import tables
+from harness.leaderboard import costs, tables
 from harness.metrics import score
 from harness.settings import load
 from tests import fakes
@@ -72,14 +71,14 @@ def test_what_is_beaten_is_a_checkpoint_and_not_a_method(tmp_path: Path) -> None
     ("value", "shown"), [(0.123, "0.12"), (9.4, "9.4"), (99.6, "100"), (5400.0, "5400"), (None, "–")]
 )
 def test_costs_are_not_written_in_powers_of_ten(value: float | None, shown: str) -> None:
-    assert tables._median([value]) == shown
+    assert costs._median([value]) == shown
 
 
 def test_memory_is_the_largest_of_the_cells_and_of_a_gpu_where_there_was_one(tmp_path: Path) -> None:
     for seed, gpu in enumerate((None, 900.4, 800.0)):
         made = fakes.record(seed=seed, checkpoint=0, family="first-x")
         cost = made.cost.model_copy(update={"peak_gpu_memory_mib": gpu, "peak_memory_mib": 10.0 * seed})
-        records.write(tmp_path, made.model_copy(update={"cost": cost}), fakes.predictions(seed))
+        fakes.store(tmp_path, made.model_copy(update={"cost": cost}))
     fakes.write(tmp_path, family="second-x")
     first, second = tables_of(leaderboard.build(tmp_path))[COSTS]
     assert first[-2:] == ["20", "900"] and second[-2:] == ["500", "–"]
@@ -118,7 +117,7 @@ def test_rules_of_a_table_are_never_mixed(tmp_path: Path) -> None:
     def write(seed: int, *rules: str) -> Path:
         made = fakes.record(seed=seed, protocol="published")
         task = made.task.model_copy(update={"rules": rules})
-        return records.write(tmp_path, made.model_copy(update={"task": task}), fakes.predictions(seed))
+        return fakes.store(tmp_path, made.model_copy(update={"task": task}))
 
     write(0, "parts-drawn-by-image", "last-batch-dropped")
     write(1, "last-batch-dropped", "parts-drawn-by-image")  # in another order
@@ -136,7 +135,7 @@ def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     assert row[2].endswith("(2 runs) *") and row[3].endswith("(1 run)")
     made = fakes.record(seed=1, fraction=1.0)
     nowhere = made.model_copy(update={"code": made.code.model_copy(update={"commit": ""})})
-    records.write(tmp_path, nowhere, fakes.predictions(1))
+    fakes.store(tmp_path, nowhere)
     assert tables_of(leaderboard.build(tmp_path))[TABLE][0][3].endswith("(2 runs) *")
 
 
@@ -179,7 +178,7 @@ def test_two_trainings_under_one_name_are_not_averaged(tmp_path: Path) -> None:
     def write(**changes: Any) -> Path:
         made = fakes.record(seed=1, checkpoint=0, **changes)
         origin = made.pretraining.model_copy(update={"weights": "e" * 64})
-        return records.write(tmp_path, made.model_copy(update={"pretraining": origin}), fakes.predictions(1))
+        return fakes.store(tmp_path, made.model_copy(update={"pretraining": origin}))
 
     first = fakes.write(tmp_path)
     write(kind="real")  # never meets it
@@ -224,108 +223,6 @@ def test_holes_are_named(tmp_path: Path) -> None:
             tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint, named=True
         )
     assert "- chexpert:linear clean, crossed-x-s1 at 1 %: seeds 1\n" in leaderboard.build(tmp_path)
-
-
-def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
-    fakes.write(tmp_path, skill=1.0)
-    fakes.write(tmp_path, skill=9.0, protocol="published")
-    page = leaderboard.build(tmp_path)
-    clean = float(tables_of(page)[TABLE][0][2].split()[0])
-    [row] = tables_of(page)["Clean beside published"]
-    assert row[:2] == ["chexpert:linear", "imitate-demo-1a2b3c4d"]
-    assert row[2] == f"{clean:.1f} → 100.0 ({100 - clean:+.1f})"
-    assert "The same under both protocols" not in page
-
-
-def test_of_several_releases_the_same_one_stands_beside_the_published_number(tmp_path: Path) -> None:
-    for letter, skill in (("a", 0.0), ("b", 9.0), ("c", 0.0)):
-        fakes.write(tmp_path, skill, fingerprint=letter * 64, family=f"imitate-{letter}")
-    fakes.write(tmp_path, 9.0, protocol="published", fingerprint="b" * 64, family="imitate-b")
-    fakes.write(tmp_path, 1.0, protocol="published", fingerprint="b" * 64, family="imitate-c")
-    page = leaderboard.build(tmp_path)
-    assert tables_of(page)["Clean beside published"] == []
-    assert "The same under both protocols: chexpert:linear." in page
-
-
-def test_where_no_checkpoint_has_both_protocols_nothing_is_said_to_be_the_same(tmp_path: Path) -> None:
-    fakes.write(tmp_path, family="imitate-a")
-    fakes.write(tmp_path, protocol="published", family="imitate-b")
-    assert "The same under both protocols" not in leaderboard.build(tmp_path)
-
-
-def test_a_protocol_that_changes_nothing_is_named_and_takes_no_row(tmp_path: Path) -> None:
-    for protocol in ("clean", "published"):
-        fakes.write(tmp_path, protocol=protocol)
-    page = leaderboard.build(tmp_path)
-    assert tables_of(page)["Clean beside published"] == []
-    assert "The same under both protocols: chexpert:linear." in page
-
-
-def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
-    skills = {"best": 9.0, "middle": 1.5, "floor": 0.0}
-    for task in ("chexpert:linear", "rsna:linear"):
-        for name, skill in skills.items():
-            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task)
-        for name, skill in zip(skills, (8.0, 1.0, 0.0), strict=True):  # no task counts twice
-            fakes.write(
-                tmp_path, skill, method=name, family=f"{name}-x", task="chexpert:linear", fraction=0.1
-            )
-    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", fraction=1.0)  # the others are not there
-    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", task="siim:linear")
-    page = leaderboard.build(tmp_path)
-    table = tables_of(page)
-    assert [row[:2] for row in table["All kinds"]] == [
-        ["best-x", "1.00"],
-        ["middle-x", "2.00"],
-        ["floor-x", "3.00"],
-    ]
-    assert [row[2:] for row in table["All kinds"]] == [
-        ["–", "100 %", "100 %"],
-        ["0 %", "–", "100 %"],
-        ["0 %", "0 %", "–"],
-    ]
-    p = friedmanchisquare([1, 1], [2, 2], [3, 3]).pvalue
-    assert (
-        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them), each by its mean over the "
-        "fractions that they share. That" in page
-    )
-    assert f"That all are alike: p = {p:.2g}" in page
-    assert "Not told apart from best-x: middle-x, floor-x." in page  # two tasks tell little
-    best = table["linear"][0]
-    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
-    assert "\nMeans at 1 % / 10 % / 100 % of the labels. " in page
-
-
-def test_tie_groups_are_of_the_rows_with_the_draws_that_most_have(tmp_path: Path) -> None:
-    for name, skill, seeds in (("best", 3.0, 2), ("second", 1.0, 3), ("third", 1.0, 3)):
-        for seed in range(seeds):
-            fakes.write(
-                tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed, checkpoint=0
-            )
-    page = leaderboard.build(tmp_path)
-    groups = {row[0]: row[-1] for row in tables_of(page)[TABLE]}
-    assert (groups["best"], groups["second"], groups["third"]) == ("–", "1", "1")
-    assert "No group, for want of the runs that most have at 100 %: best-x." in page
-
-
-@pytest.mark.parametrize(
-    "cells", [[("chexpert:linear", 1.0)], [("chexpert:linear", 0.01), ("rsna:linear", 0.01)]]
-)
-def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
-    tmp_path: Path, cells: list[tuple[str, float]]
-) -> None:
-    for task in ("chexpert:linear", "rsna:linear"):
-        for fraction in (0.01, 1.0):
-            for name, skill in (("first", 1.5 * fraction + 1), ("second", 1.5 - fraction)):
-                fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task, fraction=fraction)
-    before = tables_of(leaderboard.build(tmp_path))["linear"]
-    for task, fraction in cells:
-        fakes.write(tmp_path, 2.0, method="new", family="new-x", task=task, fraction=fraction)
-    page = leaderboard.build(tmp_path)
-    found = tables_of(page)["linear"]
-    assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
-    assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
-    assert "Not ranked, for want of more: new-x." in page
 
 
 def test_a_single_run_has_the_interval_that_it_printed(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""What is said of several tables at once: mean ranks, and the clean protocol beside the published one.
+
+Apart because a rank or a difference is only as good as what its two sides have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.leaderboard import standings
+from harness.leaderboard.standings import Cell, Ranks, Standing
+from harness.leaderboard.text import DIRTY, HOLE, counted, share, text_of
+
+
+def all_kinds(found: Sequence[Standing]) -> Iterator[str]:
+    ranks = standings.ranks(found)
+    if ranks is None:
+        return
+    order = sorted(range(len(ranks.rows)), key=lambda k: (ranks.ranking.mean[k], ranks.rows[k]))
+    lines = [
+        [
+            ranks.rows[k].family,
+            f"{ranks.ranking.mean[k]:.2f}",
+            *(HOLE if j == k else f"{ranks.ranking.wins[k, j] * 100:.0f} %" for j in order),
+        ]
+        for k in order
+    ]
+    header = ["checkpoint", "mean rank", *(f"beats {ranks.rows[k].family}" for k in order)]
+    yield f"### All kinds\n\n{text_of(lines, header)}\n{explained(ranks)}\n"
+
+
+def explained(ranks: Ranks) -> str:
+    without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
+    names = ", ".join(row.family for row in ranks.unranked)
+    unranked = f" Not ranked, for want of more: {names}." if names else ""
+    return (
+        f"Ranks over the {counted(ranks.tasks, 'task')} in which all {len(ranks.rows)} stand{without}, in "
+        "each by the mean over the fractions and seeds that they share, and over the "
+        f"{len(ranks.datasets)} datasets that these are of.{unranked} {_told(ranks)}"
+    )
+
+
+def _told(ranks: Ranks) -> str:
+    found, datasets, rows = ranks.ranking, len(ranks.datasets), len(ranks.rows)
+    if found.critical >= rows - 1:  # the largest difference that there can be
+        return f"Ranks over {datasets} datasets cannot tell {rows} apart (Nemenyi)."
+    first, *others = found.mean.argsort(kind="stable")
+    close = [ranks.rows[k].family for k in others if found.mean[k] - found.mean[first] <= found.critical]
+    return (
+        f"That all are alike: p = {found.p:.2g} (Friedman, a dataset being one block). Mean ranks more than "
+        f"{found.critical:.2f} apart differ (Nemenyi). Not told apart from {ranks.rows[first].family}: "
+        f"{', '.join(close) or 'no other'}."
+    )
+
+
+def protocols(found: Sequence[Standing]) -> Iterator[str]:
+    """Clean beside published, where both are there: what the faults of a protocol are worth."""
+    clean: dict[str, list[Standing]] = {}
+    for standing in found:
+        if standing.ranked:
+            clean.setdefault(standing.table.task, []).append(standing)
+    pairs = [
+        (_nearest(clean[standing.table.task], standing), standing)
+        for standing in found
+        if standing.table.protocol == "published" and standing.table.task in clean
+    ]
+    if not pairs:
+        return
+    fractions = sorted({fraction for pair in pairs for fraction in pair[1].fractions})
+    lines, alike = [], []
+    for one, other in pairs:
+        rows = [row for row in one.order if row in other.cells]
+        if not rows:
+            continue
+        cells = [
+            [(one.cells[row].get(fraction), other.cells[row].get(fraction)) for fraction in fractions]
+            for row in rows
+        ]
+        if all(_same(first, second) for row in cells for first, second in row):
+            alike.append(one.table.task)
+            continue
+        lines += [
+            [one.table.task, row.family, *(_change(*pair) for pair in of_row)]
+            for row, of_row in zip(rows, cells, strict=True)
+        ]
+    same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
+    yield (
+        "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
+        "change: points above the clean number, by the runs that both have. Kinds that use no label stand at "
+        "100 %. A difference of one run is that of one draw of labels and one training.\n\n"
+        + text_of(lines, ["task", "checkpoint", *map(share, fractions)])
+        + same
+    )
+
+
+def _nearest(clean: Sequence[Standing], published: Standing) -> Standing:
+    """Of several, that of the same data; draws of balanced images are other data under each protocol."""
+    return max(clean, key=lambda standing: standing.table.data == published.table.data)
+
+
+def _same(clean: Cell | None, published: Cell | None) -> bool:
+    return (clean and clean.interval.value) == (published and published.interval.value)
+
+
+def _change(clean: Cell | None, published: Cell | None) -> str:
+    shared = set(clean.runs) & set(published.runs) if clean and published else set()
+    if clean is None or published is None or not shared:
+        return HOLE
+    one, other = (cell.part(shared.__contains__).values.mean() * 100 for cell in (clean, published))
+    dirty = DIRTY if clean.dirty or published.dirty else ""
+    return f"{one:.1f} → {other:.1f} ({other - one:+.1f}, {counted(len(shared), 'run')}){dirty}"

@@ -1,0 +1,87 @@
+"""What checkpoints cost, and what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import get_args
+
+from harness.contracts import Kind
+from harness.leaderboard.standings import Standing
+from harness.leaderboard.text import HOLE, share, text_of
+from harness.records import Record
+from harness.together import Row
+
+
+def checkpoints(found: Sequence[Standing]) -> str:
+    by_row: dict[Row, list[Record]] = {}
+    for standing in found:
+        for row, cells in standing.cells.items():
+            by_row.setdefault(row, []).extend(record for cell in cells.values() for record in cell.records)
+    kinds = [kind for kind in get_args(Kind) if any(standing.task.kind == kind for standing in found)]
+    lines = [
+        [
+            row.family,
+            _origin(items[0]),
+            _median(item.pretraining.seconds for item in items),
+            _median(item.cost.images_per_second for item in items),
+            *(_median(_seconds(items, kind)) for kind in kinds),
+            _largest(item.cost.peak_memory_mib for item in items),
+            _largest(item.cost.peak_gpu_memory_mib for item in items),
+        ]
+        for row, items in sorted(by_row.items())
+    ]
+    header = [
+        "checkpoint",
+        "pre-trained on",
+        "pre-training s",
+        "images/s",
+        *(f"{kind} s" for kind in kinds),
+        "peak MiB",
+        "peak GPU MiB",
+    ]
+    devices = sorted({item.cost.device for items in by_row.values() for item in items})
+    return (
+        "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
+        "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
+        "answers). Peak memory is that of the process that computed a cell, and of its tensors on a GPU: the "
+        "largest over the cells. "
+        f"Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
+    )
+
+
+def _seconds(records: Iterable[Record], kind: Kind) -> Iterator[float]:
+    """Of the cells that were computed whole: others found compared what a seed before them had to compare."""
+    for record in records:
+        if record.task.kind == kind and not record.cost.cached.get("comparison"):
+            yield record.cost.of_cell
+
+
+def _origin(record: Record) -> str:
+    origin = record.pretraining
+    corpus = f"{origin.corpus} ({origin.data_kind})" if origin.corpus else "nothing"
+    return f"{corpus}, imported" if origin.imported_from else corpus
+
+
+def _median(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return HOLE
+    value = median(known)
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _largest(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{max(known):.0f}" if known else HOLE
+
+
+def missing(found: Sequence[Standing]) -> Iterator[str]:
+    lines = [
+        f"- {standing.table.task} {standing.table.protocol}, {name} at {share(fraction)}: seeds "
+        + ", ".join(map(str, seeds))
+        for standing in found
+        for name, fraction, seeds in standing.missing
+    ]
+    if lines:
+        yield "### Not run\n\nOf what others in the same table have:\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,197 @@
+"""What is compared with what: groups, ranks and protocols are by what both sides have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import friedmanchisquare
+
+from harness import leaderboard, records
+from harness.errors import BadRecord
+from tests import fakes
+from tests.harness.leaderboard.pages import tables_of
+
+TABLE = "chexpert:linear · macro AUROC · clean"
+
+
+def test_clean_stands_beside_published_with_the_difference(tmp_path: Path) -> None:
+    fakes.write(tmp_path, skill=1.0)
+    fakes.write(tmp_path, skill=9.0, protocol="published")
+    page = leaderboard.build(tmp_path)
+    clean = float(tables_of(page)[TABLE][0][2].split()[0])
+    [row] = tables_of(page)["Clean beside published"]
+    assert row[:2] == ["chexpert:linear", "imitate-demo-1a2b3c4d"]
+    assert row[2] == f"{clean:.1f} → 100.0 ({100 - clean:+.1f}, 1 run)"
+    assert "The same under both protocols" not in page
+
+
+def test_of_several_releases_the_same_one_stands_beside_the_published_number(tmp_path: Path) -> None:
+    for letter, skill in (("a", 0.0), ("b", 9.0), ("c", 0.0)):
+        fakes.write(tmp_path, skill, fingerprint=letter * 64, family=f"imitate-{letter}")
+    fakes.write(tmp_path, 9.0, protocol="published", fingerprint="b" * 64, family="imitate-b")
+    fakes.write(tmp_path, 1.0, protocol="published", fingerprint="b" * 64, family="imitate-c")
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["Clean beside published"] == []
+    assert "The same under both protocols: chexpert:linear." in page
+
+
+def test_where_no_checkpoint_has_both_protocols_nothing_is_said_to_be_the_same(tmp_path: Path) -> None:
+    fakes.write(tmp_path, family="imitate-a")
+    fakes.write(tmp_path, protocol="published", family="imitate-b")
+    assert "The same under both protocols" not in leaderboard.build(tmp_path)
+
+
+def test_a_protocol_that_changes_nothing_is_named_and_takes_no_row(tmp_path: Path) -> None:
+    for protocol in ("clean", "published"):
+        fakes.write(tmp_path, protocol=protocol)
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["Clean beside published"] == []
+    assert "The same under both protocols: chexpert:linear." in page
+
+
+def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
+    skills = {"best": 9.0, "middle": 1.5, "floor": 0.0}
+    for task in ("chexpert:linear", "rsna:linear"):
+        for name, skill in skills.items():
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task)
+        for name, skill in zip(skills, (8.0, 1.0, 0.0), strict=True):  # no task counts twice
+            fakes.write(
+                tmp_path, skill, method=name, family=f"{name}-x", task="chexpert:linear", fraction=0.1
+            )
+    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", fraction=1.0)  # the others are not there
+    fakes.write(tmp_path, 9.0, method="floor", family="floor-x", task="siim:linear")
+    page = leaderboard.build(tmp_path)
+    table = tables_of(page)
+    assert [row[:2] for row in table["All kinds"]] == [
+        ["best-x", "1.00"],
+        ["middle-x", "2.00"],
+        ["floor-x", "3.00"],
+    ]
+    assert [row[2:] for row in table["All kinds"]] == [
+        ["–", "100 %", "100 %"],
+        ["0 %", "–", "100 %"],
+        ["0 %", "0 %", "–"],
+    ]
+    assert (
+        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them), in each by the mean over the "
+        "fractions and seeds that they share, and over the 2 datasets that these are of. Ranks over 2 "
+        "datasets cannot tell 3 apart (Nemenyi)." in page
+    )
+    best = table["linear"][0]
+    assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
+    assert "\nMeans at 1 % / 10 % / 100 % of the labels. " in page
+
+
+def test_a_dataset_is_one_block_however_many_tasks_it_has(tmp_path: Path) -> None:
+    datasets = ["rsna", "siim", "covidx", "object_cxr"]
+    for name, skill in (("best", 9.0), ("middle", 1.5), ("floor", 0.0)):
+        for dataset in datasets:
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=f"{dataset}:linear")
+        for kind, other in (("linear", skill), ("finetune", skill), ("zero-shot", 9.0 - skill)):
+            fakes.write(tmp_path, other, method=name, family=f"{name}-x", task=f"chexpert:{kind}")
+    page = leaderboard.build(tmp_path)
+    # in CheXpert best and floor have the ranks 1, 1, 3 and 3, 3, 1
+    expected = [(4 * 1 + 1) / 5, (4 * 2 + 2) / 5, (4 * 3 + 3) / 5]
+    assert [row[:2] for row in tables_of(page)["All kinds"]] == [
+        [f"{name}-x", f"{mean:.2f}"] for name, mean in zip(("best", "middle", "floor"), expected, strict=True)
+    ]
+    p = friedmanchisquare([1] * 5, [2] * 5, [3] * 5).pvalue
+    assert "Ranks over the 7 tasks in which all 3 stand, " in page and "the 5 datasets that" in page
+    assert f"That all are alike: p = {p:.2g} (Friedman, a dataset being one block)" in page
+    assert "Not told apart from best-x: middle-x." in page
+
+
+def test_ranks_are_by_the_seeds_that_all_have(tmp_path: Path) -> None:
+    """Else who ran an easy draw more would stand higher."""
+    for task in ("chexpert:linear", "rsna:linear"):
+        for seed, skill in ((0, 0.0), (1, 9.0)):
+            fakes.write(tmp_path, skill, method="both", family="both-x", task=task, seed=seed)
+        fakes.write(tmp_path, 0.3, method="one", family="one-x", task=task, seed=0)
+    page = leaderboard.build(tmp_path)
+    assert [row[:2] for row in tables_of(page)["All kinds"]] == [["one-x", "1.00"], ["both-x", "2.00"]]
+    both, one = tables_of(page)[TABLE]
+    assert (both[0], one[0]) == ("both", "one")  # by all of its runs
+
+
+def test_tie_groups_are_of_the_runs_that_most_have_be_it_beside_others(tmp_path: Path) -> None:
+    for name, skill, seeds in (("more", 9.0, 4), ("second", 0.0, 3), ("third", 0.0, 3), ("fewer", 0.0, 2)):
+        for seed in range(seeds):
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
+    page = leaderboard.build(tmp_path)
+    groups = {row[0]: row[-1] for row in tables_of(page)[TABLE]}
+    assert groups == {"more": "1", "second": "2", "third": "2", "fewer": "–"}
+    assert "No group, for want of the runs that most have at 100 %: fewer-x." in page
+    again = tmp_path / "again"  # what more runs of one row would be worth does not change its group
+    for name, skill in (("more", 9.0), ("second", 0.0), ("third", 0.0)):
+        for seed in range(3):
+            fakes.write(again, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
+    assert [row[-1] for row in tables_of(leaderboard.build(again))[TABLE]] == ["1", "2", "2"]
+
+
+def test_one_run_each_makes_no_groups(tmp_path: Path) -> None:
+    """Two runs of one method differ more often than the level says by the persons alone."""
+    for name, skill in (("best", 9.0), ("floor", 0.0)):
+        fakes.write(tmp_path, skill, method=name, family=f"{name}-x")
+    page = leaderboard.build(tmp_path)
+    assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
+    assert "No groups: of one run each, a test would tell runs apart and not methods." in page
+
+
+def test_other_persons_of_the_same_test_images_are_refused(tmp_path: Path) -> None:
+    paths = []
+    for family in ("one-x", "other-x"):
+        for seed in (0, 1):
+            paths.append(fakes.write(tmp_path, family=family, method=family[:-2], seed=seed))
+    for path in paths[2:]:
+        found = records.predictions(path)
+        records.write(tmp_path, records.read(path), found._replace(persons=found.persons + np.uint64(1)))
+    with pytest.raises(BadRecord, match="have other persons for the same test images"):
+        leaderboard.build(tmp_path)
+
+
+def test_a_number_that_its_predictions_do_not_give_stops_the_page(tmp_path: Path) -> None:
+    path = fakes.write(tmp_path)
+    read = records.read(path)
+    value = read.metrics["macro_auroc"].model_copy(update={"value": 0.999})
+    records.write(tmp_path, read.model_copy(update={"metrics": {"macro_auroc": value}}), fakes.predictions())
+    with pytest.raises(BadRecord, match=r"says macro_auroc 0\.999000, its predictions give 0\."):
+        leaderboard.build(tmp_path)
+
+
+def test_protocols_are_compared_by_the_runs_that_both_have(tmp_path: Path) -> None:
+    for seed, skill in ((0, 9.0), (1, 0.0), (2, 0.0)):
+        fakes.write(tmp_path, skill, seed=seed)
+    fakes.write(tmp_path, 9.0, seed=0, protocol="published")
+    fakes.write(tmp_path, 0.0, family="imitate-b", seed=1)
+    fakes.write(tmp_path, 9.0, family="imitate-b", seed=0, protocol="published")
+    by_family = {row[1]: row[2] for row in tables_of(leaderboard.build(tmp_path))["Clean beside published"]}
+    assert by_family == {"imitate-demo-1a2b3c4d": "100.0 → 100.0 (+0.0, 1 run)", "imitate-b": "–"}
+
+
+def test_releases_and_uncommitted_code_are_marked_in_the_overview(tmp_path: Path) -> None:
+    for letter in "ab":
+        fakes.write(tmp_path, 9.0, family=letter, fingerprint=letter * 64, dirty=letter == "b")
+    assert tables_of(leaderboard.build(tmp_path))["linear"] == [["a", "100.0", "–"], ["b", "–", "100.0 *"]]
+    assert "| chexpert aaaaaa   | chexpert bbbbbb   |" in leaderboard.build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cells", [[("chexpert:linear", 1.0)], [("chexpert:linear", 0.01), ("rsna:linear", 0.01)]]
+)
+def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
+    tmp_path: Path, cells: list[tuple[str, float]]
+) -> None:
+    for task in ("chexpert:linear", "rsna:linear"):
+        for fraction in (0.01, 1.0):
+            for name, skill in (("first", 1.5 * fraction + 1), ("second", 1.5 - fraction)):
+                fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=task, fraction=fraction)
+    before = tables_of(leaderboard.build(tmp_path))["linear"]
+    for task, fraction in cells:
+        fakes.write(tmp_path, 2.0, method="new", family="new-x", task=task, fraction=fraction)
+    page = leaderboard.build(tmp_path)
+    found = tables_of(page)["linear"]
+    assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
+    assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
+    assert "Not ranked, for want of more: new-x." in page
