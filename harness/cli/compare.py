@@ -90,6 +90,8 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         return
     rule = "task, protocol, fraction, seed" + (", method and checkpoint" if found.by_checkpoint else "")
     show.line(f"{found.matched} cells of A and B match by {rule}.")
+    if found.by_checkpoint and not found.matched:
+        show.line("One of them has several checkpoints. To compare two methods, give A and B one each.")
     for name, paths in (("A", found.only_first), ("B", found.only_second)):
         if paths:
             show.line("\n".join([f"\nOnly in {name}:", *map(str, paths)]))
@@ -104,6 +106,8 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         show.line(f"\nWhat followed: {len(outcomes)} fields, in up to {max(outcomes)} cells. See --json")
     columns = ["data", "task", "labels", "seeds", "checkpoint of A", "of B", "metric", *NUMBERS, "p by Holm"]
     _table("Paired over seeds and test persons", columns, [_row(row) for row in found.rows])
+    if any(len(row.seeds) == 1 and not isinstance(row.paired, str) for row in found.rows):
+        show.line("Where there is one seed, p tells two runs apart, and not two methods.")
     for row in found.rows:
         if isinstance(row.paired, str):
             show.line(f"No paired test of {row.task} at {row.fraction * 100:g} %: {row.paired}.")

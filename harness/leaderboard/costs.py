@@ -78,10 +78,22 @@ def _largest(values: Iterable[float | None]) -> str:
 
 def missing(found: Sequence[Standing]) -> Iterator[str]:
     lines = [
-        f"- {standing.table.task} {standing.table.protocol}, {name} at {share(fraction)}: seeds "
-        + ", ".join(map(str, seeds))
+        f"- {standing.table.task} {standing.table.protocol}, {who}"
         for standing in found
-        for name, fraction, seeds in standing.missing
+        for who in (*_by_nobody(standing, found), *_by_some(standing))
     ]
     if lines:
-        yield "### Not run\n\nOf what others in the same table have:\n\n" + "\n".join(lines) + "\n"
+        what = "Of what others in the same table have, or at shares of the labels that other tasks have"
+        yield f"### Not run\n\n{what}:\n\n" + "\n".join(lines) + "\n"
+
+
+def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
+    alike = [other for other in found if other.task.kind == standing.task.kind and other.ranked]
+    elsewhere = {fraction for other in alike for fraction in other.fractions}
+    if nowhere := sorted(elsewhere.difference(standing.fractions)):
+        yield f"anybody at {', '.join(map(share, nowhere))}"
+
+
+def _by_some(standing: Standing) -> Iterator[str]:
+    for name, fraction, seeds in standing.missing:
+        yield f"{name} at {share(fraction)}: seeds {', '.join(map(str, seeds))}"

@@ -34,7 +34,7 @@ protocol the draw is fixed, as in the authors' code, and not covered, except whe
 `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). A `group`
 is a row and those below it that cannot be told from it at the largest share of the labels: tests paired by
 person and seed, p-values by Holm within the table. It begins with the first row that can be told from the
-first of the group before; another of its rows may not. `–` is a hole: not run, or impossible. `*` marks
+first of the group before; others of its rows may not be. `–` is a hole: not run, or impossible. `*` marks
 numbers of code that no commit holds, as of a method's file from elsewhere.
 """
 

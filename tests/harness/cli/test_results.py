@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3] / "results"
 def test_two_records_are_compared_on_the_terminal(tmp_path: Path) -> None:
     first, second = (fakes.write(tmp_path / name, skill) for name, skill in (("a", 9.0), ("b", 0.0)))
     raw = json.loads(second.read_text())
-    raw["data"]["fingerprint"], raw["metrics"]["macro_auroc"]["value"] = "e" * 64, 0.75000001
+    raw["data"]["fingerprint"], raw["head"]["validation"][0] = "e" * 64, 0.60000001
     raw["cost"]["seconds"]["head"] = 2.5
     second.write_text(json.dumps(raw))
     done = harness("compare", first, second)
@@ -31,7 +31,7 @@ def test_two_records_are_compared_on_the_terminal(tmp_path: Path) -> None:
     lines = [line.split() for line in done.out.splitlines()]
     assert ["data.fingerprint", "f" * 12, "e" * 12] in lines
     assert ["cost.seconds.head", "1", "2.5"] in lines
-    assert any("0.75000001" in line for line in done.out.splitlines())  # not rounded until both look alike
+    assert any("0.60000001" in line for line in done.out.splitlines())  # not rounded until both look alike
     order = [
         done.out.index(word) for word in ("shapes the number", "What followed", "changes no number", "Paired")
     ]
@@ -65,6 +65,18 @@ def test_folders_are_compared_on_the_terminal(tmp_path: Path) -> None:
     assert (
         "No paired test of chexpert:linear at 100 %" in harness("compare", tmp_path / "b", tmp_path / "c").out
     )
+
+
+def test_what_one_seed_or_too_wide_a_pattern_can_tell_is_said(tmp_path: Path) -> None:
+    for fraction in (0.1, 1.0):
+        for name in "abc":
+            fakes.write(tmp_path, method=name, family=f"{name}-x", fraction=fraction)
+    task = f"{tmp_path}/phantom/chexpert-linear"
+    one = harness("compare", f"{task}/a-*", f"{task}/b-*").out
+    assert "Where there is one seed, p tells two runs apart, and not two methods." in one
+    wide = harness("compare", f"{task}/a-*", f"{task}/[bc]-*").out
+    assert "0 cells of A and B match by task, protocol, fraction, seed, method and checkpoint." in wide
+    assert "To compare two methods, give A and B one each." in wide
 
 
 def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:

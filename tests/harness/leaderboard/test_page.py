@@ -218,6 +218,9 @@ def test_holes_are_named(tmp_path: Path) -> None:
         fakes.write(tmp_path, method="whole", family="whole-x", seed=seed)
     fakes.write(tmp_path, method="half", family="half-x", seed=1)
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
+    fakes.write(tmp_path, method="whole", family="whole-x", task="rsna:linear", fraction=1.0)
+    assert "- chexpert:linear clean, anybody at 100 %\n" in leaderboard.build(tmp_path)
+    assert "- rsna:linear clean, anybody at 1 %\n" in leaderboard.build(tmp_path)
     for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
         fakes.write(
             tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint, named=True

@@ -39,6 +39,17 @@ def test_committed_numbers_all_reach_the_page(tmp_path: Path) -> None:
         assert values == len(path.read_text(encoding="utf-8").splitlines()) - 1, path.name
 
 
+def test_the_numbers_of_others_may_lie_elsewhere(tmp_path: Path) -> None:
+    """A user's records lie in a folder of their own, the printed numbers in the project's."""
+    shutil.copytree(COMMITTED, tmp_path / "ours" / "reported")
+    fakes.write(tmp_path / "ours", **OURS)  # type: ignore[arg-type]
+    fakes.write(tmp_path / "mine", **OURS)  # type: ignore[arg-type]
+    ours = leaderboard.build(tmp_path / "ours")
+    assert "| gloria" in section_of(ours, "Beside ours")
+    assert leaderboard.build(tmp_path / "mine", printed=COMMITTED) == ours
+    assert "Published numbers" not in leaderboard.build(tmp_path / "mine")
+
+
 def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[list[str]], str]:
     """The verdicts on lines of a file of printed numbers, and the text around them."""
     (results / "reported").mkdir(parents=True)
