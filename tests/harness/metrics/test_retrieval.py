@@ -35,6 +35,17 @@ def test_an_oracle_finds_everything() -> None:
     assert all(value == 1 for value in found.values())
 
 
+@pytest.mark.parametrize(("count", "precision", "recall"), [(15, (1, 5), (1, 5, 10)), (10, (1,), (1, 5))])
+def test_k_goes_as_far_as_there_are_right_answers_and_wrong_ones(
+    count: int, precision: tuple[int, ...], recall: tuple[int, ...]
+) -> None:
+    few = {"drawn": ONE[:count], "partner": ALONE[:count], "shown": SHOWN[:count]}
+    assert {name for name in measured(np.eye(count), **few) if ":" not in name} == {
+        *(f"precision_at_{k}" for k in precision),
+        *(f"recall_at_{k}" for k in recall),
+    }
+
+
 def test_chance_is_the_share_of_right_answers() -> None:
     rng = np.random.default_rng(0)
     tables = [measured(rng.normal(size=(N, N))) for _ in range(200)]

@@ -84,6 +84,18 @@ def test_the_oracle_scores_one(masks: tuple[np.ndarray, np.ndarray]) -> None:
     assert values(counted(masks[0], masks[0])) == dict.fromkeys(NAMES, 1.0)
 
 
+def test_a_mask_of_one_pixel_is_a_mask() -> None:
+    pixel, nothing = np.zeros((2, 1, 4, 4), dtype=bool)
+    pixel[0, 0, 0] = True
+    assert values(counted(np.stack([pixel[0], nothing[0]]), np.stack([pixel[0], pixel[0]]))) == {
+        "dice": 0.5,
+        "dice_positives": 1.0,
+        "iou": 0.5,
+        "specificity": 0.0,
+        "sensitivity": 1.0,
+    }
+
+
 def test_weights_are_repetitions(masks: tuple[np.ndarray, np.ndarray]) -> None:
     arrays = counted(*masks)
     weights = np.random.default_rng(1).integers(0, 3, (40, 6))
