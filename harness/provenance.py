@@ -71,7 +71,7 @@ def _commit() -> str | None:
 
 
 def forget_peak_memory() -> None:
-    """From here on `peak_memory_mib` is of what comes, beside what is held. What is free by now is given back to
+    """From here on `peak_memory_mib` is of what comes, beside what is held. What is free by now goes back to
     the system: glibc keeps it in pieces, and a process of many cells grew with each of them. Nothing happens
     where a system knows neither (macOS, some containers)."""
     gc.collect()
