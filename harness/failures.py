@@ -7,6 +7,7 @@ owner alone (git and the leaderboard leave `*.log` out). What is running now, th
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, ValidationError
 
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
-from harness.errors import BadRecord, ProcessDied
+from harness.errors import BadRecord, HarnessError, ProcessDied
 from harness.files import below, write_json, write_text
 from harness.plan import CellPlan
 from harness.records import ADDRESS, CellBlock, Record
@@ -27,6 +28,8 @@ DIED = (
     "its process was ended. If not by hand, then most likely because memory ran out: run fewer cells at "
     "once (HARNESS_WORKERS), or on a machine with more"
 )
+
+TRACEBACK = "Traceback (most recent call last):"  # as Python begins it
 
 Key = tuple[object, ...]
 
@@ -86,9 +89,11 @@ def path_of(results: Path, tried: Tried) -> Path:
 
 def write(settings: Settings, tried: Tried, error: BaseException) -> None:
     """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
-    lies there, the corpus may be real."""
+    lies there, the corpus may be real. So is always the traceback of an error that is none of ours."""
     message = str(error).encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
     private = bool(settings.data_roots) or tried.data == "real"
+    traced = not isinstance(error, HarnessError) and error.__traceback__
+    where = "".join(traceback.format_exception(error)) if traced else ""
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,
@@ -97,10 +102,10 @@ def write(settings: Settings, tried: Tried, error: BaseException) -> None:
         error=type(error).__name__,
         message="" if private else message,
     )
-    if failure.message == message:
+    if failure.message == message and not where:
         _log(settings.results, tried).unlink(missing_ok=True)
     else:
-        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n", mode=0o600)
+        write_text(_log(settings.results, tried), f"{failure.error}: {message}\n{where}", mode=0o600)
     write_json(path_of(settings.results, tried), failure.model_dump())
     _begun(settings.results, tried).unlink(missing_ok=True)
 
@@ -126,7 +131,10 @@ def reason(results: Path, tried: Tried) -> str:
     path, log = path_of(results, tried), _log(results, tried)
     if not path.exists():
         return "it was not begun: the process that it waited for died. Sweep again"
-    return log.read_text(encoding="utf-8").strip() if log.exists() else _read(path).reason
+    if not log.exists():
+        return _read(path).reason
+    told, traced, _ = log.read_text(encoding="utf-8").partition(f"\n{TRACEBACK}")
+    return f"{told.strip()} (in which line: {log})" if traced else told.strip()
 
 
 def forget(results: Path, tried: Tried) -> None:

@@ -9,6 +9,7 @@ import datetime
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -138,7 +139,7 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
         target = aside / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".json", ".npz"):
-            if path.with_suffix(suffix).exists():
+            with suppress(FileNotFoundError):  # another sweep may put it aside at the same time
                 path.with_suffix(suffix).replace(target.with_suffix(suffix))
     for reason, paths in moved.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -211,6 +212,8 @@ def match(
                 find = partial(_checkpoint, cell, settings, kind, named, make)
                 chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
+                place = tables.get(("place", cell.dataset))
+                kind = place.kind if isinstance(place, Located) else kind
                 yield cell, Lost(_without(kind, cell, named), error)
             else:
                 lost = Lost(_without(kind, cell, named), None)
@@ -247,7 +250,8 @@ class _NoPhantoms:
 def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:
     """Raises HarnessError for whatever a reader may meet."""
     try:
-        located, whole = _once(tables, cell.dataset, partial(_table, cell, settings, draw))
+        located = _once(tables, ("place", cell.dataset), partial(_located, cell, settings, draw))
+        whole = _once(tables, cell.dataset, partial(_table, cell, located))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except _NotDrawn:
         return NOT_DRAWN
@@ -260,11 +264,13 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
     return Known(located.kind, pool.fingerprint, split, pool.persons_known, rules)
 
 
-def _table(cell: CellPlan, settings: Settings, draw: bool) -> tuple[Located, pd.DataFrame]:
-    dataset = registry.load("tasks", cell.source)
-    writer: locate.Writer = dataset if draw else _NoPhantoms()
-    located = locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
-    return located, table.read(dataset, located.root)
+def _located(cell: CellPlan, settings: Settings, draw: bool) -> Located:
+    writer: locate.Writer = registry.load("tasks", cell.source) if draw else _NoPhantoms()
+    return locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
+
+
+def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
+    return table.read(registry.load("tasks", cell.source), located.root)
 
 
 def _checkpoint(

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from harness import jobs, records
-from harness.contracts import DataKind, ProfileName
+from harness.contracts import DataKind, ProfileName, ProtocolName
 from harness.errors import BadRecord
 from harness.grid import Grid
 from harness.jobs import Job, Lost
@@ -41,8 +41,8 @@ class Row(NamedTuple):
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are means over all records that are alike, of whichever checkpoint: of some, one pays
-    for what all seeds share."""
+    """Seconds and sizes are means over all records that are alike, of whichever checkpoint, method and share
+    of the labels, and with what they decoded and encoded: of some, one pays for what all seeds share."""
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
@@ -56,7 +56,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         done = isinstance(job, Job) and jobs.complete(settings.results, job)
         if isinstance(job, Job) and not done and (reason := jobs.in_the_way(settings.results, job)):
             in_the_way[reason] += 1
-        task = " ".join((cell.task_id, *cell.options))
+        task = _words(cell.task_id, cell.protocol, cell.options)
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
     spent, sizes = _costs(settings.results)
@@ -65,6 +65,10 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         for (like, method), done in counts.items()
     ]
     return Matrix(rows, missing, list(untrained), dict(in_the_way))
+
+
+def _words(task: str, protocol: ProtocolName, options: Sequence[str]) -> str:
+    return " ".join((task, *([protocol] if protocol != "clean" else []), *options))
 
 
 class _Like(NamedTuple):
@@ -84,9 +88,9 @@ def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
             record = records.read(path)
         except BadRecord:
             continue  # the sweep puts it aside, and says so
-        task = " ".join((record.cell.task, *record.cell.options))
+        task = _words(record.cell.task, record.cell.protocol, record.cell.options)
         like = _Like(record.data.kind, record.pretraining.profile, task)
-        spent[like].append(record.cost.of_cell)
+        spent[like].append(sum(record.cost.seconds.values()))
         files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
         sizes[like].append(sum(file.stat().st_size for file in files) / 2**20)
     means = [{like: fmean(values) for like, values in found.items()} for found in (spent, sizes)]

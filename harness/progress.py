@@ -57,6 +57,7 @@ class Bar:
 
     def _line(self) -> None:
         seconds = time.monotonic() - self.started
-        left = (self.total - self.done) * seconds / max(self.done - self.before, 1)
-        tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.0f} s"
+        tail = f", {seconds:.0f} s"
+        if self.before < self.done < self.total:
+            tail = f", {(self.total - self.done) * seconds / (self.done - self.before):.0f} s left"
         sys.stderr.write(f"{self.label}: {self._rate()}{tail} {self.note}".rstrip() + "\n")

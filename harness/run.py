@@ -32,6 +32,7 @@ from harness.settings import Settings
 logger = logging.getLogger(__name__)
 
 REPLICATES = 1000  # resamples of the test persons behind every interval
+ROOM = 2**16  # bytes that there must be for a record
 
 
 class Outcome(NamedTuple):
@@ -116,12 +117,12 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
 
 
 def require_results(folder: Path) -> None:
-    """Makes the folder of results and writes to it once. Raises UsageError where that cannot be, before hours
-    of work find out."""
+    """Makes the folder of results and writes to it, as much as a record takes. Raises UsageError where that
+    cannot be, before hours of work find out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            file.write(b"\0")
+            file.write(bytes(ROOM))
     except OSError as error:
         raise UsageError(
             f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import ray
 from ray import tune
 
-from harness import failures, jobs, tuning, weights
+from harness import cluster, failures, jobs, tuning, weights
 from harness import run as road
 from harness.account import Arguments
+from harness.cluster import Machines
 from harness.cost import Cost
 from harness.errors import HarnessError, UsageError
 from harness.grid import FROZEN, Grid
@@ -32,8 +33,16 @@ from harness.pretrain.checkpoint import Checkpoint
 from harness.progress import Bar
 from harness.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not the trials of one kind
+
+
+NOT_SHARED = (
+    "its record was written on another machine and is not here. The machines of a cluster must share the "
+    "folders of results and of HARNESS_HOME"
+)
 
 
 class Options(NamedTuple):
@@ -63,10 +72,10 @@ def run(
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
         if options.address:
-            _machines(settings, options.address)  # a wrong one is no failure of a cell
+            cluster.join(settings, options.address)  # a wrong one is no failure of a cell
         untried: list[Job] = []
         begun: list[Job] = []
-        for job in _jobs(wanted, settings, named, summary, options.address):
+        for job in _jobs(wanted, settings, named, summary, options):
             if jobs.complete(settings.results, job):
                 summary.before += 1
                 continue
@@ -78,60 +87,26 @@ def run(
         jobs.put_aside(settings.results, todo)
         for job in todo:
             failures.forget(settings.results, job.tried)
-        if todo:
-            _tune(todo, settings, options, arguments)
+        told = _tune(todo, settings, options, arguments) if todo else {}
     finally:
         ray.shutdown()
     undone = [job for job in todo if not jobs.complete(settings.results, job)]
     summary.done = len(todo) - len(undone)
-    summary.failed |= _reasons(settings, undone)
+    summary.failed |= _reasons(settings, undone, told)
     return summary
 
 
-def _reasons(settings: Settings, undone: Sequence[Job]) -> dict[str, str]:
+def _reasons(settings: Settings, undone: Sequence[Job], told: Mapping[str, str]) -> dict[str, str]:
+    """Of cells without a record. `told` is what their processes said when they ended, "" of a record."""
     try:
         road.require_results(settings.results)
         for job in undone:
             failures.settle(settings, job.tried)
+            if job.cell.name in told and not failures.known(settings.results, job.tried):
+                failures.write(settings, job.tried, HarnessError(told[job.cell.name] or NOT_SHARED))
     except (OSError, UsageError) as error:  # a full disk takes no reasons either
-        return {job.cell.name: str(error) for job in undone}
+        return {job.cell.name: told.get(job.cell.name) or str(error) for job in undone}
     return {job.cell.name: failures.reason(settings.results, job.tried) for job in undone}
-
-
-class _Machines(NamedTuple):
-    cores: int  # of the largest of those that compute
-    gpus: float  # for a cell or a training: one where there are any, and the device is to be one
-    side_by_side: int  # cells on it
-
-    def share(self, trials: int) -> int:
-        """Of its cores, for each of so many."""
-        return max(self.cores // min(trials, self.side_by_side), 1)
-
-
-def _machines(settings: Settings, address: str | None) -> _Machines:
-    """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
-    if not ray.is_initialized():
-        try:
-            ray.init(
-                address or "local",  # without it, whatever cluster somebody else has started on this machine
-                num_cpus=None if address else settings.workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            if address is None:
-                raise
-            raise UsageError(
-                f"no Ray cluster answers at --address {address}: {error}. Start one there with ray start "
-                "--head, by the same versions of Python and Ray, or leave --address out"
-            ) from error
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
-    largest = max(with_gpu or resources, key=lambda each: each.get("CPU", 1.0))  # one machine that has both
-    cores = int(largest.get("CPU", 1.0))
-    return _Machines(cores, 1.0, int(largest["GPU"])) if with_gpu else _Machines(cores, 0.0, cores)
 
 
 # --- before the cells: checkpoints ------------------------------------------------------------------
@@ -142,11 +117,11 @@ def _jobs(
     settings: Settings,
     named: Sequence[Checkpoint],
     summary: Summary,
-    address: str | None,
+    options: Options,
 ) -> Iterator[Job]:
     """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
     told = set()
-    for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, address)):
+    for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, options)):
         if isinstance(job, Job):
             pair = job.checkpoint.name, cell.dataset
             if pair not in told:
@@ -158,18 +133,26 @@ def _jobs(
             summary.failed[cell.name] = str(job.error)
 
 
-def _made(settings: Settings, address: str | None, cell: CellPlan) -> Checkpoint:
+def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
-    machine = _machines(settings, address)
-    make = ray.remote(weights.made).options(num_cpus=machine.cores, num_gpus=machine.gpus)
+    machine = cluster.join(settings, options.address)
+    if method.profile.recipe:
+        logger.warning("%s has no checkpoint: it is pre-trained first, which may take long", method.name)
+    make = ray.remote(weights.made).options(
+        num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=options.retries
+    )
     try:
         made: Checkpoint = ray.get(make.remote(method, settings, seed))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HarnessError):
             raise error.cause from error
-        raise HarnessError(f"{method.name} has no checkpoint: {error.cause!r}") from error
+        cause = f"{type(error.cause).__name__}: {error.cause}"
+        raise HarnessError(
+            f"{method.name} has no checkpoint: {cause}. To see more, train it alone: python -m harness "
+            f"pretrain --method {method.name}"
+        ) from error
     except ray.exceptions.RayError as error:  # its process was killed: for memory, or with its machine
-        raise HarnessError(f"{method.name} has no checkpoint: {error}") from error
+        raise HarnessError(f"{method.name} has no checkpoint: {failures.DIED}") from error
     return made
 
 
@@ -181,37 +164,49 @@ def _tune(
     settings: Settings,
     options: Options,
     arguments: Arguments,
-) -> None:
+) -> dict[str, str]:
     """One trial for each group of cells that share an encoder's features, and one for each other cell that is
-    not tuned."""
-    machine = _machines(settings, options.address)
+    not tuned. What the cells that ended said: "" of a record, or why there is none."""
+    machine = cluster.join(settings, options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
-    with Bar("cells", len(todo), "cells") as bar:
-        for name in ("frozen", "heavy", "tuned"):
-            chosen = [job for job in todo if _trial_kind(job) == name]
-            if not chosen:
-                continue
-            run_config = tune.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=options.retries),
-                callbacks=[_Shown(bar)],
-            )
-            if name == "tuned":
-                share = machine.share(len(chosen))
-                tuning.run(chosen, settings, arguments, machine.gpus, share, run_config)
-                continue
-            groups = jobs.grouped(chosen)
-            share = machine.share(len(groups))
-            trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
-            tune.Tuner(
-                tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
-                param_space={"group": tune.grid_search(list(range(len(groups))))},
-                tune_config=tune.TuneConfig(reuse_actors=True),
-                run_config=run_config,
-            ).fit()
-    shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
+    told: dict[str, str] = {}
+    try:
+        with Bar("cells", len(todo), "cells") as bar:
+            for name in ("frozen", "heavy", "tuned"):
+                if chosen := [job for job in todo if _trial_kind(job) == name]:
+                    run_config = tune.RunConfig(
+                        name=name,
+                        storage_path=str(storage),
+                        verbose=0,
+                        failure_config=tune.FailureConfig(max_failures=options.retries),
+                        callbacks=[_Shown(bar, told)],
+                    )
+                    _run_kind(name, chosen, settings, arguments, machine, run_config)
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
+    return told
+
+
+def _run_kind(
+    name: str,
+    chosen: Sequence[Job],
+    settings: Settings,
+    arguments: Arguments,
+    machine: Machines,
+    run_config: tune.RunConfig,
+) -> None:
+    if name == "tuned":
+        tuning.run(chosen, settings, arguments, machine.gpus, machine.share(len(chosen)), run_config)
+        return
+    groups = jobs.grouped(chosen)
+    share = machine.share(len(groups))
+    trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
+    tune.Tuner(
+        tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
+        param_space={"group": tune.grid_search(list(range(len(groups))))},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=run_config,
+    ).fit()
 
 
 def _trial_kind(job: Job) -> str:
@@ -227,8 +222,8 @@ def _begun_last(todo: Sequence[Job], settings: Settings) -> list[Job]:
 
 
 class _Shown(tune.Callback):
-    def __init__(self, bar: Bar) -> None:
-        self.bar = bar
+    def __init__(self, bar: Bar, told: dict[str, str]) -> None:
+        self.bar, self.told = bar, told
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         others = sum(each.status == trial.RUNNING for each in trials if each is not trial)
@@ -236,6 +231,8 @@ class _Shown(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.bar.advance(result["cells"], result["note"])
+        if result["cells"]:
+            self.told[result["cell"]] = result["reason"]
 
 
 def _trial(
@@ -247,7 +244,7 @@ def _trial(
     share: int,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    tuning.begin_process(share)
+    settings = tuning.begin_process(settings, share)
     prepared: road.Prepared | None = None
 
     def compute(job: Job) -> road.Outcome:

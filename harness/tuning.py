@@ -12,6 +12,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -140,11 +141,13 @@ def asha(space: Space) -> ASHAScheduler:
     )
 
 
-def begin_process(share: int) -> None:
-    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores."""
+def begin_process(settings: Settings, share: int) -> Settings:
+    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores, which the
+    settings that it returns are of."""
     torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
     os.environ[WORKERS] = str(share)  # what reads tables asks for it
     logging.getLogger("harness").setLevel(logging.WARNING)
+    return replace(settings, workers=share)
 
 
 # --- a trial ------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ def begin_process(share: int) -> None:
 def _trial(
     config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, share: int
 ) -> None:
-    begin_process(share)
+    settings = begin_process(settings, share)
     job, search = jobs[config["cell"]], config["search"]
     if search.over:
         _score(job, search, settings, arguments)
@@ -188,6 +191,11 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
     """The cell itself, with the best of its configurations."""
 
     def compute(job: Job) -> road.Outcome:
+        if lost := [trial for trial in search.ended if trial.curable]:
+            raise HarnessError(
+                f"{len(lost)} of {len(search.configurations)} configurations were lost, the first because "
+                f"{search.reasons[0]}: nobody knows which is the best. Sweep again, which tries them again"
+            )
         cost = Cost({"search": round(search.seconds, 3)})
         block = _space(job).block(STOPPING, search.trials)
         if block is None:
@@ -210,18 +218,22 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outc
     """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
     if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
         return
+    ended = {"cells": 1, "cell": job.cell.name}
     try:
+        road.require_results(settings.results)  # before hours whose record would find no room
         failures.begin(settings, job.tried)
         record = compute(job).record
     except Exception as error:
-        failures.write(settings, job.tried, error)
-        tune.report({"cells": 1, "note": f"{job.cell.name}: {type(error).__name__}"})
+        try:
+            failures.write(settings, job.tried, error)
+        finally:  # also where no failure can be written: the sweep tells it then
+            tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": str(error)})
         if spoils_process(error):
             raise
     else:
         failures.forget(settings.results, job.tried)
         value = record.metrics[record.task.metric].value * 100
-        tune.report({"cells": 1, "note": f"{job.cell.name}: {value:.1f}"})
+        tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
 
 
 def spoils_process(error: Exception) -> bool:

@@ -58,7 +58,8 @@ ARROWS: Mapping[str, str] = {
     "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
     "searches": f"jobs weights evaluate.bench evaluate.search records {TOOLS}",
     "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",
-    "sweep": f"tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
+    "cluster": "settings errors",
+    "sweep": f"cluster tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
@@ -84,7 +85,7 @@ TYPES_ONLY: Mapping[tuple[str, str], str] = {
 OWNERS: Mapping[str, str] = {
     "ray.tune": "sweep tuning",  # how cells and trials are scheduled is their secret
     "ray.train": "pretrain.distributed",  # so is how processes are started
-    "ray": "sweep tuning pretrain.distributed",
+    "ray": "cluster sweep tuning pretrain.distributed",
     "typer": "cli.*",  # the engine is a library: it parses no arguments
 }
 """Packages that only these files may import."""
@@ -269,7 +270,7 @@ PLANTED = {
     "ray in evaluation": (
         "harness/evaluate/linear.py",
         "import ray",
-        "only sweep tuning pretrain.distributed may",
+        "only cluster sweep tuning pretrain.distributed may",
     ),
     "heavy at the start": ("harness/contracts.py", "import pandas as pd", "contracts is not light"),
     "heavy in a try": (

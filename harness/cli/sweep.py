@@ -41,6 +41,7 @@ def sweep(
 ) -> None:
     """Run a grid of cells with Ray Tune; cells with a complete record are not run again."""
     from harness import grid
+    from harness.errors import UsageError
 
     current = settings.load(data_root, results)
     wanted = grid.cells(
@@ -69,6 +70,8 @@ def sweep(
             "--cut-validation is for cells that learn from labels under the clean protocol. All others stay "
             "as they are"
         )
+    if not wanted.cells:
+        raise UsageError("there is no such cell. Name other --methods, --tasks, --protocols or --fractions")
     if dry_run:
         from harness.matrix import matrix
 
@@ -76,9 +79,12 @@ def sweep(
         return
     from harness import sweep as sweeping
 
-    done = sweeping.run(
-        wanted, current, named, sweeping.Options(address, limit, retries), show.arguments(context)
-    )
+    options = sweeping.Options(address, limit, retries)
+    try:
+        done = sweeping.run(wanted, current, named, options, show.arguments(context))
+    except KeyboardInterrupt:
+        show.say("Stopped. The same command goes on where it was.")
+        raise typer.Exit(130) from None
     for cell, reason in done.failed.items():
         show.say(f"failed: {cell}: {reason}")
     show.line(
@@ -125,9 +131,10 @@ def _show(matrix: Matrix) -> None:
         show.line(f"To be pre-trained first, which is not counted below: {', '.join(matrix.untrained)}.")
     left = sum(row.left for row in matrix.rows)
     known = [row for row in matrix.rows if row.seconds is not None]
-    hours = sum(row.left * (row.seconds or 0) for row in known) / 3600
+    seconds = sum(row.left * (row.seconds or 0) for row in known)
     size = sum(row.left * (row.size or 0) for row in known)
-    cost = f"As their like took so far: {hours:.1f} hours of one worker and {size:.0f} MiB."
+    time = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    cost = f"As their like took so far: {time} of one worker and {size:.0f} MiB of records."
     if unknown := left - sum(row.left for row in known):
         cost = (
             f"{cost if known else ''} Of {unknown} none was run yet, so that their cost is unknown.".strip()

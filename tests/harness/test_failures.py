@@ -27,6 +27,13 @@ def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     assert "it was not begun" in failures.reason(tmp_path, TRIED)
     failures.write(load(results=tmp_path), TRIED, OSError(28, "No space left on device"))
     assert failures.reason(tmp_path, TRIED) == "OSError: [Errno 28] No space left on device"
+    try:
+        {}["boom"]  # an error that is none of ours, and says nothing of itself
+    except KeyError as error:
+        failures.write(load(results=tmp_path), TRIED, error)
+    log = failures.path_of(tmp_path, TRIED).with_suffix(".log")
+    assert failures.reason(tmp_path, TRIED) == f"KeyError: 'boom' (in which line: {log})"
+    assert '{}["boom"]' in log.read_text()
 
 
 def test_a_failure_is_of_one_cell_and_checkpoint(tmp_path: Path) -> None:

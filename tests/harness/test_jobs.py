@@ -11,6 +11,7 @@ import pytest
 import ray.exceptions
 
 from harness import failures, grid, jobs, plan, records, registry, sweep
+from harness.cluster import Machines
 from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
 from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
@@ -97,6 +98,21 @@ def test_what_another_sweep_has_done_meanwhile_stays(tmp_path: Path, job: Job) -
     path = stored(tmp_path, job)
     jobs.put_aside(tmp_path, [job])
     assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
+
+
+def test_two_sweeps_may_put_aside_the_same_record_at_once(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stored(tmp_path, job, weights="1" * 64)
+    reason = jobs.in_the_way(tmp_path, job)
+
+    def other_is_faster(*_: object) -> str:
+        path.unlink(missing_ok=True)
+        return reason
+
+    monkeypatch.setattr(jobs, "in_the_way", other_is_faster)
+    jobs.put_aside(tmp_path, [job])
+    assert not path.exists() and not path.with_suffix(".npz").exists()
 
 
 def test_nothing_that_was_put_aside_is_overwritten(
@@ -246,6 +262,14 @@ def test_a_dataset_that_cannot_be_read_costs_its_own_cells(tmp_path: Path, toy: 
     assert "toy cannot be read: KeyError: 'image_id'" in str(found[0].error)
 
 
+def test_a_phantom_under_a_data_root_fails_as_a_phantom(tmp_path: Path, toy: Path) -> None:
+    root = tmp_path / "data" / "toy"
+    root.mkdir(parents=True)
+    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
+    (root / "reports.csv").write_text("nothing\n")
+    assert {each.tried.data for each in matched(toy, load(data_root=tmp_path / "data"))} == {"phantom"}
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------
 
 
@@ -285,7 +309,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
         raise error
 
     monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
-    monkeypatch.setattr(sweep, "_machines", lambda *_: sweep._Machines(1, 0.0, 1))
+    monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(1, 0.0, 1))
     monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)
     cells = [
@@ -293,8 +317,9 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
         for method in ("imitate", "random_init")
     ]
     made = make.untrained(cells[1].method, load(), seed=0)
+    options = sweep.Options(None, None, 0)
     settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
-    found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, None)))
+    found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, options)))
     lost = found[0][1]
     assert isinstance(lost, Lost) and lost.tried == ("phantom", cells[0], "", "demo")  # as its data are
     assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)

@@ -9,9 +9,12 @@ import pytest
 
 from harness import grid, jobs, matrix
 from harness.grid import Grid
+from harness.jobs import Known
 from harness.pretrain import make
 from harness.settings import load
 from tests import fakes
+
+KNOWN = Known("phantom", "f" * 64, "b" * 64, True, ())
 
 
 def cells() -> Grid:
@@ -28,7 +31,7 @@ def cells() -> Grid:
 def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
     wanted = cells()
 
     def seconds() -> float | None:
@@ -46,7 +49,7 @@ def test_weights_of_others_cost_what_those_of_their_size_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan is of another size than the checkpoint that is named."""
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: ("phantom", "f" * 64, "b" * 64, True))
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
     wanted = cells()
     made = make.untrained(wanted.cells[0].method, load(), seed=0)
     named = replace(made, card=made.card.model_copy(update={"profile_name": "paper"}))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from ray.tune.experiment import Trial
 
-from harness import failures, grid, parallel, plan, sweep
+from harness import cluster, failures, grid, parallel, plan, sweep
 from harness.account import Arguments
 from harness.errors import HarnessError, UsageError
 from harness.jobs import Job, Known, Lost
@@ -57,7 +59,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     monkeypatch.setattr(sweep.road, "finish", finish)
     monkeypatch.setattr(sweep.tuning, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda _: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda settings, _: settings)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
             sweep._trial(
@@ -66,7 +68,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     assert tried == [0, 1, 2, 3, 4, 1, 1]
     assert not list(failures.read_all(tmp_path))  # it may be running
     assert [job.cell.seed for job in sweep._begun_last(group, settings)] == [0, 2, 3, 4, 1]  # next time too
-    assert "its process was ended" in sweep._reasons(settings, [group[1]])[group[1].cell.name]
+    assert "its process was ended" in sweep._reasons(settings, [group[1]], {})[group[1].cell.name]
     [failure] = failures.read_all(tmp_path)
     assert failure.seed == 1 and failure.error == "ProcessDied"
 
@@ -78,7 +80,7 @@ def test_a_process_of_a_sweep_reads_tables_with_its_share_of_the_cores(
     monkeypatch.setenv(parallel.WORKERS, "7")
     logger, threads = logging.getLogger("harness"), torch.get_num_threads()
     level = logger.level
-    sweep.tuning.begin_process(share=3)
+    assert sweep.tuning.begin_process(load(), 3).workers == 3
     logger.setLevel(level)  # this is no process of a sweep
     torch.set_num_threads(threads)
     assert parallel.workers() == 3
@@ -96,9 +98,9 @@ def test_cores_and_gpu_are_asked_of_one_machine(
         {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
         {"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}},
     ]
-    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(sweep.ray, "nodes", lambda: nodes)
-    machine = sweep._machines(replace(load(), device=device), None)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    machine = cluster.join(replace(load(), device=device), None)
     assert machine == asked
     shares = (4, 4, 8) if machine.gpus else (1, 10, 32)
     assert tuple(machine.share(trials) for trials in (99, 6, 2)) == shares  # of all its cores
@@ -112,10 +114,11 @@ def test_no_cluster_is_joined_that_was_not_named(
 ) -> None:
     """Ray would join one that somebody else has started on this machine; and here, it counts all cores."""
     asked = []
-    monkeypatch.setattr(sweep.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(sweep.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
-    monkeypatch.setattr(sweep.ray, "init", lambda place, *, num_cpus, **_: asked.append((place, num_cpus)))
-    sweep._machines(replace(load(), workers=3), address)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(cluster.ray, "init", lambda place, *, num_cpus, **_: asked.append((place, num_cpus)))
+    monkeypatch.setattr(cluster.socket, "create_connection", lambda *_, **__: Mock())
+    cluster.join(replace(load(), workers=3), address)
     assert asked == [joined]
 
 
@@ -132,7 +135,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 
     monkeypatch.setattr(sweep.road, "prepare", prepare)
     monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda _: None)
+    monkeypatch.setattr(sweep.tuning, "begin_process", lambda settings, _: settings)
     settings, group = load(results=tmp_path), jobs(3)
 
     def process() -> None:
@@ -150,7 +153,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 def test_a_full_disk_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every = jobs(1)
     monkeypatch.setattr(sweep, "_jobs", lambda *_: iter(every))
-    monkeypatch.setattr(sweep, "_tune", lambda *_: full(tmp_path, monkeypatch))
+    monkeypatch.setattr(sweep, "_tune", lambda *_: full(tmp_path, monkeypatch) or {})
     wanted = grid.Grid((every[0].cell,), {})
     done = sweep.run(wanted, load(results=tmp_path), [], sweep.Options(None, None, 0), Arguments({}, {}))
     [reason] = done.failed.values()
@@ -172,7 +175,7 @@ def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest
     devices = []
     monkeypatch.setenv("HARNESS_DEVICE", "cuda:1")
     monkeypatch.setattr(sweep, "_jobs", lambda *_: jobs(1))
-    monkeypatch.setattr(sweep, "_tune", lambda todo, settings, *_: devices.append(settings.device))
+    monkeypatch.setattr(sweep, "_tune", lambda todo, settings, *_: devices.append(settings.device) or {})
     nothing = sweep.Options(None, None, 0)
     sweep.run(grid.Grid((), {}), load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert devices == ["cuda"]
@@ -191,7 +194,7 @@ def test_a_limit_is_kept_before_checkpoints_are_made_and_begun_cells_come_last(
     settings = load(results=tmp_path)
     failures.begin(settings, every[0].tried)
     monkeypatch.setattr(sweep, "_jobs", matched)
-    monkeypatch.setattr(sweep, "_tune", lambda todo, *_: ran.extend(job.cell.seed for job in todo))
+    monkeypatch.setattr(sweep, "_tune", lambda todo, *_: ran.extend(job.cell.seed for job in todo) or {})
     wanted = grid.Grid(tuple(job.cell for job in every), {})
     done = sweep.run(wanted, settings, [], sweep.Options(None, 2, 0), Arguments({}, {}))
     assert (asked, ran, done.left) == ([0, 1, 2], [1, 2], 2)
@@ -242,9 +245,44 @@ def test_an_address_at_which_nobody_answers_is_a_wrong_command(
         sweep.run(grid.Grid((), {}), load(results=tmp_path), [], options, Arguments({}, {}))
 
 
+def test_a_port_at_which_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would try it for a quarter of an hour."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    init = Mock()
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at --address {address}: .*refused"):
+        cluster.join(load(), address)
+    assert not init.called
+
+
+def test_what_a_cell_said_at_its_end_is_its_reason_where_it_is_written_nowhere(tmp_path: Path) -> None:
+    """As on a cluster whose machines share no folder, or where another sweep took the file away."""
+    settings, (lost, failed, silent) = load(results=tmp_path), jobs(3)
+    told = {lost.cell.name: "", failed.cell.name: "no such picture"}
+    reasons = sweep._reasons(settings, [lost, failed, silent], told)
+    assert "its record was written on another machine and is not here" in reasons[lost.cell.name]
+    assert reasons[failed.cell.name].endswith("no such picture")
+    assert "it was not begun" in reasons[silent.cell.name]
+    assert {failure.seed for failure in failures.read_all(tmp_path)} == {0, 1}
+
+
+def test_no_cell_is_computed_whose_record_would_find_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, reports = Mock(side_effect=UsageError("no space")), list[dict[str, Any]]()
+    monkeypatch.setattr(sweep.road, "require_results", full)
+    monkeypatch.setattr(sweep.tuning.tune, "report", reports.append)
+    compute, [job] = Mock(), jobs(1)
+    sweep.tuning.report_cell(job, load(results=tmp_path), compute)
+    assert not compute.called and reports[0]["reason"] == "no space"
+
+
 def test_the_bar_says_how_much_is_running_before_the_first_cell_is_done() -> None:
     trials = [Trial("cell", stub=True) for _ in range(3)]
     trials[0].set_status(Trial.RUNNING)
     bar = Bar("cells", 3, "cells")
-    sweep._Shown(bar).on_trial_start(0, trials, trials[1])
+    sweep._Shown(bar, {}).on_trial_start(0, trials, trials[1])
     assert (bar.done, bar.note) == (0, "2 running")

@@ -143,6 +143,22 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 
+def test_a_search_that_has_lost_a_trial_scores_none_until_it_was_tried_again(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else methods would have other numbers of configurations, by chance."""
+    monkeypatch.setattr(tuning.tune, "report", lambda _: None)
+    settings, [job] = load(results=tmp_path), jobs(3, "random_init")
+    search = kept(job)
+    search.end([], {"value": 0.5, "ended": "trained"})
+    search.end([], {"ended": "its process died", "reason": "its process died"})
+    search.end([], {"value": 0.4, "ended": "trained"})
+    tuning._score(job, search, settings, Arguments({}, {}))
+    reason = failures.reason(settings.results, job.tried)
+    assert "1 of 3 configurations were lost, the first because its process died" in reason
+    assert len(kept(job).ended) == 1  # the next sweep goes on there
+
+
 def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> None:
     """Values of a best of 9 at each look: what is stopped depends on all trials before."""
     values = [5, 4, 6, 3, 5.5, 7, 1]

@@ -1,0 +1,62 @@
+"""The machines that a sweep runs on: this one's cores, or a Ray cluster.
+
+Apart because everything else of a sweep asks only how much there is for a trial.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any, NamedTuple
+
+import ray
+
+from harness.errors import UsageError
+from harness.settings import Settings
+
+CONNECTING = 10.0  # seconds that a cluster has to answer
+
+
+class Machines(NamedTuple):
+    cores: int  # of the largest of those that compute
+    gpus: float  # for a cell or a training: one where there are any, and the device is to be one
+    side_by_side: int  # cells on it
+
+    def share(self, trials: int) -> int:
+        """Of its cores, for each of so many."""
+        return max(self.cores // min(trials, self.side_by_side), 1)
+
+
+def join(settings: Settings, address: str | None) -> Machines:
+    """Joins or starts Ray where that has not been done: a sweep with nothing to do needs none."""
+    if not ray.is_initialized():
+        try:
+            _require_answer(address)
+            ray.init(
+                address or "local",  # without it, whatever cluster somebody else has started on this machine
+                num_cpus=None if address else settings.workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            if address is None:
+                raise
+            raise UsageError(
+                f"no Ray cluster answers at --address {address}: {error}. Start one there with ray start "
+                "--head, by the same versions of Python and Ray, or leave --address out. Where ray start "
+                "says that token authentication is enabled, set RAY_AUTH_MODE=token"
+            ) from error
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
+    largest = max(with_gpu or resources, key=lambda each: each.get("CPU", 1.0))  # one machine that has both
+    cores = int(largest.get("CPU", 1.0))
+    return Machines(cores, 1.0, int(largest["GPU"])) if with_gpu else Machines(cores, 0.0, cores)
+
+
+def _require_answer(address: str | None) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which Ray would try for a quarter of an hour."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
