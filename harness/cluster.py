@@ -59,4 +59,4 @@ def _require_answer(address: str | None) -> None:
     """Raises OSError where nobody listens at HOST:PORT, which Ray would try for a quarter of an hour."""
     host, _, port = (address or "").rpartition(":")
     if port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTING).close()

@@ -90,10 +90,10 @@ def path_of(results: Path, tried: Tried) -> Path:
 def write(settings: Settings, tried: Tried, error: BaseException) -> None:
     """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
     lies there, the corpus may be real. So is always the traceback of an error that is none of ours."""
-    message = str(error).encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
+    message = _readable(str(error))
     private = bool(settings.data_roots) or tried.data == "real"
     traced = not isinstance(error, HarnessError) and error.__traceback__
-    where = "".join(traceback.format_exception(error)) if traced else ""
+    where = _readable("".join(traceback.format_exception(error))) if traced else ""
     failure = Failure(
         **tried.cell.key,
         checkpoint=tried.checkpoint,
@@ -108,6 +108,10 @@ def write(settings: Settings, tried: Tried, error: BaseException) -> None:
         write_text(_log(settings.results, tried), f"{failure.error}: {message}\n{where}", mode=0o600)
     write_json(path_of(settings.results, tried), failure.model_dump())
     _begun(settings.results, tried).unlink(missing_ok=True)
+
+
+def _readable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
 
 
 def begin(settings: Settings, tried: Tried) -> None:

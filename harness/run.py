@@ -121,8 +121,9 @@ def require_results(folder: Path) -> None:
     cannot be, before hours of work find out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(ROOM))
+            file.flush()
     except OSError as error:
         raise UsageError(
             f"no results can be written to {folder}: {error.strerror}. Cure that, or give --results another "

@@ -46,7 +46,8 @@ class Search:
     configurations: list[Configuration]  # its method has no say in them
     ended: list[Ended]
     file: Path
-    reasons: list[str] = field(default_factory=list)  # of failures; they may name places, and are not kept
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Of the configurations that failed. They may name places, and are not kept."""
 
     @property
     def over(self) -> bool:
@@ -70,7 +71,8 @@ class Search:
 
     def end(self, looks: list[dict[str, float]], last: dict[str, Any]) -> None:
         """Of the next of the configurations."""
-        self.reasons.extend([last["reason"]] if "reason" in last else [])
+        if "reason" in last:
+            self.reasons[len(self.ended)] = last["reason"]
         self.ended.append(Ended(looks, {name: last[name] for name in LAST if name in last}))
         try:
             write_json(self.file, self.ended)

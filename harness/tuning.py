@@ -165,7 +165,8 @@ def _trial(
 
 
 def _try(job: Job, search: Search, settings: Settings) -> None:
-    """One configuration. One that fails costs the search that one, and has no value."""
+    """One configuration. One that diverges has no value; another failure may be cured, and until it is the
+    cell has no number."""
     number = len(search.trials)
     name = f"{job.cell.name}, {number + 1} of {len(search.configurations)} configurations"
     last: dict[str, Any] = {"cells": 0, "note": name, "steps": 0}
@@ -191,17 +192,18 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
     """The cell itself, with the best of its configurations."""
 
     def compute(job: Job) -> road.Outcome:
-        if lost := [trial for trial in search.ended if trial.curable]:
+        if lost := [number for number, trial in enumerate(search.ended) if trial.curable]:
+            reason = search.reasons.get(lost[0], "it has no value")
             raise HarnessError(
-                f"{len(lost)} of {len(search.configurations)} configurations were lost, the first because "
-                f"{search.reasons[0]}: nobody knows which is the best. Sweep again, which tries them again"
+                f"{len(lost)} of {len(search.configurations)} configurations were lost, so that nobody knows "
+                f"which is the best. The first: {reason}. Cure that and sweep again"
             )
         cost = Cost({"search": round(search.seconds, 3)})
         block = _space(job).block(STOPPING, search.trials)
         if block is None:
             raise HarnessError(
                 f"none of {len(search.trials)} configurations could be fitted. Cure what the first one met: "
-                f"{search.reasons[0] if search.reasons else 'it diverged'}"
+                f"{next(iter(search.reasons.values()), 'it diverged')}"
             )
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         return road.finish(prepared, job.cell, arguments, cost, search=block)
@@ -224,10 +226,11 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outc
         failures.begin(settings, job.tried)
         record = compute(job).record
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         try:
             failures.write(settings, job.tried, error)
         finally:  # also where no failure can be written: the sweep tells it then
-            tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": str(error)})
+            tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": reason})
         if spoils_process(error):
             raise
     else:

@@ -30,7 +30,7 @@ def all_kinds(found: Sequence[Standing]) -> Iterator[str]:
 
 
 def explained(ranks: Ranks) -> str:
-    without = f" ({ranks.left_out} more lack one of them)" if ranks.left_out else ""
+    without = f" ({ranks.left_out} more lack one of them, or runs of common seeds)" if ranks.left_out else ""
     names = ", ".join(row.family for row in ranks.unranked)
     unranked = f" Not ranked, for want of more: {names}." if names else ""
     return (

@@ -88,6 +88,8 @@ def missing(found: Sequence[Standing]) -> Iterator[str]:
 
 
 def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
+    if standing.table.tuned or standing.table.cut_validation:  # of which nobody needs all
+        return
     alike = [other for other in found if other.task.kind == standing.task.kind and other.ranked]
     elsewhere = {fraction for other in alike for fraction in other.fractions}
     if nowhere := sorted(elsewhere.difference(standing.fractions)):

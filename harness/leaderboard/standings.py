@@ -132,14 +132,19 @@ class Standing:
 
     @cached_property
     def usual(self) -> tuple[int, ...]:
-        """Seeds of the runs by which rows are grouped, at the largest fraction: the choice with most numbers,
-        some rows having them beside others, and some not."""
-        cells = self._last.values()
+        """Seeds of the runs by which rows are grouped, at the largest fraction: of what some two rows share
+        the choice with most numbers, some rows having them beside others, and some not."""
+        cells = list(self._last.values())
+        shared = (
+            tuple(seed for seed in one.seeds if seed in other.seeds)
+            for one, other in itertools.combinations(cells, 2)
+        )
 
-        def numbers(seeds: tuple[int, ...]) -> tuple[int, int]:
-            return len(seeds) * sum(cell.has(seeds) for cell in cells), len(seeds)
+        def numbers(seeds: tuple[int, ...]) -> tuple[bool, int, int]:
+            rows = sum(cell.has(seeds) for cell in cells)
+            return rows > 1, rows * len(seeds), len(seeds)
 
-        return max((cell.seeds for cell in cells), key=numbers)
+        return max((*(cell.seeds for cell in cells), *filter(None, shared)), key=numbers)
 
     @cached_property
     def groups(self) -> dict[Row, int]:

@@ -34,6 +34,11 @@ def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     log = failures.path_of(tmp_path, TRIED).with_suffix(".log")
     assert failures.reason(tmp_path, TRIED) == f"KeyError: 'boom' (in which line: {log})"
     assert '{}["boom"]' in log.read_text()
+    try:
+        raise ValueError("bad file \udcff.png")
+    except ValueError as error:
+        failures.write(load(results=tmp_path), TRIED, error)
+    assert failures.reason(tmp_path, TRIED).startswith("ValueError: bad file \\udcff.png (in which line")
 
 
 def test_a_failure_is_of_one_cell_and_checkpoint(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -269,6 +270,16 @@ def test_what_a_cell_said_at_its_end_is_its_reason_where_it_is_written_nowhere(t
     assert {failure.seed for failure in failures.read_all(tmp_path)} == {0, 1}
 
 
+def test_a_record_that_would_fit_in_part_finds_no_room(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as on a disk with so many bytes left
+    try:
+        with pytest.raises(UsageError, match=f"no results can be written to {tmp_path}"):
+            sweep.road.require_results(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_no_cell_is_computed_whose_record_would_find_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +288,7 @@ def test_no_cell_is_computed_whose_record_would_find_no_room(
     monkeypatch.setattr(sweep.tuning.tune, "report", reports.append)
     compute, [job] = Mock(), jobs(1)
     sweep.tuning.report_cell(job, load(results=tmp_path), compute)
-    assert not compute.called and reports[0]["reason"] == "no space"
+    assert not compute.called and reports[0]["reason"] == "UsageError: no space"
 
 
 def test_the_bar_says_how_much_is_running_before_the_first_cell_is_done() -> None:

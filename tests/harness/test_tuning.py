@@ -150,12 +150,12 @@ def test_a_search_that_has_lost_a_trial_scores_none_until_it_was_tried_again(
     monkeypatch.setattr(tuning.tune, "report", lambda _: None)
     settings, [job] = load(results=tmp_path), jobs(3, "random_init")
     search = kept(job)
-    search.end([], {"value": 0.5, "ended": "trained"})
+    search.end([], {"ended": "TrainingDiverged", "reason": "the loss is nan"})  # as it would again
     search.end([], {"ended": "its process died", "reason": "its process died"})
     search.end([], {"value": 0.4, "ended": "trained"})
     tuning._score(job, search, settings, Arguments({}, {}))
     reason = failures.reason(settings.results, job.tried)
-    assert "1 of 3 configurations were lost, the first because its process died" in reason
+    assert "1 of 3 configurations were lost, " in reason and "The first: its process died." in reason
     assert len(kept(job).ended) == 1  # the next sweep goes on there
 
 

@@ -220,6 +220,8 @@ def test_holes_are_named(tmp_path: Path) -> None:
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
     fakes.write(tmp_path, method="whole", family="whole-x", task="rsna:linear", fraction=1.0)
     assert "- chexpert:linear clean, anybody at 100 %\n" in leaderboard.build(tmp_path)
+    fakes.write(tmp_path, method="whole", family="whole-x", tuned=4)  # one share of the labels is enough
+    assert leaderboard.build(tmp_path).count("- chexpert:linear clean, anybody at 100 %\n") == 1
     assert "- rsna:linear clean, anybody at 1 %\n" in leaderboard.build(tmp_path)
     for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
         fakes.write(

@@ -75,9 +75,9 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
         ["0 %", "0 %", "–"],
     ]
     assert (
-        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them), in each by the mean over the "
-        "fractions and seeds that they share, and over the 2 datasets that these are of. Ranks over 2 "
-        "datasets cannot tell 3 apart (Nemenyi)." in page
+        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them, or runs of common seeds), in "
+        "each by the mean over the fractions and seeds that they share, and over the 2 datasets that these "
+        "are of. Ranks over 2 datasets cannot tell 3 apart (Nemenyi)." in page
     )
     best = table["linear"][0]
     assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
@@ -128,6 +128,15 @@ def test_tie_groups_are_of_the_runs_that_most_have_be_it_beside_others(tmp_path:
         for seed in range(3):
             fakes.write(again, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
     assert [row[-1] for row in tables_of(leaderboard.build(again))[TABLE]] == ["1", "2", "2"]
+
+
+def test_rows_are_grouped_by_what_they_share_however_much_one_has(tmp_path: Path) -> None:
+    for name, skill, seeds in (("much", 9.0, range(5)), ("little", 0.0, range(3, 7))):
+        for seed in seeds:
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", seed=seed)
+    page = leaderboard.build(tmp_path)
+    assert [(row[0], row[-1]) for row in tables_of(page)[TABLE]] == [("much", "1"), ("little", "2")]
+    assert "No group" not in page
 
 
 def test_one_run_each_makes_no_groups(tmp_path: Path) -> None:
