@@ -32,7 +32,7 @@ from harness.settings import Settings
 logger = logging.getLogger(__name__)
 
 REPLICATES = 1000  # resamples of the test persons behind every interval
-ROOM = 2**16  # bytes that there must be for a record
+ROOM = 2**22  # bytes that there must be for a record with its predictions; those of boxes are the largest
 
 
 class Outcome(NamedTuple):
@@ -117,8 +117,8 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
 
 
 def require_results(folder: Path) -> None:
-    """Makes the folder of results and writes to it, as much as a record takes. Raises UsageError where that
-    cannot be, before hours of work find out."""
+    """Makes the folder of results and writes to it, as much as a record may take. Raises UsageError where
+    that cannot be, before hours of work find out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
