@@ -146,10 +146,9 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HarnessError):
             raise error.cause from error
-        cause = f"{type(error.cause).__name__}: {error.cause}"
+        more = ". To see where, run pretrain for it alone" if method.profile.recipe else ""
         raise HarnessError(
-            f"{method.name} has no checkpoint: {cause}. To see more, train it alone: python -m harness "
-            f"pretrain --method {method.name}"
+            f"{method.name} has no checkpoint: {type(error.cause).__name__}: {error.cause}{more}"
         ) from error
     except ray.exceptions.RayError as error:  # its process was killed: for memory, or with its machine
         raise HarnessError(f"{method.name} has no checkpoint: {failures.DIED}") from error
