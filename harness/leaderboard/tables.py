@@ -115,7 +115,7 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     if alone and len(standing.usual) == 1:
         yield "No groups: of one run each, a test would tell runs apart and not methods."
     elif alone:
-        yield f"No group, for want of the runs that most have at {largest}: {alone}."
+        yield f"No group, for want of the runs that others share at {largest}: {alone}."
     dataset = table.task.partition(":")[0]
     if others := [row.family for row in standing.order if _by_others_on(dataset, standing.cells[row])]:
         yield f"Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}."

@@ -122,7 +122,7 @@ def test_tie_groups_are_of_the_runs_that_most_have_be_it_beside_others(tmp_path:
     page = leaderboard.build(tmp_path)
     groups = {row[0]: row[-1] for row in tables_of(page)[TABLE]}
     assert groups == {"more": "1", "second": "2", "third": "2", "fewer": "–"}
-    assert "No group, for want of the runs that most have at 100 %: fewer-x." in page
+    assert "No group, for want of the runs that others share at 100 %: fewer-x." in page
     again = tmp_path / "again"  # what more runs of one row would be worth does not change its group
     for name, skill in (("more", 9.0), ("second", 0.0), ("third", 0.0)):
         for seed in range(3):
