@@ -48,10 +48,11 @@ def cache_plans(
     for plan in plans:
         square = plan.profile.preprocessing
         for rows in _rows(name, card, located, frame, plan):
-            asked = cache.wanted(name, rows, square.stored, square.geometry)
-            key = hash_lines(asked.ids), square.stored, square.geometry
-            before = found[key].methods if key in found else ()
-            found[key] = CachePlan(asked, tuple(dict.fromkeys((*before, plan.name))))
+            key = hash_lines(rows["image_id"]), square.stored, square.geometry
+            if key not in found:
+                found[key] = CachePlan(cache.wanted(name, rows, square.stored, square.geometry), ())
+            methods = dict.fromkeys((*found[key].methods, plan.name))
+            found[key] = found[key]._replace(methods=tuple(methods))
     if not found:
         names = ", ".join(plan.name for plan in plans)
         raise ImpossiblePairing(f"{name} is a corpus to pre-train on, and {names} is not trained")
