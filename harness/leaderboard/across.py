@@ -6,6 +6,7 @@ Apart because a rank or a difference is only as good as what its two sides have 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from harness.leaderboard import standings
 from harness.leaderboard.standings import Cell, Ranks, Standing
@@ -72,16 +73,17 @@ def protocols(found: Sequence[Standing]) -> Iterator[str]:
         rows = [row for row in one.order if row in other.cells]
         if not rows:
             continue
-        cells = [
-            [(one.cells[row].get(fraction), other.cells[row].get(fraction)) for fraction in fractions]
+        changes = [
+            [_change(one.cells[row].get(fraction), other.cells[row].get(fraction)) for fraction in fractions]
             for row in rows
         ]
-        if all(_same(first, second) for row in cells for first, second in row):
+        known = [change for of_row in changes for change in of_row if change]
+        if known and all(change.clean == change.published for change in known):
             alike.append(one.table.task)
             continue
         lines += [
-            [one.table.task, row.family, *(_change(*pair) for pair in of_row)]
-            for row, of_row in zip(rows, cells, strict=True)
+            [one.table.task, row.family, *(change.text if change else HOLE for change in of_row)]
+            for row, of_row in zip(rows, changes, strict=True)
         ]
     same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
     yield (
@@ -98,14 +100,22 @@ def _nearest(clean: Sequence[Standing], published: Standing) -> Standing:
     return max(clean, key=lambda standing: standing.table.data == published.table.data)
 
 
-def _same(clean: Cell | None, published: Cell | None) -> bool:
-    return (clean and clean.interval.value) == (published and published.interval.value)
+class _Change(NamedTuple):
+    clean: float
+    published: float
+    runs: int
+    dirty: bool
+
+    @property
+    def text(self) -> str:
+        one, other = self.clean * 100, self.published * 100
+        dirty = DIRTY if self.dirty else ""
+        return f"{one:.1f} → {other:.1f} ({other - one:+.1f}, {counted(self.runs, 'run')}){dirty}"
 
 
-def _change(clean: Cell | None, published: Cell | None) -> str:
-    shared = set(clean.runs) & set(published.runs) if clean and published else set()
-    if clean is None or published is None or not shared:
-        return HOLE
-    one, other = (cell.part(shared.__contains__).values.mean() * 100 for cell in (clean, published))
-    dirty = DIRTY if clean.dirty or published.dirty else ""
-    return f"{one:.1f} → {other:.1f} ({other - one:+.1f}, {counted(len(shared), 'run')}){dirty}"
+def _change(clean: Cell | None, published: Cell | None) -> _Change | None:
+    """By the runs that both have; None where there are none."""
+    if clean is None or published is None or not (shared := set(clean.runs) & set(published.runs)):
+        return None
+    one, other = (float(cell.part(shared.__contains__).values.mean()) for cell in (clean, published))
+    return _Change(one, other, len(shared), clean.dirty or published.dirty)

@@ -1,4 +1,7 @@
-"""What checkpoints cost, and what is not there."""
+"""What checkpoints cost, and what is not there.
+
+Apart because nothing here says which is better.
+"""
 
 from __future__ import annotations
 

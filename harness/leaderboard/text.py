@@ -1,4 +1,7 @@
-"""How the page words what stands in all of its tables."""
+"""How the page words what stands in all of its tables.
+
+Apart because four files write them.
+"""
 
 from __future__ import annotations
 

@@ -172,11 +172,20 @@ def test_a_number_that_its_predictions_do_not_give_stops_the_page(tmp_path: Path
 def test_protocols_are_compared_by_the_runs_that_both_have(tmp_path: Path) -> None:
     for seed, skill in ((0, 9.0), (1, 0.0), (2, 0.0)):
         fakes.write(tmp_path, skill, seed=seed)
-    fakes.write(tmp_path, 9.0, seed=0, protocol="published")
+    path = fakes.write(tmp_path, 0.0, seed=0, protocol="published")
+    published = records.read(path).metrics["macro_auroc"].value * 100
     fakes.write(tmp_path, 0.0, family="imitate-b", seed=1)
     fakes.write(tmp_path, 9.0, family="imitate-b", seed=0, protocol="published")
     by_family = {row[1]: row[2] for row in tables_of(leaderboard.build(tmp_path))["Clean beside published"]}
-    assert by_family == {"imitate-demo-1a2b3c4d": "100.0 → 100.0 (+0.0, 1 run)", "imitate-b": "–"}
+    change = f"100.0 → {published:.1f} ({published - 100:+.1f}, 1 run)"
+    assert by_family == {"imitate-demo-1a2b3c4d": change, "imitate-b": "–"}
+
+
+def test_a_protocol_that_changes_nothing_is_named_also_where_clean_has_more_runs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fakes.write(tmp_path, seed=seed)
+    fakes.write(tmp_path, seed=0, protocol="published")
+    assert "The same under both protocols: chexpert:linear." in leaderboard.build(tmp_path)
 
 
 def test_releases_and_uncommitted_code_are_marked_in_the_overview(tmp_path: Path) -> None:
