@@ -6,7 +6,9 @@ Apart because everything else of a sweep asks only how much there is for a trial
 from __future__ import annotations
 
 import logging
+import signal
 import socket
+import threading
 from typing import Any, NamedTuple
 
 import ray
@@ -47,6 +49,9 @@ def join(settings: Settings, address: str | None) -> Machines:
                 "--head, by the same versions of Python and Ray, or leave --address out. Where ray start "
                 "says that token authentication is enabled, set RAY_AUTH_MODE=token"
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler prints a trace; a scheduler's time limit ends a sweep as Ctrl-C does
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []

@@ -109,4 +109,6 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
         else:
             found = registry.task_of(wanted)  # raises, or is of a dataset's own file
             chosen.append(f"{found.source}:{found.id.partition(':')[2]}")
-    return list(dict.fromkeys(chosen))
+    datasets = [task.rpartition(":")[0] for task in chosen]
+    # those of a dataset together, so that its tables, which are large, are read once
+    return sorted(dict.fromkeys(chosen), key=lambda task: datasets.index(task.rpartition(":")[0]))

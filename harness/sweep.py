@@ -29,6 +29,7 @@ from harness.errors import HarnessError, UsageError
 from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
+from harness.pretrain import log
 from harness.pretrain.checkpoint import Checkpoint
 from harness.progress import Bar
 from harness.settings import Settings
@@ -137,7 +138,12 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
     machine = cluster.join(settings, options.address)
     if method.profile.recipe:
-        logger.warning("%s has no checkpoint: it is pre-trained first, which may take long", method.name)
+        steps = settings.checkpoints / f".{method.name}-{method.profile_name}-*.training" / log.STEPS
+        logger.warning(
+            "%s has no checkpoint: it is pre-trained first, which may take long. Its steps are written to %s",
+            method.name,
+            steps,
+        )
     make = ray.remote(weights.made).options(
         num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=options.retries
     )

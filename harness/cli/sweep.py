@@ -77,6 +77,7 @@ def sweep(
 
         _show(matrix(wanted, current, named))
         return
+    from harness import failures
     from harness import sweep as sweeping
 
     options = sweeping.Options(address, limit, retries)
@@ -85,14 +86,17 @@ def sweep(
     except KeyboardInterrupt:
         show.say("Stopped. The same command goes on where it was.")
         raise typer.Exit(130) from None
-    for cell, reason in done.failed.items():
-        show.say(f"failed: {cell}: {reason}")
+    for line in _told(done.failed):
+        show.say(f"failed: {line}")
     show.line(
         f"{done.done} cells done, {done.before} were done before, {len(done.failed)} failed, "
         f"{done.left} beyond the limit, {len(wanted.impossible)} pairs impossible"
     )
     if done.failed:
-        show.say("Once their cause is cured, the same command runs only what failed.")
+        show.say(
+            f"Each has a file in {current.results / failures.FOLDER}. Once their cause is cured, the same "
+            "command runs only what failed."
+        )
         raise typer.Exit(1)
     show.say(f"Next: {show.leaderboard(results)}")
 
@@ -105,6 +109,16 @@ def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:
         tasks.setdefault((subject, reason.replace(task, "it") if task else reason), []).append(task)
     for (subject, reason), found in tasks.items():
         yield f"{subject} x {', '.join(found)}: {reason}" if found[0] else f"{subject}: {reason}"
+
+
+def _told(failed: Mapping[str, str]) -> Iterator[str]:
+    """The cells that failed for the same reason stand in one line."""
+    cells: dict[str, list[str]] = {}
+    for cell, reason in failed.items():
+        cells.setdefault(reason, []).append(cell)
+    for reason, found in cells.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield f"{found[0]}{more}: {reason}"
 
 
 def _shares(text: str) -> list[float]:

@@ -52,6 +52,15 @@ def test_a_name_alone_is_the_default_kind_and_a_pattern_is_all_that_fit() -> Non
         cells(methods=["imitat"])
 
 
+def test_the_tasks_of_a_dataset_stand_together() -> None:
+    found = cells(methods=["random_init"], tasks=["rsna:linear", "siim:linear", "rsna:detection"]).cells
+    assert list(dict.fromkeys(cell.task_id for cell in found)) == [
+        "rsna:linear",
+        "rsna:detection",
+        "siim:linear",
+    ]
+
+
 def test_what_is_named_twice_is_run_once() -> None:
     twice = cells(methods=["imitate", "imitate"], fractions=[1 / 3, 0.33333333, 1.0, 1.0], seeds=1).cells
     assert [cell.name for cell in twice] == [

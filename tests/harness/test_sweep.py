@@ -88,15 +88,17 @@ def test_killed_at_any_time_it_ends_with_the_same_records(
     assert found(tmp_path) == whole
 
 
-def test_ctrl_c_ends_it_and_calls_no_cell_a_failure(
-    place: Place, whole: dict[str, object], tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_time_limit_ends_it_and_calls_no_cell_a_failure(
+    place: Place, whole: dict[str, object], tmp_path: Path, sent: signal.Signals
 ) -> None:
     process = place.start(tmp_path)
     until(lambda: written(tmp_path) >= 1, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     said, _ = process.communicate()
-    assert process.returncode not in (0, 1), said
-    assert "cells done" not in said and "failed" not in said
+    assert process.returncode == 130, said
+    assert "Stopped. The same command goes on where it was." in said
+    assert "cells done" not in said and "failed" not in said and "Traceback" not in said
     assert written(tmp_path) < CELLS
 
 

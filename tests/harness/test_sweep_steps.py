@@ -25,6 +25,7 @@ from harness.jobs import Job, Known, Lost
 from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
+from tests.harness.command import harness
 
 CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))
 
@@ -169,6 +170,15 @@ def test_a_cell_that_lacks_its_data_fails_the_sweep(tmp_path: Path, monkeypatch:
     done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert done.failed == {job.cell.name: "no table"} and done.left == 0
     assert [failure.reason for failure in failures.read_all(tmp_path)] == ["HarnessError: no table"]
+
+
+def test_cells_that_fail_for_one_reason_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = ("--methods", "random_init", "--tasks", "siim:linear", "--data-root", tmp_path / "empty")
+    said = harness("sweep", *found, "--results", tmp_path / "results").err
+    [line] = [line for line in said.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: random_init siim:linear clean 1pct s0 and 14 more: no SIIM")
+    assert len(list(failures.read_all(tmp_path / "results"))) == 15
 
 
 def test_which_gpu_a_cell_has_is_said_by_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
