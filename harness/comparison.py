@@ -27,7 +27,7 @@ class Difference(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Of K methods over N blocks, a block being a task."""
+    """Of K methods over N blocks that are independent of each other: datasets, say."""
 
     mean: np.ndarray  # [K] mean rank, 1 is best
     p: float  # Friedman: that all methods are alike
@@ -92,7 +92,7 @@ def ranking(values: np.ndarray) -> Ranking:
     """
     blocks, methods = values.shape
     if blocks < 2 or methods < 2:
-        raise UsageError(f"ranks need two methods and two tasks at least, not {methods} and {blocks}")
+        raise UsageError(f"ranks need two methods and two blocks at least, not {methods} and {blocks}")
     ranks = rankdata(-values, axis=1)
     mean = ranks.mean(axis=0)
     spread = ((ranks - (methods + 1) / 2) ** 2).sum()

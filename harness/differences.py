@@ -120,8 +120,10 @@ def cells(source: str) -> list[Cell]:
     Of a results folder its two tracks are read, and not what failed or was put aside. Raises UsageError when
     there is nothing, BadRecord for a record that breaks the schema.
     """
-    anchor = Path(source).anchor
-    places = [Path(source)] if Path(source).exists() else sorted(Path(anchor).glob(source[len(anchor) :]))
+    path = Path(source).expanduser()  # in quotes, no shell does
+    anchor = path.anchor
+    fits = [path] if path.exists() else Path(anchor).glob(str(path.relative_to(anchor)))
+    places = [place for place in fits if place == path or not _beside_tracks(place)]
     files = sorted({file for place in places for file in _files(place)})
     if not files:
         raise UsageError(
@@ -129,6 +131,12 @@ def cells(source: str) -> list[Cell]:
             "pattern in quotes"
         )
     return [Cell(path, records.read(path)) for path in files]
+
+
+def _beside_tracks(place: Path) -> bool:
+    """Whether it is what failed or was put aside, in a folder of results."""
+    kinds = get_args(DataKind)
+    return place.name not in kinds and any((place.parent / kind).is_dir() for kind in kinds)
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -161,6 +169,8 @@ def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and set(value) != set(records.Measured.model_fields):
         for name, item in value.items():
             yield from _flat(item, f"{place}.{name}" if place else name)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        yield from _flat({str(number): item for number, item in enumerate(value)}, place)
     else:
         yield place, value
 

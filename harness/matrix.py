@@ -26,6 +26,7 @@ class Matrix(NamedTuple):
     rows: list[Row]
     missing: dict[str, str]  # dataset -> why it cannot be read
     untrained: list[str]  # methods without a checkpoint
+    undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
 
 
@@ -46,6 +47,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, None] = {}  # in order
+    undrawn = 0
     in_the_way: Counter[str] = Counter()
     for cell, job in jobs.match(wanted.cells, settings, named, make=None):
         if isinstance(job, Lost) and job.error:
@@ -53,9 +55,13 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
             continue
         if isinstance(job, Lost) and cell.method.profile.recipe:
             untrained[cell.method.name] = None
-        done = isinstance(job, Job) and jobs.complete(settings.results, job)
-        if isinstance(job, Job) and not done and (reason := jobs.in_the_way(settings.results, job)):
+        done = False
+        if isinstance(job, Job) and job.known is jobs.NOT_DRAWN:
+            undrawn += 1
+        elif isinstance(job, Job) and (reason := jobs.in_the_way(settings.results, job)):
             in_the_way[reason] += 1
+        elif isinstance(job, Job):
+            done = job.place(settings.results).is_file()
         task = _words(cell.task_id, cell.protocol, cell.options)
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
@@ -64,7 +70,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         Row(like.task, method, sum(done), len(done) - sum(done), spent.get(like), sizes.get(like))
         for (like, method), done in counts.items()
     ]
-    return Matrix(rows, missing, list(untrained), dict(in_the_way))
+    return Matrix(rows, missing, list(untrained), undrawn, dict(in_the_way))
 
 
 def _words(task: str, protocol: ProtocolName, options: Sequence[str]) -> str:
@@ -87,7 +93,7 @@ def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
         try:
             record = records.read(path)
         except BadRecord:
-            continue  # the sweep puts it aside, and says so
+            continue  # what is to be done about it is said of its cell
         task = _words(record.cell.task, record.cell.protocol, record.cell.options)
         like = _Like(record.data.kind, record.pretraining.profile, task)
         spent[like].append(sum(record.cost.seconds.values()))

@@ -237,8 +237,9 @@ class Record(_Block):
     @property
     def lent(self) -> bool:
         """Whether its checkpoint is that of another seed, and nobody asked for it."""
-        named = {"checkpoint", "checkpoints"} & self.code.arguments.keys()
-        return self.pretraining.seed != self.cell.seed and not named
+        given = (self.code.arguments.get(option) for option in ("checkpoint", "checkpoints"))
+        named = [name.strip() for names in given for name in str(names or "").split(",")]
+        return self.pretraining.seed != self.cell.seed and self.cell.checkpoint not in named
 
 
 class Predictions(NamedTuple):
@@ -284,12 +285,15 @@ def read(path: Path) -> Record:
                 f"{path}: schema_version is of a harness newer than this one. Update it (git pull); the "
                 "record is sound"
             ) from error
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise BadRecord(
-            f"{path}: {place or 'file'}: {first['msg']}. Records are never edited by hand: "
-            "delete it and run the cell again"
+            f"{path}: {first_of(error)}. Records are never edited by hand: delete it and run the cell again"
         ) from error
+
+
+def first_of(error: ValidationError) -> str:
+    """What is wrong with a file, and in which field of it."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 def _is_newer(error: ValidationError) -> bool:
@@ -377,10 +381,9 @@ def contradiction(path: Path, record: Record, computed: float) -> str:
 
 def same_test(first: Predictions, second: Predictions) -> bool:
     """Whether two cells scored the same images of the same persons against the same truth."""
-    pairs = [(first.images, second.images), (first.persons, second.persons)]
-    pairs += [
-        (array, second.arrays.get(name, np.empty(0)))
-        for name, array in first.arrays.items()
-        if name.startswith("truth")
-    ]
-    return all(np.array_equal(one, other) for one, other in pairs)
+    one, other = (
+        {name: array for name, array in side.arrays.items() if name.startswith("truth")}
+        | {"images": side.images, "persons": side.persons}
+        for side in (first, second)
+    )
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)

@@ -31,7 +31,6 @@ from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-REPLICATES = 1000  # resamples of the test persons behind every interval
 ROOM = 2**22  # bytes that there must be for a record with its predictions; those of boxes are the largest
 
 
@@ -170,7 +169,7 @@ def finish(
         measured = stats.person_bootstrap(
             score.of(plan.kind, kept.arrays, plan.task.labels),
             kept.persons,
-            replicates=REPLICATES,
+            replicates=stats.REPLICATES,
             seed=plan.seed,
         )
     record = account.record(

@@ -1,8 +1,8 @@
 """What was tried so far to tune the head of a cell, kept so that a search that is cut off loses one trial.
 
-Apart from Tune, which is not trusted with it: kept are whole trials with each of their looks at validation,
-so that a scheduler can be told of them again. It then stops what it would have stopped, and the search ends
-as if nothing had happened.
+Apart from Tune, whose own checkpoints are not trusted: kept is every trial that ended, with each of its looks
+at validation. A new scheduler is told of them as they came, stops what it would have stopped, and the search
+ends as if nothing had happened.
 """
 
 from __future__ import annotations

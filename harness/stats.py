@@ -20,6 +20,7 @@ from harness.errors import EmptyClass
 from harness.metrics.score import Score
 
 LEVEL = 0.95
+REPLICATES = 1000  # resamples of the persons behind an interval
 SMALLEST_P = 1e-12
 BLOCK = 2**17  # weights held at once: 1 MiB, about a core's cache
 

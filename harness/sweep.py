@@ -29,7 +29,6 @@ from harness.errors import HarnessError, UsageError
 from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
-from harness.pretrain import log
 from harness.pretrain.checkpoint import Checkpoint
 from harness.progress import Bar
 from harness.settings import Settings
@@ -138,11 +137,10 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
     method, seed = cell.method, cell.seed
     machine = cluster.join(settings, options.address)
     if method.profile.recipe:
-        steps = settings.checkpoints / f".{method.name}-{method.profile_name}-*.training" / log.STEPS
         logger.warning(
-            "%s has no checkpoint: it is pre-trained first, which may take long. Its steps are written to %s",
+            "%s has no checkpoint: it is pre-trained first, which may take long. Its log grows in %s",
             method.name,
-            steps,
+            settings.checkpoints / f".{method.name}-{method.profile_name}-*.training",
         )
     make = ray.remote(weights.made).options(
         num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=options.retries

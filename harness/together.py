@@ -26,6 +26,10 @@ class Table(NamedTuple):
     split: str
     persons_known: bool  # else intervals, and so tests, are by the best ids there are
 
+    @property
+    def dataset(self) -> str:
+        return self.task.partition(":")[0]
+
 
 class Row(NamedTuple):
     family: str  # the checkpoint without its seed
@@ -58,9 +62,9 @@ def checked(cells: Iterable[tuple[Path, Record]], cure: str = "") -> list[tuple[
 
 
 def without_lent(cells: Iterable[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """Those that count and those that are replaced: of a seed that was run with the checkpoint of another for
-    want of its own, and has its own by now or a lower one. With both, what was lent would count many times in
-    a mean, which would depend on what was trained first."""
+    """Those that count and those that are replaced. A seed without a checkpoint of its own borrows another's;
+    once it has its own, or could borrow that of a lower seed, the borrowed run counts no more: else one
+    checkpoint would enter a mean many times, by what was trained first."""
     found = list(cells)
     best: dict[Hashable, tuple[bool, int]] = {}
     for _, record in found:

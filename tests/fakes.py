@@ -256,7 +256,7 @@ def record(
             "fingerprint": fingerprint,
             "images": "a" * 64,
             "split": "b" * 64,
-            "fraction": "c" * 64,
+            "fraction": f"{seed if protocol == 'clean' and fraction < 1 else 0:064x}",
             "persons_known": True,
         },
         "pretraining": {
@@ -292,7 +292,7 @@ def record(
             "python": "3.11.0",
             "platform": "Linux x86_64",
             "packages": {"numpy": "2.0.0"},
-            "arguments": {"fraction": fraction, **({"checkpoints": "all"} if named else {})},
+            "arguments": {"fraction": fraction, **({"checkpoints": f"{family}-s{trained}"} if named else {})},
             "defaults": {"checkpoint": None},
         },
         "cost": {
@@ -306,13 +306,13 @@ def record(
     return Record.model_validate(raw)
 
 
-def predictions(seed: int = 0, skill: float = 1.0) -> Predictions:
-    """20 test images of 10 persons; `skill` moves the scores of positives up."""
+def predictions(seed: int = 0, skill: float = 1.0, dataset: str = "chexpert") -> Predictions:
+    """20 test images of 10 persons of a dataset; `skill` moves the scores of positives up."""
     rng = np.random.default_rng(seed)
     truth = np.array([[row // 2 % 2, (row // 2 + row) % 2] for row in range(20)])
     scores = rng.normal(size=truth.shape) + skill * truth
-    images = [f"image-{row}" for row in range(20)]
-    persons = [f"person-{row // 2}" for row in range(20)]
+    images = [f"{dataset}-image-{row}" for row in range(20)]
+    persons = [f"{dataset}-person-{row // 2}" for row in range(20)]
     return records.sorted_predictions(images, persons, {"truth": truth, "scores": scores})
 
 
@@ -323,7 +323,8 @@ def write(results: Path, skill: float = 1.0, **changes: Any) -> Path:
 
 def store(results: Path, made: Record, skill: float = 1.0) -> Path:
     """A record with its predictions, and with the number that these give."""
-    found, metric = predictions(made.cell.seed, skill), made.task.metric
+    dataset, metric = made.cell.task.partition(":")[0], made.task.metric
+    found = predictions(made.cell.seed, skill, dataset)
     own = score.of("linear", found.arrays, LABELS, metric)
     value = float(own(np.ones((len(found.images), 1)))[own.names.index(metric), 0])
     number = made.metrics[metric].model_copy(update={"value": value})

@@ -67,10 +67,10 @@ ARROWS: Mapping[str, str] = {
     "differences": "together records comparison stats metrics.* contracts errors files progress",
     "bundle": "differences provenance together records metrics.* errors files",
     # the command line is the top: nothing may use it
-    "cli.show": "account",
+    "cli.show": "account errors",
     "cli.app": "cli.* errors",
-    "cli.*": "cli.show sweep matrix jobs grid run prepare plan leaderboard differences bundle pretrain.* "
-    f"data.* phantom.* registry records {TOOLS}",
+    "cli.*": "cli.show sweep matrix jobs grid failures run prepare plan leaderboard differences bundle "
+    f"pretrain.* data.* phantom.* registry records {TOOLS}",
     "__main__": "cli.app",
     # plug-ins know the words, and what they share among themselves
     "methods.*": "methods._* contracts errors files",

@@ -19,6 +19,7 @@ HEADINGS: dict[Group, str] = {
     "outcomes": "What followed from it",
     "circumstances": "How it was called, when and how fast: changes no number",
 }
+SHOWN = 10  # of the cells that one side alone has
 NUMBERS = ["A", "B", "A less B [95 %]", "p"]
 
 
@@ -94,7 +95,8 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         show.line("One of them has several checkpoints. To compare two methods, give A and B one each.")
     for name, paths in (("A", found.only_first), ("B", found.only_second)):
         if paths:
-            show.line("\n".join([f"\nOnly in {name}:", *map(str, paths)]))
+            more = [f"... {len(paths) - SHOWN} more, all of them with --json"] if len(paths) > SHOWN else []
+            show.line("\n".join([f"\nOnly in {name}:", *map(str, paths[:SHOWN]), *more]))
     for group in ("inputs", "circumstances"):
         rows = [
             [item.example.name, str(item.cells), *_told(item.example)]
@@ -125,14 +127,19 @@ def _row(row: Row) -> list[str]:
     ]
     if isinstance(row.paired, str):
         return [*start, *["–"] * 6]
-    return [*start, row.paired.metric, *_numbers(row.paired), f"{row.adjusted:.3f}"]
+    assert row.adjusted is not None
+    return [*start, row.paired.metric, *_numbers(row.paired), _p(row.adjusted)]
 
 
 def _numbers(test: Paired) -> list[str]:
     """What stands below NUMBERS, in percent."""
     value, low, high = (number * 100 for number in test.difference.interval)
     sides = [f"{number * 100:.1f}" for number in (test.first, test.second)]
-    return [*sides, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", f"{test.difference.p:.3f}"]
+    return [*sides, f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", _p(test.difference.p)]
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _plain(test: Paired | str) -> dict[str, Any]:

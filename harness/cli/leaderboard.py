@@ -21,10 +21,7 @@ def leaderboard(
     from harness.files import write_text
 
     results = results and results.expanduser()  # no shell does in --results=~/my_results
-    if results and not results.is_dir():
-        raise UsageError(
-            f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"
-        )
+    show.require_folder(results)
     if results and not any((results / name).is_dir() for name in page.FOLDERS):
         raise UsageError(
             f"{results} is no folder of results: it has none of {', '.join(page.FOLDERS)}. Give --results "

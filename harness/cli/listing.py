@@ -208,11 +208,9 @@ def results(
 ) -> None:
     """Records, one line each; `--json` prints them whole."""
     from harness import records
-    from harness.errors import UsageError
 
+    show.require_folder(folder)
     place = settings.load(results=folder).results
-    if folder and not place.is_dir():
-        raise UsageError(f"there is no folder {place}. Give --results the one that a run or a sweep wrote to")
     found = [record for _, record in records.read_all(place)]
     if json:
         show.as_json([record.model_dump(mode="json") for record in found])

@@ -25,6 +25,7 @@ def export(
     """Write a bundle: no pictures, no ids, no paths, and every number checked."""
     from harness import bundle, grid, registry
 
+    show.require_folder(results)
     wanted = [grid.pattern(word) for word in show.words(tasks)]
     makers = [
         registry.entry("methods", word).name if word.endswith(".py") else word for word in show.words(methods)

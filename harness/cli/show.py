@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,17 @@ def say(text: str) -> None:
 
 def leaderboard(results: Path | None) -> str:
     """The command that puts the records of this folder on their page."""
-    return "python -m harness leaderboard" + (f" --results {results}" if results else "")
+    return "python -m harness leaderboard" + (f" --results {shlex.quote(str(results))}" if results else "")
+
+
+def require_folder(results: Path | None) -> None:
+    """Raises UsageError for a folder of results that is named and not there, where one is to be read."""
+    from harness.errors import UsageError
+
+    if results and not results.expanduser().is_dir():
+        raise UsageError(
+            f"there is no folder {results}. Give --results the one that a run or a sweep wrote to"
+        )
 
 
 def words(text: str) -> list[str]:

@@ -143,6 +143,10 @@ def _show(matrix: Matrix) -> None:
     show.table("Cells", columns, lines)
     if matrix.untrained:
         show.line(f"To be pre-trained first, which is not counted below: {', '.join(matrix.untrained)}.")
+    if matrix.undrawn:
+        show.line(
+            f"Of {matrix.undrawn} the phantom is not drawn yet: whether they are done, the sweep will see."
+        )
     left = sum(row.left for row in matrix.rows)
     known = [row for row in matrix.rows if row.seconds is not None]
     seconds = sum(row.left * (row.seconds or 0) for row in known)
@@ -150,9 +154,8 @@ def _show(matrix: Matrix) -> None:
     time = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     cost = f"As their like took so far: {time} of one worker and {size:.0f} MiB of records."
     if unknown := left - sum(row.left for row in known):
-        cost = (
-            f"{cost if known else ''} Of {unknown} none was run yet, so that their cost is unknown.".strip()
-        )
+        more = f"What {unknown} more will take is unknown: no cell like them was run."
+        cost = f"{cost} {more}" if known else more
     show.line(f"{left} cells to do. {cost}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from harness.leaderboard import standings
-from harness.leaderboard.standings import Cell, Ranks, Standing
+from harness.leaderboard.standings import Ranks, Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, share, text_of
 
 
@@ -27,28 +27,32 @@ def all_kinds(found: Sequence[Standing]) -> Iterator[str]:
         for k in order
     ]
     header = ["checkpoint", "mean rank", *(f"beats {ranks.rows[k].family}" for k in order)]
-    yield f"### All kinds\n\n{text_of(lines, header)}\n{explained(ranks)}\n"
+    beats = "`beats`: the share of the blocks in which the row ranks above the column, a tie counting half."
+    yield f"### All kinds\n\n{text_of(lines, header)}\n{beats} {explained(ranks)}\n"
 
 
 def explained(ranks: Ranks) -> str:
+    """What a rank is, and what the ranks tell."""
     without = f" ({ranks.left_out} more lack one of them, or runs of common seeds)" if ranks.left_out else ""
     names = ", ".join(row.family for row in ranks.unranked)
-    unranked = f" Not ranked, for want of more: {names}." if names else ""
+    unranked = f" Not ranked, because they have too few of these tasks: {names}." if names else ""
+    together = "; ".join(" with ".join(names) for names in ranks.blocks if len(names) > 1)
+    joined = f", and so are those of datasets with test persons in common ({together})" if together else ""
     return (
         f"Ranks over the {counted(ranks.tasks, 'task')} in which all {len(ranks.rows)} stand{without}, in "
-        "each by the mean over the fractions and seeds that they share, and over the "
-        f"{len(ranks.datasets)} datasets that these are of.{unranked} {_told(ranks)}"
+        "each by the mean over the fractions and seeds that they share. The tasks of a dataset are one "
+        f"block, by their mean rank{joined}: {len(ranks.blocks)} blocks.{unranked} {_told(ranks)}"
     )
 
 
 def _told(ranks: Ranks) -> str:
-    found, datasets, rows = ranks.ranking, len(ranks.datasets), len(ranks.rows)
+    found, rows = ranks.ranking, len(ranks.rows)
     if found.critical >= rows - 1:  # the largest difference that there can be
-        return f"Ranks over {datasets} datasets cannot tell {rows} apart (Nemenyi)."
+        return f"Ranks over {len(ranks.blocks)} blocks cannot tell {rows} apart (Nemenyi)."
     first, *others = found.mean.argsort(kind="stable")
     close = [ranks.rows[k].family for k in others if found.mean[k] - found.mean[first] <= found.critical]
     return (
-        f"That all are alike: p = {found.p:.2g} (Friedman, a dataset being one block). Mean ranks more than "
+        f"That all are alike: p = {found.p:.2g} (Friedman). Mean ranks more than "
         f"{found.critical:.2f} apart differ (Nemenyi). Not told apart from {ranks.rows[first].family}: "
         f"{', '.join(close) or 'no other'}."
     )
@@ -65,8 +69,6 @@ def protocols(found: Sequence[Standing]) -> Iterator[str]:
         for standing in found
         if standing.table.protocol == "published" and standing.table.task in clean
     ]
-    if not pairs:
-        return
     fractions = sorted({fraction for pair in pairs for fraction in pair[1].fractions})
     lines, alike = [], []
     for one, other in pairs:
@@ -85,12 +87,14 @@ def protocols(found: Sequence[Standing]) -> Iterator[str]:
             [one.table.task, row.family, *(change.text if change else HOLE for change in of_row)]
             for row, of_row in zip(rows, changes, strict=True)
         ]
+    if not lines and not alike:
+        return
     same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
     yield (
         "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
         "change: points above the clean number, by the runs that both have. Kinds that use no label stand at "
         "100 %. A difference of one run is that of one draw of labels and one training.\n\n"
-        + text_of(lines, ["task", "checkpoint", *map(share, fractions)])
+        + (text_of(lines, ["task", "checkpoint", *map(share, fractions)]) if lines else "")
         + same
     )
 
@@ -113,7 +117,7 @@ class _Change(NamedTuple):
         return f"{one:.1f} → {other:.1f} ({other - one:+.1f}, {counted(self.runs, 'run')}){dirty}"
 
 
-def _change(clean: Cell | None, published: Cell | None) -> _Change | None:
+def _change(clean: Runs | None, published: Runs | None) -> _Change | None:
     """By the runs that both have; None where there are none."""
     if clean is None or published is None or not (shared := set(clean.runs) & set(published.runs)):
         return None

@@ -54,7 +54,7 @@ def checkpoints(found: Sequence[Standing]) -> str:
 
 
 def _seconds(records: Iterable[Record], kind: Kind) -> Iterator[float]:
-    """Of the cells that were computed whole: others found compared what a seed before them had to compare."""
+    """Without the cells whose comparison came from the cache: a seed before them paid for it."""
     for record in records:
         if record.task.kind == kind and not record.cost.cached.get("comparison"):
             yield record.cost.of_cell
@@ -86,8 +86,11 @@ def missing(found: Sequence[Standing]) -> Iterator[str]:
         for who in (*_by_nobody(standing, found), *_by_some(standing))
     ]
     if lines:
-        what = "Of what others in the same table have, or at shares of the labels that other tasks have"
-        yield f"### Not run\n\n{what}:\n\n" + "\n".join(lines) + "\n"
+        what = (
+            "Cells that others in the same table have, or at shares of the labels that other tasks have. "
+            "Those that were tried stand under Failed, with the reason"
+        )
+        yield f"### Without a record\n\n{what}:\n\n" + "\n".join(lines) + "\n"
 
 
 def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
@@ -96,7 +99,7 @@ def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
     alike = [other for other in found if other.task.kind == standing.task.kind and other.ranked]
     elsewhere = {fraction for other in alike for fraction in other.fractions}
     if nowhere := sorted(elsewhere.difference(standing.fractions)):
-        yield f"anybody at {', '.join(map(share, nowhere))}"
+        yield f"nobody at {', '.join(map(share, nowhere))}"
 
 
 def _by_some(standing: Standing) -> Iterator[str]:

@@ -29,13 +29,14 @@ Three tracks that never meet in one table: **phantom** (synthetic pictures, anyo
 
 Ours are each task's own metric, named over its table, in percent: mean over runs [95 % interval]. The
 interval covers who happened to be in the test set (persons are resampled) and what differs between runs: the
-draw of the labels, the head's seed, the checkpoint; of a single run, the first alone. Under the published
+draw of the labels, the head's seed, the checkpoint; of a single run, only the persons. Under the published
 protocol the draw is fixed, as in the authors' code, and not covered, except where the rule
 `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). A `group`
-is a row and those below it that cannot be told from it at the largest share of the labels: tests paired by
-person and seed, p-values by Holm within the table. It begins with the first row that can be told from the
-first of the group before; others of its rows may not be. `–` is a hole: not run, or impossible. `*` marks
-numbers of code that no commit holds, as of a method's file from elsewhere.
+is a row and those after it that cannot be told from it, at the largest share of the labels and by the runs of
+the seeds that rows share: tests paired by person and seed, p-values by Holm within the table. It begins with
+the first row that can be told from the first of the group before; others of its rows may not be. `–` is a
+hole: not run, or impossible. `*` marks numbers of code that no commit holds, as of a method's file from
+elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {
@@ -47,7 +48,7 @@ TRACKS: dict[DataKind, str] = {
 FOLDERS = (*TRACKS, failures.FOLDER)
 """What runs and sweeps write in a folder of results. Beside them stand the numbers of others, `reported`."""
 
-KINDS = (".json", ".npz", ".csv")  # of the files in all of these: a system leaves others
+SUFFIXES = (".json", ".npz", ".csv")  # of the files in all of these: a system leaves others
 
 
 def build(results: Path, workers: int = 1, printed: Path | None = None) -> str:
@@ -115,7 +116,7 @@ def _joined(values: Iterable[Any], by: str = ", ") -> str:
 
 def _footer(results: Path, printed: Path) -> str:
     folders = {**{name: results / name for name in FOLDERS}, "reported": printed}
-    files = [(name, folder, path) for name, folder in folders.items() for path in below(folder, *KINDS)]
+    files = [(name, folder, path) for name, folder in folders.items() for path in below(folder, *SUFFIXES)]
     whole = hashlib.sha256()
     for name, folder, path in files:
         whole.update((Path(name) / path.relative_to(folder)).as_posix().encode() + b"\0")

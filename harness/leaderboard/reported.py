@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness import stats
-from harness.leaderboard.standings import Cell, Standing
+from harness.errors import BadRecord
+from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import HOLE, text_of
 
 HEAD = """## Published numbers
 
 As printed by others, one source per cell; protocols differ (see each setting), and no number here was
-computed by this project. No sourced table of IMITATE's own results was available, so it has no row.
+computed by this project. A method without a row has no sourced table yet.
 """
 
 METRICS = {
@@ -40,6 +41,8 @@ VARIANTS = "variants.json"
 """Beside the tables: which method of ours a printed method and its variant is, and one of which corpora it
 must have been trained on, null being none."""
 
+COLUMNS = "method variant task fraction metric value std setting source note".split()
+
 Printed = dict[str, str]  # a row of a file in results/reported
 Ours = dict[tuple[str, str], tuple[str, list[str | None]]]  # (method, variant): (method of ours, corpora)
 
@@ -54,8 +57,20 @@ def section(folder: Path, real: Sequence[Standing]) -> Iterator[str]:
 
 
 def _read(path: Path) -> list[Printed]:
+    """Raises BadRecord naming the line that has other columns, or no number where one belongs."""
+    rows: list[Printed] = []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                if list(row) != COLUMNS or None in row.values():
+                    raise ValueError(f"a row needs the columns {','.join(COLUMNS)}")
+                for number in (row["fraction"].rstrip("%") or "0", row["value"].lstrip("<>")):
+                    float(number)
+                rows.append(row)
+        except (ValueError, csv.Error) as error:
+            raise BadRecord(f"{path}, line {reader.line_num}: {error}. Mend it, or remove the row") from error
+    return rows
 
 
 def _ours(path: Path) -> Ours:
@@ -143,9 +158,9 @@ def _intervals(
     cells = [
         (standing, cell)
         for standing in real
-        for rows, found in standing.cells.items()
+        for own, found in standing.cells.items()
         for fraction, cell in found.items()
-        if (standing.table.task, rows.method, fraction) == (row["task"], method, share)
+        if (standing.table.task, own.method, fraction) == (row["task"], method, share)
     ]
     if not cells:
         return "no record on the real data; phantoms are never compared with them"
@@ -167,6 +182,6 @@ def _intervals(
     ]
 
 
-def _trained_on(cell: Cell, corpora: Sequence[str | None]) -> bool:
+def _trained_on(cell: Runs, corpora: Sequence[str | None]) -> bool:
     origin = cell.records[0].pretraining
     return origin.corpus in corpora and origin.data_kind != "phantom"

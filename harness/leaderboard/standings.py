@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 from harness import comparison, records, stats, together
@@ -27,11 +28,9 @@ from harness.records import Predictions, Record, TaskBlock
 from harness.stats import Interval, Resampled, Run
 from harness.together import Row, Table
 
-REPLICATES = 1000  # resamples behind an interval that is printed with one decimal
-
 
 @dataclass
-class Cell:
+class Runs:
     """The runs of one row at one fraction: all of the same test images."""
 
     paths: tuple[Path, ...]
@@ -83,7 +82,8 @@ class Cell:
         first = records.predictions(self.paths[0])
         scores = self._scores(first, metric)
         seed = self.runs[0].seed if len(self.runs) == 1 else 0  # of a single run, the interval it printed
-        return stats.resampled(self.runs, scores, first.persons, metric, replicates=REPLICATES, seed=seed)
+        replicates = stats.REPLICATES
+        return stats.resampled(self.runs, scores, first.persons, metric, replicates=replicates, seed=seed)
 
     def _scores(self, first: Predictions, metric: str) -> Iterator[Score]:
         for path, record in zip(self.paths, self.records, strict=True):
@@ -101,7 +101,7 @@ class Standing:
     """One table."""
 
     table: Table
-    cells: Mapping[Row, Mapping[float, Cell]]
+    cells: Mapping[Row, Mapping[float, Runs]]
     replaced: Sequence[Record]  # earlier runs, on checkpoints that were lent to their seeds
 
     @cached_property
@@ -118,22 +118,29 @@ class Standing:
     def task(self) -> TaskBlock:
         return self.every[0].task
 
+    def shares_persons(self, other: Standing) -> bool:
+        """Whether somebody is in the test parts of both."""
+        one, two = (next(iter(next(iter(table.cells.values())).values())) for table in (self, other))
+        return bool(np.isin(one.main.persons, two.main.persons).any())
+
     @property
     def fractions(self) -> list[float]:
         return sorted({fraction for row in self.cells.values() for fraction in row})
 
     @cached_property
     def order(self) -> list[Row]:
-        """From the best to the worst, each at its largest fraction."""
-        return sorted(
-            self.cells,
-            key=lambda row: (-self.cells[row][max(self.cells[row])].interval.value, row),
-        )
+        """From the best to the worst, each at its largest fraction; those of a smaller one after."""
+
+        def place(row: Row) -> tuple[float, float, Row]:
+            last = max(self.cells[row])
+            return -last, -self.cells[row][last].interval.value, row
+
+        return sorted(self.cells, key=place)
 
     @cached_property
     def usual(self) -> tuple[int, ...]:
-        """Seeds of the runs by which rows are grouped, at the largest fraction: of what some two rows share
-        the choice with most numbers, some rows having them beside others, and some not."""
+        """Seeds of the runs by which rows are grouped, at the largest fraction: of each row's own and of what
+        two rows share, those that most runs of the table belong to, of two rows or more if possible."""
         cells = list(self._last.values())
         shared = (
             tuple(seed for seed in one.seeds if seed in other.seeds)
@@ -148,14 +155,18 @@ class Standing:
 
     @cached_property
     def groups(self) -> dict[Row, int]:
-        """Tie groups at the largest fraction, by the usual runs of the rows that have them. None where these
-        are one: the test would tell it from another run of the same method as well.
+        """Tie groups at the largest fraction, by the usual runs of the rows that have them. None where one
+        row of several has, or where these are one: the test would tell it from another run of a method too.
 
         Raises BadRecord where rows were scored on other test persons."""
-        if len(self.usual) == 1:
+        runs = {
+            row: cell.part(lambda run: run.seed in self.usual)
+            for row, cell in self._last.items()
+            if cell.has(self.usual)
+        }
+        if len(self.usual) == 1 or len(runs) == 1 < len(self.cells):
             return {}
-        alike = [row for row in self.order if row in self._last and self._last[row].has(self.usual)]
-        runs = {row: self._last[row].part(lambda run: run.seed in self.usual) for row in alike}
+        alike = sorted(runs, key=lambda row: (-runs[row].values.mean(), row))  # as they are tested
         for row in alike:
             if not np.array_equal(runs[row].persons, runs[alike[0]].persons):
                 raise BadRecord(
@@ -169,7 +180,7 @@ class Standing:
         return comparison.tie_groups(alike, adjusted, 1 - stats.LEVEL)
 
     @cached_property
-    def _last(self) -> dict[Row, Cell]:
+    def _last(self) -> dict[Row, Runs]:
         last = self.fractions[-1]
         return {row: found[last] for row, found in self.cells.items() if last in found}
 
@@ -206,7 +217,7 @@ class Standing:
 class Ranks(NamedTuple):
     rows: list[Row]
     unranked: list[Row]  # that lack too much
-    datasets: list[str]  # the blocks
+    blocks: list[list[str]]  # datasets, those together that have test persons in common
     tasks: int  # in which all rows stand
     left_out: int  # tasks in which some row does not
     ranking: comparison.Ranking
@@ -243,10 +254,10 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
     }
 
 
-def _cell(items: Sequence[tuple[Path, Record]]) -> Cell:
+def _cell(items: Sequence[tuple[Path, Record]]) -> Runs:
     ordered = sorted(items, key=lambda item: (item[1].cell.seed, item[1].pretraining.seed))
     paths, found = zip(*ordered, strict=True)
-    return Cell(paths, found)
+    return Runs(paths, found)
 
 
 def measure(found: Sequence[Standing], workers: int) -> None:
@@ -259,28 +270,40 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of the rows that share most cells; None where fewer than two rows or datasets are left. In a task, rows
-    are ranked by the mean over the fractions and seeds that they have in common. A dataset is one block, by
-    the mean rank over its tasks: they share pictures, and the tests of ranks are about blocks that are
+    """Of the rows that share most cells; None where fewer than two rows or blocks are left. In a task, rows
+    are ranked by the mean over the fractions and seeds that they have in common. Tasks with test persons in
+    common are one block, by the mean rank over them: the tests of ranks are about blocks that are
     independent."""
     cells: dict[Row, set[tuple[Table, float]]] = defaultdict(set)
     for standing in standings:
         for row, found in standing.cells.items():
             cells[row].update((standing.table, fraction) for fraction in found)
     rows, shared = _comparable(cells)
-    of_dataset: dict[str, list[np.ndarray]] = defaultdict(list)  # ranks in each task
+    tasks: list[tuple[Standing, np.ndarray]] = []  # with the ranks in it
     for standing in standings:
         fractions = sorted(fraction for table, fraction in shared if table == standing.table)
         means = [standing.side_by_side(rows, fraction) for fraction in fractions]
         if common := [values for values in means if values is not None]:
-            dataset = standing.table.task.partition(":")[0]
-            of_dataset[dataset].append(rankdata(-np.mean(common, axis=0)))
-    if len(of_dataset) < 2:
+            tasks.append((standing, rankdata(-np.mean(common, axis=0))))
+    blocks = _independent([standing for standing, _ in tasks]) if tasks else []
+    if len(blocks) < 2:
         return None
-    ranking = comparison.ranking(-np.array([np.mean(tasks, axis=0) for tasks in of_dataset.values()]))
-    tasks = sum(map(len, of_dataset.values()))
+    ranking = comparison.ranking(
+        -np.array([np.mean([tasks[place][1] for place in block], axis=0) for block in blocks])
+    )
+    datasets = [sorted({tasks[place][0].table.dataset for place in block}) for block in blocks]
     unranked = sorted(set(cells).difference(rows))
-    return Ranks(rows, unranked, list(of_dataset), tasks, len(standings) - tasks, ranking)
+    return Ranks(rows, unranked, datasets, len(tasks), len(standings) - len(tasks), ranking)
+
+
+def _independent(standings: Sequence[Standing]) -> list[list[int]]:
+    """Their places, those together that are of one dataset or have test persons in common."""
+    meet = [
+        [one.table.dataset == other.table.dataset or one.shares_persons(other) for other in standings]
+        for one in standings
+    ]
+    count, labels = connected_components(np.array(meet), directed=False)
+    return [np.flatnonzero(labels == block).tolist() for block in range(count)]
 
 
 def _comparable(

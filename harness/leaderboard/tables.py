@@ -14,7 +14,7 @@ import numpy as np
 from harness import stats
 from harness.contracts import Kind
 from harness.leaderboard import across, costs, standings
-from harness.leaderboard.standings import Cell, Standing
+from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, share, text_of
 from harness.together import Row
 
@@ -114,11 +114,12 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     alone = ", ".join(row.family for row in standing.order if row not in standing.groups)
     if alone and len(standing.usual) == 1:
         yield "No groups: of one run each, a test would tell runs apart and not methods."
+    elif alone and not standing.groups:
+        yield f"No groups: no two rows have runs of the same seeds at {largest}."
     elif alone:
         yield f"No group, for want of the runs that others share at {largest}: {alone}."
-    dataset = table.task.partition(":")[0]
-    if others := [row.family for row in standing.order if _by_others_on(dataset, standing.cells[row])]:
-        yield f"Trained by others on {dataset}, maybe on these pictures: {', '.join(others)}."
+    if others := [row.family for row in standing.order if _by_others(table.dataset, standing.cells[row])]:
+        yield f"Trained by others on {table.dataset}, maybe on these pictures: {', '.join(others)}."
     if apart := _of_other_pixels(standing):
         yield f"Of other pixels than most, under the same names: {', '.join(apart)}."
     if twice := ", ".join(sorted({record.pretraining.family for record in standing.replaced})):
@@ -140,7 +141,7 @@ def _of_other_pixels(standing: Standing) -> list[str]:
     return [family for shape, images, family in seen if images != usual[shape]]
 
 
-def _by_others_on(dataset: str, cells: Mapping[float, Cell]) -> bool:
+def _by_others(dataset: str, cells: Mapping[float, Runs]) -> bool:
     """Whether the weights are imported and were trained on this dataset, nobody knows which part of it."""
     origins = [record.pretraining for cell in cells.values() for record in cell.records]
     return any(item.imported_from and dataset in (item.corpus or "").split("+") for item in origins)
@@ -151,7 +152,7 @@ def _spread(standing: Standing) -> Iterator[str]:
         for fraction, cell in sorted(standing.cells[row].items()):
             if found := stats.spread(cell.runs, cell.main.values):
                 training, seeds, rest = (f"{value * 100:.1f}" for value in found)
-                drawn = standing.table.protocol == "clean" and fraction < 1
+                drawn = len({record.data.fraction for record in cell.records}) > 1
                 what = "draws of labels" if drawn else "seeds of the head"
                 yield (
                     f"\n{row.family} at {share(fraction)}: standard deviation {training} between "
@@ -159,7 +160,7 @@ def _spread(standing: Standing) -> Iterator[str]:
                 )
 
 
-def _cell(cell: Cell | None) -> str:
+def _cell(cell: Runs | None) -> str:
     if cell is None:
         return HOLE
     value, low, high = (number * 100 for number in cell.interval)

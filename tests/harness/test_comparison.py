@@ -178,5 +178,5 @@ def test_the_critical_difference_is_that_of_the_published_table() -> None:
 
 
 def test_one_task_ranks_nothing() -> None:
-    with pytest.raises(UsageError, match="two methods and two tasks"):
+    with pytest.raises(UsageError, match="two methods and two blocks"):
         comparison.ranking(np.zeros((1, 3)))

@@ -48,6 +48,19 @@ def test_a_field_that_differs_is_named_with_both_values(
     assert (found.name, found.group, (found.first, found.second)) == (name, group, values)
 
 
+def test_of_two_searches_the_trials_that_differ_are_named() -> None:
+    trial = {"settings": {"learning_rate": 0.1}, "steps": 10, "value": 0.5, "ended": "trained"}
+    search = {"space": {"learning_rate": [0.01, 1]}, "best": "max", "stopping": "ASHA", "chosen": 0}
+    one, other = (
+        changed(head={"search": {**search, "trials": [trial, {**trial, "value": value}]}})
+        for value in (0.6, 0.7)
+    )
+    [found] = differences.fields(one, other)
+    assert found == ("head.search.trials.1.value", 0.6, 0.7) and found.group == "outcomes"
+    groups = {field.name: field.group for field in differences.fields(fakes.record(), one)}
+    assert groups["head.search.trials.0.value"] == "outcomes" and groups["head.search.best"] == "inputs"
+
+
 def test_a_metric_counts_as_one_field_and_equal_records_differ_in_none() -> None:
     share = {"value": 0.5, "low": 0.25, "high": 0.75}
     other = changed(metrics={"macro_auroc": share, "recall": share})
@@ -105,7 +118,7 @@ def test_a_number_that_its_predictions_do_not_give_is_not_tested(tmp_path: Path)
 
 
 def _other_images(found: records.Predictions) -> records.Predictions:
-    return found._replace(images=records.hashed([f"image-{row}" for row in range(5, 25)]))
+    return found._replace(images=records.hashed([f"chexpert-image-{row}" for row in range(5, 25)]))
 
 
 def _other_persons(found: records.Predictions) -> records.Predictions:
@@ -225,11 +238,18 @@ def test_what_failed_or_was_put_aside_is_no_record(tmp_path: Path) -> None:
     for name in ("failures", "quarantine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cell.json").write_text("{}")
-    assert [item.path for item in differences.cells(str(tmp_path))] == [path]
+    for source in (str(tmp_path), f"{tmp_path}/*"):
+        assert [item.path for item in differences.cells(source)] == [path]
     assert differences.cells(str(path)) == differences.cells(str(path.parent))
     for nothing in (tmp_path / "reported", path.with_suffix(".npz")):
         with pytest.raises(UsageError, match="there is no record"):
             differences.cells(str(nothing))
+
+
+def test_a_pattern_in_quotes_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = fakes.write(tmp_path / "results")
+    assert [item.path for item in differences.cells("~/results/*/*/imitate-*")] == [path]
 
 
 def test_phantoms_are_not_compared_with_patients(tmp_path: Path) -> None:

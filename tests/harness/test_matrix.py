@@ -45,6 +45,22 @@ def test_a_cell_costs_what_those_took_that_are_of_its_size_and_kind_of_data(
     assert seconds() == 1.0
 
 
+def test_a_record_of_a_phantom_that_is_not_drawn_yet_is_in_nobody_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The phantom will be the one that it was."""
+    wanted = cells()
+    [cell] = wanted.cells
+    made = make.untrained(cell.method, load(), seed=0)
+    family = made.name.rpartition("-s")[0]
+    fakes.write(tmp_path, method="random_init", family=family, fraction=1.0)
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: jobs.NOT_DRAWN)
+    found = matrix.matrix(wanted, load(results=tmp_path), [made])
+    assert (found.undrawn, found.in_the_way) == (1, {})
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
+    assert matrix.matrix(wanted, load(results=tmp_path), [made]).in_the_way
+
+
 def test_weights_of_others_cost_what_those_of_their_size_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

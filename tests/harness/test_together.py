@@ -36,6 +36,15 @@ def test_checkpoints_that_were_named_are_crossed_with_seeds() -> None:
     assert together.without_lent(cells) == (cells, [])
 
 
+def test_a_named_checkpoint_of_another_method_makes_no_lent_one_asked_for() -> None:
+    """As by `--methods imitate,mgca --checkpoints mgca-published`."""
+    lent = fakes.record(checkpoint=0, seed=1)
+    arguments = {"checkpoints": "mgca-published"}
+    lent = lent.model_copy(update={"code": lent.code.model_copy(update={"arguments": arguments})})
+    own = fakes.record(seed=1)
+    assert together.without_lent([(Path(), lent), (Path(), own)]) == ([(Path(), own)], [(Path(), lent)])
+
+
 def test_a_seed_is_not_of_two_checkpoints_at_two_fractions() -> None:
     """In the middle of a sweep: the second fraction is a hole until it is run again."""
     lent = [fakes.record(checkpoint=0, seed=1, fraction=fraction) for fraction in (0.01, 0.1)]

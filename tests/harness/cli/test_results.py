@@ -39,7 +39,18 @@ def test_two_records_are_compared_on_the_terminal(tmp_path: Path) -> None:
     shown = json.loads(harness("compare", first, second, "--json").out)
     assert shown["differ"]["inputs"] == [{"field": "data.fingerprint", "A": "f" * 64, "B": "e" * 64}]
     assert shown["test"]["A_less_B"]["value"] > 0.2
-    assert shown["test"]["p"] <= 0.01
+    assert shown["test"]["p"] < 0.0005
+    assert lines[-1][-1] == "<0.001"
+
+
+def test_what_one_side_alone_has_does_not_bury_the_answer(tmp_path: Path) -> None:
+    for seed in range(13):
+        fakes.write(tmp_path / "b", seed=seed)
+    fakes.write(tmp_path / "a", seed=0)
+    sides = tmp_path / "a", tmp_path / "b"
+    done = harness("compare", *sides)
+    assert "... 2 more, all of them with --json" in done.out and done.out.count(str(tmp_path / "b")) == 10
+    assert len(json.loads(harness("compare", *sides, "--json").out)["only_B"]) == 12
 
 
 def test_folders_are_compared_on_the_terminal(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_what_is_beaten_is_a_checkpoint_and_not_a_method(tmp_path: Path) -> None
     for task in ("chexpert:linear", "rsna:linear"):
         for family, skill in (("first-x", 9.0), ("second-x", 0.0)):
             fakes.write(tmp_path, skill, family=family, task=task)
-    [head] = [line for line in leaderboard.build(tmp_path).splitlines() if "beats" in line]
+    [head] = [line for line in leaderboard.build(tmp_path).splitlines() if "beats first" in line]
     assert [cell.strip() for cell in head.split("|")[3:5]] == ["beats first-x", "beats second-x"]
 
 
@@ -219,10 +219,10 @@ def test_holes_are_named(tmp_path: Path) -> None:
     fakes.write(tmp_path, method="half", family="half-x", seed=1)
     assert "- chexpert:linear clean, half-x at 1 %: seeds 0\n" in leaderboard.build(tmp_path)
     fakes.write(tmp_path, method="whole", family="whole-x", task="rsna:linear", fraction=1.0)
-    assert "- chexpert:linear clean, anybody at 100 %\n" in leaderboard.build(tmp_path)
+    assert "- chexpert:linear clean, nobody at 100 %\n" in leaderboard.build(tmp_path)
     fakes.write(tmp_path, method="whole", family="whole-x", tuned=4)  # one share of the labels is enough
-    assert leaderboard.build(tmp_path).count("- chexpert:linear clean, anybody at 100 %\n") == 1
-    assert "- rsna:linear clean, anybody at 1 %\n" in leaderboard.build(tmp_path)
+    assert leaderboard.build(tmp_path).count("- chexpert:linear clean, nobody at 100 %\n") == 1
+    assert "- rsna:linear clean, nobody at 1 %\n" in leaderboard.build(tmp_path)
     for checkpoint, seed in ((0, 0), (0, 1), (1, 0)):
         fakes.write(
             tmp_path, method="crossed", family="crossed-x", seed=seed, checkpoint=checkpoint, named=True
@@ -260,14 +260,18 @@ def test_rows_of_other_pixels_are_named(tmp_path: Path) -> None:
     assert "Of other pixels" not in leaderboard.build(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "differs"), [("clean", "draws of labels"), ("published", "seeds of the head")]
+)
 def test_training_and_labels_are_told_apart_where_they_are_crossed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, differs: str
 ) -> None:
     for checkpoint in (0, 1):
         for seed in (0, 1):
-            fakes.write(tmp_path, skill=float(checkpoint), seed=seed, checkpoint=checkpoint, named=True)
+            run = {"seed": seed, "checkpoint": checkpoint, "named": True, "protocol": protocol}
+            fakes.write(tmp_path, skill=float(checkpoint), **run)
     monkeypatch.setattr(tables.stats, "spread", lambda *_: stats.Spread(training=0.04, seeds=0.02, rest=0.01))
-    told = "4.0 between checkpoints, 2.0 between draws of labels, 1.0 beyond both"
+    told = f"4.0 between checkpoints, 2.0 between {differs}, 1.0 beyond both"
     assert f"imitate-demo-1a2b3c4d at 1 %: standard deviation {told}.\n" in leaderboard.build(tmp_path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import leaderboard
+from harness.errors import BadRecord
 from tests import fakes
 from tests.harness.leaderboard.pages import section_of, tables_of
 
@@ -48,6 +49,27 @@ def test_the_numbers_of_others_may_lie_elsewhere(tmp_path: Path) -> None:
     assert "| gloria" in section_of(ours, "Beside ours")
     assert leaderboard.build(tmp_path / "mine", printed=COMMITTED) == ours
     assert "Published numbers" not in leaderboard.build(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            b"gloria,,chexpert:linear,one,AUC,86.6,,frozen,Paper A,",
+            "could not convert string to float: 'one'",
+        ),
+        (b"gloria,,chexpert:linear,1%,AUC,?,,frozen,Paper A,", "could not convert string to float: '\\?'"),
+        (b"gloria,,chexpert:linear,1%,AUC,86.6", "a row needs the columns method,variant,task"),
+        (b"gloria,,chexpert:linear,1%,AUC,86.6,,frozen,M\xfcller,", "can't decode byte 0xfc"),
+    ],
+    ids=["fraction", "value", "columns", "encoding"],
+)
+def test_a_line_that_is_no_printed_number_is_named(tmp_path: Path, line: bytes, reason: str) -> None:
+    (tmp_path / "reported").mkdir()
+    header = b"method,variant,task,fraction,metric,value,std,setting,source,note\n"
+    (tmp_path / "reported" / "linear.csv").write_bytes(header + line)
+    with pytest.raises(BadRecord, match=rf"linear\.csv, line \d: .*{reason}"):
+        leaderboard.build(tmp_path)
 
 
 def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[list[str]], str]:

@@ -10,6 +10,7 @@ from scipy.stats import friedmanchisquare
 
 from harness import leaderboard, records
 from harness.errors import BadRecord
+from harness.leaderboard import standings
 from tests import fakes
 from tests.harness.leaderboard.pages import tables_of
 
@@ -76,8 +77,8 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
     ]
     assert (
         "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them, or runs of common seeds), in "
-        "each by the mean over the fractions and seeds that they share, and over the 2 datasets that these "
-        "are of. Ranks over 2 datasets cannot tell 3 apart (Nemenyi)." in page
+        "each by the mean over the fractions and seeds that they share. The tasks of a dataset are one "
+        "block, by their mean rank: 2 blocks. Ranks over 2 blocks cannot tell 3 apart (Nemenyi)." in page
     )
     best = table["linear"][0]
     assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
@@ -98,9 +99,26 @@ def test_a_dataset_is_one_block_however_many_tasks_it_has(tmp_path: Path) -> Non
         [f"{name}-x", f"{mean:.2f}"] for name, mean in zip(("best", "middle", "floor"), expected, strict=True)
     ]
     p = friedmanchisquare([1] * 5, [2] * 5, [3] * 5).pvalue
-    assert "Ranks over the 7 tasks in which all 3 stand, " in page and "the 5 datasets that" in page
-    assert f"That all are alike: p = {p:.2g} (Friedman, a dataset being one block)" in page
+    assert "Ranks over the 7 tasks in which all 3 stand, " in page and "their mean rank: 5 blocks" in page
+    assert f"That all are alike: p = {p:.2g} (Friedman)" in page
     assert "Not told apart from best-x: middle-x." in page
+
+
+def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path) -> None:
+    """As RSNA's pictures are ChestX-ray14's."""
+    for name, skill in (("best", 9.0), ("floor", 0.0)):
+        for dataset in ("rsna", "siim", "chestxray14"):
+            made = fakes.record(method=name, family=f"{name}-x", task=f"{dataset}:linear")
+            path = fakes.store(tmp_path, made, skill)
+            if dataset == "chestxray14":
+                found, first = records.predictions(path), fakes.predictions(dataset="rsna")
+                persons = found.persons.copy()
+                persons[:2] = first.persons[0]
+                records.write(tmp_path, records.read(path), found._replace(persons=persons))
+    page = leaderboard.build(tmp_path)
+    assert (
+        "and so are those of datasets with test persons in common (chestxray14 with rsna): 2 blocks." in page
+    )
 
 
 def test_ranks_are_by_the_seeds_that_all_have(tmp_path: Path) -> None:
@@ -113,6 +131,32 @@ def test_ranks_are_by_the_seeds_that_all_have(tmp_path: Path) -> None:
     assert [row[:2] for row in tables_of(page)["All kinds"]] == [["one-x", "1.00"], ["both-x", "2.00"]]
     both, one = tables_of(page)[TABLE]
     assert (both[0], one[0]) == ("both", "one")  # by all of its runs
+
+
+def test_a_row_stands_in_no_group_below_one_that_it_beats(tmp_path: Path) -> None:
+    """`lucky` is first by its twenty runs, and last by those that both have."""
+    skills = {"lucky": (*[-9.0] * 4, *[9.0] * 16), "steady": [0.0] * 4}
+    for name, of_seed in skills.items():
+        for seed, skill in enumerate(of_seed):
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
+    [standing] = standings.read(tmp_path)["phantom"]
+    assert [row.method for row in standing.order] == ["lucky", "steady"]
+    assert {row.method: group for row, group in standing.groups.items()} == {"steady": 1, "lucky": 2}
+
+
+def test_where_no_two_rows_have_runs_of_the_same_seeds_there_are_no_groups(tmp_path: Path) -> None:
+    for name, seeds in (("one", (0, 1)), ("other", (2, 3))):
+        for seed in seeds:
+            fakes.write(tmp_path, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
+    page = leaderboard.build(tmp_path)
+    assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
+    assert "No groups: no two rows have runs of the same seeds at 100 %." in page
+
+
+def test_a_row_without_the_largest_share_stands_below_those_that_have_it(tmp_path: Path) -> None:
+    fakes.write(tmp_path, 9.0, method="few", family="few-x", fraction=0.01)
+    fakes.write(tmp_path, 0.0, method="all", family="all-x", fraction=1.0)
+    assert [row[0] for row in tables_of(leaderboard.build(tmp_path))[TABLE]] == ["all", "few"]
 
 
 def test_tie_groups_are_of_the_runs_that_most_have_be_it_beside_others(tmp_path: Path) -> None:
@@ -212,4 +256,4 @@ def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
     found = tables_of(page)["linear"]
     assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
     assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
-    assert "Not ranked, for want of more: new-x." in page
+    assert "Not ranked, because they have too few of these tasks: new-x." in page
