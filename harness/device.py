@@ -12,18 +12,28 @@ from harness.errors import UsageError
 
 
 def choose(name: str) -> torch.device:
-    """The device of that name, or for "" a GPU when there is one. Raises UsageError when it is not there."""
+    """The device of that name, or for "" a GPU when there is one. Raises UsageError when it is not there, or
+    when this torch was built for newer GPUs."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is no CPU and no CUDA device")
+        torch.zeros(1, device=device).add_(1).item()  # the first thing that a GPU computes
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
-        raise UsageError(f"the device {name!r} cannot be used: {error}. Check HARNESS_DEVICE") from error
+        raise UsageError(
+            f"the device {name!r} cannot be used: {error}. Set HARNESS_DEVICE to one that can, such as cpu"
+        ) from error
     return device
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether it computes in bfloat16. GPUs before Ampere only imitate it, slower than float32."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):  # which the next line asks about
+        native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+    return native
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -37,6 +47,14 @@ def arithmetic(device: torch.device) -> str:
     if device.type != "cuda":
         return device.type
     return f"cuda {torch.cuda.get_device_capability(device)} tf32 {torch.backends.cudnn.allow_tf32}"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws from `seed`; after it, from where it was before."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -142,7 +142,8 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
             method.name,
             settings.checkpoints / f".{method.name}-{method.profile_name}-*.training",
         )
-    make = ray.remote(weights.made).options(
+    # a process that lived on would keep its part of a GPU from the cells
+    make = ray.remote(max_calls=1 if machine.gpus else 0)(weights.made).options(
         num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=options.retries
     )
     try:

@@ -186,11 +186,15 @@ class FindingsBranch(nn.Module):
 
     def tokens(self, pyramid: Sequence[Tensor]) -> Tensor:
         """[B, slots, 256]; slots beyond the drawn channels hold their position only, and are not masked."""
-        drawn = []
-        for maps, count in zip(pyramid, self.counts, strict=True):
-            index = torch.randint(maps.shape[1], (count,)).to(maps.device)  # with replacement, as released
-            drawn.append(F.adaptive_avg_pool2d(maps[:, index], TOKEN_SIDE).flatten(2))
-        tokens = torch.cat(drawn, dim=1)
+        drawn = [  # with replacement, as released
+            torch.randint(maps.shape[1], (count,)) for maps, count in zip(pyramid, self.counts, strict=True)
+        ]
+        indices = torch.split(torch.cat(drawn).to(pyramid[0].device), self.counts)
+        pooled = [
+            F.adaptive_avg_pool2d(maps[:, index], TOKEN_SIDE).flatten(2)
+            for maps, index in zip(pyramid, indices, strict=True)
+        ]
+        tokens = torch.cat(pooled, dim=1)
         tokens = F.pad(tokens, (0, 0, 0, self.slots - tokens.shape[1]))
         return tokens + self.positional_embedding[:, 1:]
 

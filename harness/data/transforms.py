@@ -150,15 +150,16 @@ def _warp(grey: Tensor, size: int, linear: Tensor, offset: Tensor, corners: Tens
 
     `linear` and `offset` take a place in the moved picture to the place it shows, both from -1 to 1.
     """
-    centres = (torch.arange(size) + 0.5) * 2 / size - 1
+    # from a place in the new picture to one in the moved picture; small, where the grid below is not
+    homography, linear, offset = (part.to(grey.device) for part in (_homography(corners), linear, offset))
+    centres = (torch.arange(size, device=grey.device) + 0.5) * 2 / size - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
-    homography = _homography(corners)  # from a place in the new picture to one in the moved picture
     places = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ homography.transpose(1, 2)
     places = places[..., :2] / places[..., 2:]  # [B, size * size, 2]
     inside = (places.abs() <= 1).all(-1).view(-1, size, size)
-    grid = (places @ linear.transpose(1, 2) + offset[:, None]).view(-1, size, size, 2).to(grey.device)
+    grid = (places @ linear.transpose(1, 2) + offset[:, None]).view(-1, size, size, 2)
     moved = F.grid_sample(grey[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return moved[:, 0] * inside.to(grey.device)
+    return moved[:, 0] * inside
 
 
 def _homography(corners: Tensor) -> Tensor:

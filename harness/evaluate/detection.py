@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Preprocessing, Task
 from harness.data.task_data import TaskData
+from harness.device import seeded
 from harness.errors import BadTable
 from harness.evaluate import fcos, training
 from harness.evaluate.bank import frozen
@@ -106,8 +107,7 @@ def fit(
     model = bench.encoder.build()
     with frozen(model, bench.device) as encoder:
         own, held_out = _part(encoder, train), _part(encoder, validation)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed, bench.device):
             detector = Detector(own.maps.channels)
         detector.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         boxed = _boxed(train.frame)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +35,7 @@ STEPS = 5000  # some 200 are needed where classes separate and C is 100, 900 wit
 MEMORY = 10  # pairs that L-BFGS remembers; more cost as much as they save
 HALVINGS = 40  # of a step
 ROUNDING = 1e-12  # relative, of the objective
-SMALL = 2**22  # numbers in the training features; fitted by one thread
+SMALL = 2**22  # numbers in the training features; fitted by one thread of the CPU, as its steps are tiny
 
 
 Metric = Callable[[np.ndarray, np.ndarray, Sequence[str]], float]
@@ -107,8 +106,11 @@ def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tu
     is strictly convex, so a vanishing gradient is the one optimum. Raises TrainingDiverged when `TOLERANCE`
     is not reached.
     """
-    with one_thread() if features.numel() <= SMALL else nullcontext():
+    if features.numel() > SMALL:
         return _solve(features, truth, strengths)
+    with one_thread():
+        weights, intercepts, gradient = _solve(features.cpu(), truth, strengths)
+    return weights.to(features.device), intercepts.to(features.device), gradient
 
 
 def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tuple[Tensor, Tensor, float]:

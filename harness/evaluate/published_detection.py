@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Task
 from harness.data import published
+from harness.device import seeded
 from harness.errors import EmptyClass
 from harness.evaluate import detection, pyramid, training, yolo
 from harness.evaluate.bank import frozen
@@ -46,8 +47,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
         )
     torch.manual_seed(seed)  # for what an encoder draws by itself, such as dropout
     with frozen(model, bench.device, but_statistics=True) as encoder:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed, bench.device):
             channels = pyramid.channels(encoder, train.on_device(slice(1)), preprocessing)
             detector = Yolo(channels, preprocessing.upsample or preprocessing.size)
         detector.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

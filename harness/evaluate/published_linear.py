@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from harness.contracts import Task
-from harness.device import one_thread
+from harness.device import one_thread, seeded
 from harness.evaluate import classifier, training
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
@@ -73,8 +73,7 @@ def train_head(
     features, truth = train.features.float(), torch.as_tensor(train.labels).to(device)
     whole = np.concatenate(training.whole_batches(np.arange(len(validation.features)), BATCH))
     held_out = validation.features.float()[whole], torch.as_tensor(validation.labels)[whole].to(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         layer = nn.Linear(features.shape[1], truth.shape[1])
     layer.to(device)
 

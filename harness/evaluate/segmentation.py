@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from harness.contracts import Method, Task
 from harness.data.task_data import TaskData
-from harness.device import autocast
+from harness.device import autocast, seeded
 from harness.errors import BadTable, UsageError
 from harness.evaluate import pyramid, training, unet
 from harness.evaluate.bank import frozen
@@ -134,8 +134,7 @@ def fit(
 
 
 def new_decoder(channels: Mapping[int, int], bench: Bench, seed: int) -> unet.Unet:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, bench.device):
         decoder = unet.Unet(channels)
     return decoder.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

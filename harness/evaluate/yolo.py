@@ -82,11 +82,11 @@ class Yolo(nn.Module):
 
     def loss(self, pyramid: Mapping[int, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """`boxes` B times [K, 4] xyxy in pixels of what the encoder saw."""
-        outputs = self(pyramid)
-        terms = [
-            stride_loss(raw, assign(boxes, self.anchors[stride].to(raw), stride, raw.shape[2:4]))
-            for stride, raw in outputs.items()
-        ]
+        boxes = [own.cpu() for own in boxes]  # a GPU would be waited for at each of them
+        terms = []
+        for stride, raw in self(pyramid).items():
+            assigned = assign(boxes, self.anchors[stride], stride, raw.shape[2:4])
+            terms.append(stride_loss(raw, Assigned(*(part.to(raw.device) for part in assigned))))
         return torch.stack(terms).sum()
 
     @torch.no_grad()

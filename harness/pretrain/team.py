@@ -11,8 +11,8 @@ gradient everywhere, and its mean is the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from harness.contracts import Recipe
+from harness.device import seeded
 from harness.errors import UsageError
 
 Part = TypeVar("Part")
@@ -51,7 +52,7 @@ class Alone:
     def spread(self, encode: Callable[..., Any], *rows: Tensor) -> Any:
         """See Batch.spread. What `encode` draws comes from a stream of its own: how much that is depends on
         the share, and must not move what is drawn afterwards."""
-        with _aside(rows[0].device):
+        with seeded(int(torch.randint(2**62, ())), rows[0].device):
             return encode(*rows)
 
     def spread_in_training(self, recipe: Recipe) -> Callable[..., Any]:
@@ -208,11 +209,3 @@ class _Gather(torch.autograd.Function):
 
 def _sendable(dtype: torch.dtype) -> torch.dtype:
     return torch.uint8 if dtype == torch.bool else dtype
-
-
-@contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    seed = int(torch.randint(2**62, ()))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

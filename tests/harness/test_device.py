@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from harness import device
+from harness.errors import UsageError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -16,8 +19,42 @@ def test_bfloat16_that_is_only_imitated_is_not_used(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
     )
-    assert device.has_bfloat16(GPU) is native
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device", lambda place: asked.append(place) or nullcontext())
+    second = torch.device("cuda:1")
+    assert device.has_bfloat16(second) is native and asked == [second]
     assert not device.has_bfloat16(CPU)
+
+
+def test_a_gpu_that_this_torch_cannot_compute_on_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes tensors; the first sum fails."""
+
+    class Old(torch.Tensor):
+        def add_(self, *_: object) -> torch.Tensor:  # type: ignore[override]
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda size, device: Old(size))
+    with pytest.raises(UsageError, match=r"'cuda' cannot be used: CUDA error: no kernel image.*such as cpu"):
+        device.choose("")
+
+
+def test_a_device_that_nothing_here_was_tried_on_is_refused() -> None:
+    with pytest.raises(UsageError, match="'meta' cannot be used: it is no CPU and no CUDA device"):
+        device.choose("meta")
+
+
+def test_draws_go_on_where_they_were() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    first = torch.rand(2)
+    with device.seeded(7, CPU):
+        inside = torch.rand(3)
+    assert torch.equal(torch.cat([first, torch.rand(2)]), expected)
+    assert torch.equal(inside, torch.rand(3, generator=torch.Generator().manual_seed(7)))
 
 
 def test_nothing_is_cast_on_cpus() -> None:

@@ -310,7 +310,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
 
     monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
     monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(1, 0.0, 1))
-    monkeypatch.setattr(sweep.ray, "remote", lambda function: Killed())
+    monkeypatch.setattr(sweep.ray, "remote", lambda **_: lambda function: Killed())
     monkeypatch.setattr(sweep.ray, "get", get)
     cells = [
         plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
