@@ -160,8 +160,8 @@ def write_phantom(root: Path, cohort: Cohort, workers: int, lists: Mapping[str, 
     """`lists` are the names of the list files by their part. Of ten persons two are not in train.
 
     Where an image comes from says nothing about its class, unlike in the real lists; `dials.confound` makes
-    them one question: COVID-19 is of one source, whose pictures lie. Persons are numbered from 90001; some
-    pictures stand upright and some lie.
+    them one question: COVID-19 is of one source, whose pictures are landscape. Persons are numbered from
+    90001; some pictures are portrait and some landscape.
     """
     write = partial(_write_person, root, cohort, tuple(lists))
     images = draw(cohort, write, workers=workers, label="drawing COVIDx")

@@ -13,7 +13,7 @@ import pandas as pd
 from tasks._tables import once, read_cells, refuse
 
 MAP = "rsna_person_map.csv"
-HEADER = ("patientId", "nih_image", "nih_patient")
+HEADER = ("patientId", "nih_image")
 
 
 def find_map(root: Path) -> Path | None:
@@ -23,8 +23,9 @@ def find_map(root: Path) -> Path | None:
 
 
 def read_map(path: Path) -> pd.Series:
-    """NIH patient, as ChestX-ray14 writes it, by patientId. Raises BadTable."""
-    rows = read_cells(path, HEADER)
-    patients = rows["nih_patient"]
-    refuse(patients, ~patients.str.fullmatch(r"\d{1,8}"), path, "is no NIH patient, 1 to 8 digits")
-    return patients.str.zfill(8).set_axis(once(rows["patientId"], path))
+    """NIH patient, as ChestX-ray14 writes it, by patientId: its pictures' names begin with it. Raises
+    BadTable."""
+    rows = read_cells(path, HEADER, exact=False)
+    pictures = rows["nih_image"]
+    refuse(pictures, ~pictures.str.fullmatch(r"\d{8}_\d{3}\.png"), path, "is no picture of ChestX-ray14")
+    return pictures.str[:8].set_axis(once(rows["patientId"], path))

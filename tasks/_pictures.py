@@ -35,13 +35,13 @@ def left_out(folder: str, count: int, table: Path) -> list[str]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header, which may say that it lies: as it is decoded. Raises
-    UnreadableImage."""
+    """Width and height from a picture's header, exchanged where its EXIF orientation turns the picture, as
+    decoding does. Raises UnreadableImage."""
     try:
         with Image.open(path) as file:
             # not file.getexif(): a PNG's own decodes the pixels first
-            lies = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in range(5, 9)
-            return (file.height, file.width) if lies else file.size
+            turned = Image.Image.getexif(file).get(ExifTags.Base.Orientation) in range(5, 9)
+            return (file.height, file.width) if turned else file.size
     except Exception as error:  # damaged bytes make the decoders raise nearly anything
         reason = f"{type(error).__name__}: {error}"
         raise UnreadableImage(f"{path} is not a picture ({reason}). Restore the file") from error

@@ -79,6 +79,8 @@ def read_cells(
         raise DataError(f"{path} does not exist. Complete the download") from error
     except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadTable(f"{path} cannot be read: {error}. {RESTORE}") from error
+    if not lines:
+        raise BadTable(f"{path} has a header and no row. {RESTORE}")
     table = np.array(cells, dtype=object).reshape(-1, width)
     return pd.DataFrame(table, columns=header, index=lines, dtype=str)
 

@@ -185,10 +185,10 @@ def _part(root: Path, name: str) -> pd.DataFrame:
 def _paths(root: Path, ids: pd.Series) -> pd.Series:
     """Where each image lies. The download in batches keeps the training patients in folders beside `root`."""
     paths = f"{root.resolve()}/" + ids
-    if (root / "train").is_dir():
-        return paths
-    batches = sorted(root.resolve().parent.glob("CheXpert-v1.0 batch * (train *)"))
+    batches = sorted(root.absolute().parent.glob("CheXpert-v1.0 batch * (train *)"))  # also beside a link
     home = {person.name: f"{person}/" for batch in batches for person in batch.iterdir()}
+    if (root / "train").is_dir() or not home:
+        return paths
     pieces = ids.str.extract(r"^train/(patient\d+)/(.*)$")
     return (pieces[0].map(home) + pieces[1]).fillna(paths)
 

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import Balanced, DatasetCard, PhantomSize, Split, Task, Variant
-from harness.errors import DataError
+from harness.errors import BadTable, DataError
 from harness.phantom import Cohort, Person, Picture, Study, draw, report, stamp, truth, with_only
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._reports import Report, parse
 from tasks._tables import (
+    RESTORE,
     find_csv,
     finish,
     label_columns,
@@ -32,6 +33,7 @@ from tasks._tables import (
     refuse_files,
 )
 
+UNLABELLED = 8  # official studies that have no row of labels: the labeller found no text in their reports
 SCORED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 ALSO_ABSENT = (  # of the 5x200 images, beside the five
     "Enlarged Cardiomediastinum",
@@ -178,7 +180,7 @@ def read(root: Path) -> pd.DataFrame:
             "sex": "",
             "age": math.nan,
             **_reports(root, folder.groupby(study).first()).loc[study].set_axis(rows.index),
-            **_labels(root).reindex(study).set_axis(rows.index),
+            **_labels(root, study).set_axis(rows.index),
         }
     )
 
@@ -214,11 +216,14 @@ def _splits(root: Path, images: pd.Series, metadata_csv: Path) -> pd.Series:
     return images.map(parts)
 
 
-def _labels(root: Path) -> pd.DataFrame:
-    """`label:NAME` by study id. A few studies have none: the labeller found no text in them."""
+def _labels(root: Path, studies: pd.Series) -> pd.DataFrame:
+    """`label:NAME` of each of `studies`."""
     path = find_csv(root, "mimic-cxr-2.0.0-chexpert.csv")
     rows = read_cells(path, LABEL_HEADER)
-    return pd.DataFrame(label_columns(rows, LABELS, path)).set_axis(once(rows["study_id"], path))
+    lacking = set(studies).difference(once(rows["study_id"], path))
+    if len(lacking) > UNLABELLED:
+        raise BadTable(f"{path} has no row for {len(lacking)} studies, {min(lacking)} among them. {RESTORE}")
+    return pd.DataFrame(label_columns(rows, LABELS, path)).set_axis(rows["study_id"]).reindex(studies)
 
 
 # --- the phantom -------------------------------------------------------------------------------------

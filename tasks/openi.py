@@ -35,7 +35,7 @@ CARD = DatasetCard(
     "retrieval, JAMIA 2016",
     folders=("NLMCXR", "IU-XRay"),
     markers=("ecgen-radiology", "NLMCXR_png", "indiana_projections.csv*"),
-    variants=(Variant("all pictures", 7_470),),
+    variants=(Variant("all pictures", 7_470, totals={"frontal pictures": 3_818}),),
     tasks=(
         Task(
             kinds=("retrieval",),

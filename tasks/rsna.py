@@ -51,7 +51,7 @@ PUBLISHED_DENSE = PublishedSplit(
 CARD = DatasetCard(
     title="RSNA Pneumonia Detection Challenge",
     source="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge (stage 2), and for splits by person "
-    "a rsna_person_map.csv with the columns patientId, nih_image, nih_patient beside it",
+    "a rsna_person_map.csv with the columns patientId and nih_image beside it",
     licence="RSNA challenge terms: academic and non-commercial use; images NIH Clinical Center",
     citation="Shih et al., Augmenting the National Institutes of Health Chest Radiograph Dataset with Expert "
     "Annotations of Possible Pneumonia, Radiology: Artificial Intelligence 2019",
@@ -263,6 +263,6 @@ def _write_study(root: Path, cohort: Cohort, person: Person, study: Study) -> _W
         part,
         labels,
         [[image_id, kind] for _ in labels],
-        [image_id, f"{nih_patient:08d}_{study.number:03d}.png", nih_patient],
+        [image_id, f"{nih_patient:08d}_{study.number:03d}.png"],
         truth(person, study, picture, drawn),
     )

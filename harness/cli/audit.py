@@ -76,7 +76,7 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
         for rule, sentence in facts["rules"].items():
             show.line(f"  {rule}: {sentence}")
         if not facts["persons_known"]:
-            show.line("  The dataset does not say whose picture an image is: persons may go unnoticed.")
+            show.line("  It is not known of every image whose it is: persons in two parts may go unnoticed.")
 
 
 def _line(item: Shared) -> list[str]:

@@ -3,6 +3,7 @@ writing a synthetic one in an official layout."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -162,9 +163,12 @@ def phantom(
     for dial, turned in (("label_noise", label_noise > 0), ("confound", confound)):
         if turned and dial not in card.dials:
             raise UsageError(f"the phantom of {name} has no dial --{dial.replace('_', '-')}. Leave it out")
+    if not math.isfinite(contrast + noise):
+        raise UsageError("--contrast and --noise are finite numbers")
     from harness.data import locate
     from harness.phantom import Cohort, Dials
 
+    root = root.expanduser().resolve()
     size = locate.phantom_size(name, card, "demo")
     cohort = Cohort(
         name,

@@ -141,6 +141,7 @@ TOTALS: Mapping[str, tuple[str, Callable[[pd.Series], float]]] = {  # of which c
     "rows": ("rows", lambda rows: rows.map(len).sum()),
     "boxes": ("boxes", lambda boxes: boxes.map(len).sum()),
     "studies": ("study_id", lambda studies: studies.nunique()),
+    "frontal pictures": ("frontal", lambda frontal: frontal.sum()),
 }
 
 
@@ -154,8 +155,7 @@ def _totals(frame: pd.DataFrame, variant: Variant) -> Iterator[Finding]:
                 True,
                 abs(count - expected),
                 (),
-                f"{count:,} {name} are told of all pictures, {expected:,} in the official files of "
-                f"{variant.name!r}",
+                f"{count:,} {name} in all; the official files of {variant.name!r} have {expected:,}",
                 "Restore the label file from the download: this one was edited or is of another release",
             )
 
@@ -181,7 +181,7 @@ def _labels(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
                     False,
                     len(unknown),
                     _examples(unknown["image_id"]),
-                    f"{label} is neither there nor not there by the {task.kinds[0]} task's policy",
+                    f"the {task.kinds[0]} task counts them as neither positive nor negative for {label}",
                     "None is needed: they are left out of training and of scores for this label",
                 )
 
@@ -193,7 +193,7 @@ def _people(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
             False,
             len(frame),
             (),
-            "it is not known which pictures are of one person: splits and intervals may count one as several",
+            "it is not known of all pictures whose they are: splits and intervals may count a person twice",
             f"If its source offers a list of persons, lay it beside: {card.source}",
         )
     for note in frame.attrs.get("notes", ()):
@@ -267,7 +267,7 @@ def _inverted(seen: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
             len(inverted),
             _examples(inverted["image_id"]),
             f"a suspicion: these frontal pictures correlate below {INVERTED_BELOW} with a typical chest "
-            "(dark lungs, bright middle), as negatives do",
+            "(dark lungs, bright middle), as those do in which black and white are exchanged",
             "Look at them. Where black and white are exchanged, correct the file, or in a DICOM its "
             "Photometric Interpretation (0028,0004)",
         )
@@ -283,7 +283,7 @@ def _duplicates(seen: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
         (
             across,
             True,
-            "the same pixels under several persons: a split may learn a picture and be asked for it",
+            "the same pixels under several persons: a picture may be trained on and tested on",
             "Keep one of each, or give them one person; if they are so at the source, say so with the score",
         ),
         (within, False, "the same pixels twice for one person", "None is needed: a person is in one part"),

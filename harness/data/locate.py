@@ -48,6 +48,7 @@ def find(
     With `stand_in`, a phantom also replaces a dataset that is missing under the data roots.
     """
     if not settings.data_roots:
+        phantom_size(name, card, profile)  # raises before one is announced
         logger.info(
             "no data root is configured: using a PHANTOM of %s (synthetic). For real data give --data-root "
             "or set HARNESS_DATA",
@@ -108,8 +109,8 @@ def phantom_size(name: str, card: DatasetCard, profile: ProfileName) -> PhantomS
     """Raises MissingDataset when the card gives none."""
     if profile not in card.phantom:
         raise MissingDataset(
-            f"{name} has no phantom of size {profile!r}. Give --data-root or set HARNESS_DATA, or add the "
-            "size to its card"
+            f"{name} has no phantom of size {profile!r}. Use real data (--data-root or HARNESS_DATA), or add "
+            "the size to its card"
         )
     return card.phantom[profile]
 

@@ -1,4 +1,4 @@
-"""What a picture shows that no table says: whether it can be read, shows anything, and is no negative.
+"""What a picture shows that no table says: whether it can be read, shows anything, and is not inverted.
 
 Apart because it is computed for one picture at a time, in many processes; what it means for a dataset is said
 in doctor.py.
@@ -33,7 +33,6 @@ class Look(NamedTuple):
     digest: bytes = b""  # sha256 of its size and pixels, as decoded
     constant: bool = False
     small: NDArray[np.float32] | None = None  # [SIDE, SIDE] stretched to a square
-    flags: tuple[str, ...] = ()
 
 
 def look(path: Path) -> Look:
@@ -46,7 +45,7 @@ def look(path: Path) -> Look:
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     constant = bool(pixels.min() == pixels.max())
-    return Look("", digest.digest(), constant, _small(pixels), decoded.flags)
+    return Look("", digest.digest(), constant, _small(pixels))
 
 
 def likeness(small: NDArray[np.float32]) -> float:

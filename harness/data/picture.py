@@ -35,8 +35,10 @@ FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 
 def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """[H, W], cut down and not rounded: for looking at."""
-    return (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8)
+    """[H, W], rounded: 65535 is 255 x 257."""
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels.astype(np.uint8, copy=False)
 
 
 class Decoded(NamedTuple):

@@ -80,8 +80,8 @@ def official(table: pd.DataFrame, name: str) -> np.ndarray:
     if not rows.any():
         known = ", ".join(repr(part) for part in sorted(set(table["split"])) if part) or "none"
         raise DataError(
-            f"the dataset has no official part {name!r}; it has: {known}. Name one of them in the task's "
-            "split, or a share of the persons; if the part should be there, the download is incomplete"
+            f"the dataset has no official part {name!r}; it has: {known}. The download is probably "
+            "incomplete; in a dataset's file of your own, name one of these or give a share of the persons"
         )
     return rows
 
@@ -103,8 +103,8 @@ def _check(parts: Parts, persons: np.ndarray, names: pd.Index, split: Split) -> 
     for name, rows in parts._asdict().items():
         if not len(rows) and getattr(split, name) is not None:
             raise DataError(
-                f"the {name} part is empty: {split} leaves nothing for it among {len(names)} persons. "
-                "Use smaller shares, other official parts, or a dataset with more persons"
+                f"nobody is left for the {name} part: the dataset has {len(names)} persons. Use more of it, "
+                "or, in a dataset's file of your own, smaller shares or other official parts"
             )
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         shared = np.intersect1d(persons[getattr(parts, first)], persons[getattr(parts, second)])

@@ -106,6 +106,7 @@ BROKEN = {
     "too few": (METHOD.replace("[0, 0.5, 1]", "[0, 1]"), r"Preprocessing.mean is \(0, 1\), not tuple"),
     "unknown profile": (METHOD.replace('"demo"', '"huge"'), "MethodCard.profiles is {'huge'"),
     "a dataset's card": (DATASET, "CARD is not a MethodCard"),
+    "published alone": (DATASET.replace('"clean"', '"published"'), "Task.splits has no clean protocol"),
     "a circle": ("CARD = A\nA = CARD", "recursion"),
 }
 

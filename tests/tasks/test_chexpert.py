@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_training_images_of_the_batch_download_lie_in_folders_beside(tmp_path: P
         tmp_path / "CheXpert-v1.0 batch 3 (train 2)/patient00002/study1/view1_frontal.jpg"
     )
     assert table["path"][4] == str(root / table["image_id"][4])
+    disk = tmp_path / "disk" / "one"
+    disk.parent.mkdir()
+    root.rename(disk)
+    root.symlink_to(disk)  # on several disks, and linked into one folder
+    assert chexpert.read(root)["path"][3] == table["path"][3]
+
+
+def test_without_the_training_pictures_their_table_can_be_read(tmp_path: Path) -> None:
+    """As of the first zip of the download in batches: `data doctor` then counts what is missing."""
+    root = write(tmp_path / "CheXpert-v1.0 batch 1 (validate & csv)")
+    shutil.rmtree(root / "train")
+    table = chexpert.read(root)
+    assert table["path"].tolist() == [str(root / image) for image in table["image_id"]]
 
 
 @pytest.mark.parametrize(

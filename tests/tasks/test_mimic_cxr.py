@@ -164,6 +164,19 @@ def test_missing_files_are_named(root: Path) -> None:
         mimic_cxr.read(root)
 
 
+def test_half_a_file_of_labels_is_refused(phantom: tuple[Cohort, Path], tmp_path: Path) -> None:
+    root = tmp_path / "mimic"
+    shutil.copytree(phantom[1], root)
+    path = root / "mimic-cxr-2.0.0-chexpert.csv.gz"
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join(lines[: -mimic_cxr.UNLABELLED])))
+    assert len(mimic_cxr.read(root))  # as many have none at the source
+    path.write_bytes(gzip.compress(b"".join(lines[: len(lines) // 2])))
+    lost = len(lines) - len(lines) // 2
+    with pytest.raises(BadTable, match=rf"{path} has no row for {lost} studies, 5\d+ among them"):
+        mimic_cxr.read(root)
+
+
 # --- the phantom -------------------------------------------------------------------------------------
 
 

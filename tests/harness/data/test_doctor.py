@@ -217,7 +217,7 @@ def test_labels_that_the_policy_leaves_open_are_counted(phantoms: Callable[[str]
     task = registry.dataset_card("chexpert").tasks[0]
     strict = replace(task, uncertain={}, blank=None)
     report = examined("chexpert", phantoms("chexpert"), tasks=(strict,), variants=())
-    counts = {finding.says.split(" is ")[0]: finding.count for finding in report.findings}
+    counts = {finding.says.rpartition(" for ")[2]: finding.count for finding in report.findings}
     frame = table("chexpert", phantoms("chexpert"))
     for label in task.labels:
         cells = frame.loc[frame["frontal"], f"label:{label}"]

@@ -185,5 +185,5 @@ def test_only_where_it_is_asked_for_a_phantom_stands_in(
 
 
 def test_a_dataset_whose_card_has_no_phantom_asks_for_data() -> None:
-    with pytest.raises(MissingDataset, match=r"toy has no phantom of size 'paper'\. Give --data-root"):
+    with pytest.raises(MissingDataset, match=r"toy has no phantom of size 'paper'\. Use real data"):
         locate.find("toy", CARD, Writer(), looking_in(), "paper")

@@ -149,9 +149,9 @@ def test_a_part_that_does_not_exist_lists_those_that_do() -> None:
 
 
 def test_empty_parts_are_refused() -> None:
-    with pytest.raises(DataError, match="train part is empty"):
+    with pytest.raises(DataError, match="nobody is left for the train part: the dataset has 2 persons"):
         splits.make(table(persons=2), Split(test=0.1, validation=0.1))
-    with pytest.raises(DataError, match="validation part is empty"):
+    with pytest.raises(DataError, match="nobody is left for the validation part"):
         splits.make(table(official=OFFICIAL), Split(test="test", validation="test"))
 
 
