@@ -285,10 +285,6 @@ class Task:
     """For zero-shot tasks: how a report would name each label, in as many wordings for each. They become
     sentences in harness/evaluate/zero_shot.py."""
 
-    def __post_init__(self) -> None:
-        if "clean" not in self.splits:
-            raise TypeError("Task.splits has no clean protocol")
-
 
 @dataclass(frozen=True)
 class Variant:

@@ -269,6 +269,8 @@ def _with_card(group: Group, found: Entry) -> Entry:
         return replace(found, error=f"{found.path}: {error}")
     if not isinstance(card, CARD_TYPE[group]):
         return replace(found, error=f"{found.path}: CARD is not a {CARD_TYPE[group].__name__}")
+    if isinstance(card, DatasetCard) and not all("clean" in task.splits for task in card.tasks):
+        return replace(found, error=f"{found.path}: a task's splits lack the clean protocol")
     return replace(found, card=card)
 
 
@@ -285,9 +287,17 @@ def _from_entry_point(name: str, module: str) -> Entry:
 def _import(found: Entry) -> ModuleType:
     if found.module:
         return importlib.import_module(found.module)
-    spec = importlib.util.spec_from_file_location(f"harness_plugin_{found.name}", found.path)
+    name = f"harness_plugin_{found.name}"
+    known = sys.modules.get(name)
+    if known and known.__file__ == str(found.path):  # what is edited later does not run in this process
+        return known
+    spec = importlib.util.spec_from_file_location(name, found.path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while they are made
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses look their module up while they are made
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -60,7 +60,7 @@ def run(
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        chosen: default that of the cell's seed, or of the lowest, that fits, else one is made.
+        chosen: default see `weights.fitting`; if it finds none, one is made.
         arguments: kept in the record.
         figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
@@ -77,7 +77,10 @@ def run(
 def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost: Cost) -> Prepared:
     """Everything up to the encoder's features. Whether the cell can be scored is checked before anything
     is decoded or trained."""
-    account.code(plan)  # read here, because hours later git may tell of code that did not run
+    # read and imported here, because hours later they may tell of code that did not run
+    account.code(plan)
+    registry.load("methods", plan.method.source)
+    weights.code(plan.method)
     if chosen:
         require_words(plan, chosen)
     place = device.choose(settings.device)
@@ -152,8 +155,8 @@ def finish(
     figures: Path | None = None,
     search: SearchBlock | None = None,
 ) -> Outcome:
-    """One cell of what was prepared: `plan` differs from that one in fraction and seed at most. Of a tuned
-    one, `search` says which configuration is fitted."""
+    """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
+    seed. Of a tuned one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
     data = _drawn(prepared.pool, plan)
     benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, data)

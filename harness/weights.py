@@ -12,22 +12,23 @@ from pathlib import Path
 from harness import plan as plans
 from harness import registry
 from harness.contracts import DataKind
+from harness.errors import UsageError
 from harness.evaluate.bank import Source
 from harness.files import file_hash, hash_of
 from harness.plan import MethodPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
-from harness.settings import Settings
+from harness.settings import PACKAGE_ROOT, Settings
 
 logger = logging.getLogger(__name__)
 
 
 def fitting(method: MethodPlan, settings: Settings, seed: int, data: DataKind) -> Checkpoint | None:
-    """The checkpoint in the store that this method at this profile has: that of the seed, or of trained ones,
-    where there is none of it, that of the lowest seed.
+    """The stored checkpoint to use: the one with this seed or, of a trained method without, the one with the
+    lowest seed; None where there is none.
 
     For real `data`, one that was trained on a phantom is taken in the demo profile only, where there is no
-    other.
+    other. Raises UsageError where they are of several corpora: which one, a seed must not decide.
     """
     found = checkpoint.fitting(
         settings.checkpoints, method.name, method.card.version, method.profile_name, method.profile
@@ -35,6 +36,13 @@ def fitting(method: MethodPlan, settings: Settings, seed: int, data: DataKind) -
     if data == "real":
         real = [item for item in found if item.card.corpus_kind != "phantom"]
         found = real if real or method.profile_name != "demo" else found
+    if len({item.card.corpus_fingerprint for item in found}) > 1:
+        corpora = {item.name: f"{item.card.corpus}, {item.card.corpus_kind}" for item in found}
+        names = ", ".join(f"{name} ({corpus})" for name, corpus in sorted(corpora.items()))
+        raise UsageError(
+            f"{method.name} has checkpoints of several corpora: {names}. Say which with --checkpoint, or "
+            "--checkpoints of a sweep"
+        )
     own = [item for item in found if item.card.seed == seed]
     if method.profile.recipe is None:  # every seed has initial weights of its own
         found = own
@@ -64,14 +72,16 @@ def say_what_was_seen(chosen: Checkpoint, dataset: str, data: DataKind) -> None:
 
 
 def code(method: MethodPlan) -> str:
-    """Hash of the method's file, and of the files that those of its folder share."""
+    """Hash of the method's file, and of those that methods share, in its folder and in ours. Ask when it is
+    imported: the answer stays the same in a process, as the code does."""
     file = registry.entry("methods", method.source).path
-    return hash_of({path.name: _hash_when_imported(path) for path in (file, *file.parent.glob("_*.py"))})
+    folders = {file.parent, PACKAGE_ROOT / "methods"}
+    shared = {path for folder in folders for path in folder.glob("_*.py")}
+    return hash_of(sorted(map(_hash_once, {file, *shared})))
 
 
 @cache
-def _hash_when_imported(path: Path) -> str:
-    """What is edited later does not run in this process."""
+def _hash_once(path: Path) -> str:
     return file_hash(path)
 
 

@@ -21,6 +21,8 @@ from methods._hub import folder_with
 PACKAGE = "package:"
 VOCABULARY = ("config.json", "vocab.txt", "tokenizer*.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CODE = tuple(Path(__file__).with_name(name) for name in ("_bert.py", "_text.py"))
+"""Of what a text becomes on its way to the caches that are named by `key_of`."""
 
 
 def folder_of(source: str) -> Path:
@@ -55,9 +57,12 @@ def tokenizer_of(backbone: TextBackbone) -> Any:
 
 
 def key_of(backbone: TextBackbone, patterns: Sequence[str]) -> str:
-    """sha256 over settings, library and files: what a cache of prepared texts is named by."""
+    """sha256 over settings, libraries, code and files: what a cache of prepared texts is named by."""
     digest = hashlib.sha256(repr(sorted(asdict(backbone).items())).encode())
-    digest.update(version("transformers").encode())
+    for package in ("transformers", "torch"):
+        digest.update(version(package).encode())
+    for code in CODE:
+        digest.update(file_hash(code).encode())
     folder = folder_of(backbone.source)  # once: each look may ask the hub
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):

@@ -10,14 +10,16 @@ import typer
 from harness import settings
 from harness.cli import show
 
-app = typer.Typer(help="Take over published weights; what there is: list checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="Import published weights. What is stored: list checkpoints.", no_args_is_help=True)
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="As published: of torch.save or safetensors.")],
     name: Annotated[str | None, typer.Option("--as", help="Name of the checkpoint.")] = None,
-    method: Annotated[str | None, typer.Option(help="Where the keys leave open whose they are.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Whose weights these are, where their keys fit several methods.")
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="What they were trained on. Default: what their authors used.")
     ] = None,

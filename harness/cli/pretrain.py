@@ -32,9 +32,14 @@ def pretrain(
     official: Annotated[
         bool, typer.Option("--official", help="As the authors' code does it, its faults included.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the initial weights and every draw.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the initial weights and every draw.", min=0, max=2**63 - 1)
+    ] = 0,
     processes: Annotated[
-        int, typer.Option(help="Sharing each step, a GPU or core each; steps stay those of one.", min=1)
+        int,
+        typer.Option(
+            help="That share each step, a GPU or core each; dropout aside, as one would do it.", min=1
+        ),
     ] = 1,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
 ) -> None:

@@ -17,10 +17,14 @@ def run(
     task: Annotated[str, typer.Option(help="Dataset, or dataset:kind.")],
     fraction: Annotated[float, typer.Option(help="Share of the training labels, in (0, 1].")] = 1.0,
     seed: Annotated[
-        int, typer.Option(help="Of the label draw, the head and the interval; picks the checkpoint.", min=0)
+        int,
+        typer.Option(
+            help="Of the label draw, the head and the interval; picks the checkpoint.", min=0, max=2**63 - 1
+        ),
     ] = 0,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Default: that of the seed, or of the lowest; else one is made.")
+        str | None,
+        typer.Option(help="Its name. Default: that of --seed, else of the lowest seed; else one is made."),
     ] = None,
     profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",

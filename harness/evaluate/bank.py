@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.contracts import Method, Preprocessing
 from harness.data import arrays, transforms
@@ -111,4 +111,9 @@ def frozen(model: nn.Module, device: torch.device, *, but_statistics: bool = Fal
 
 def _state_hash(model: nn.Module, but_statistics: bool) -> str:
     state = dict(model.named_parameters()) if but_statistics else model.state_dict()
-    return hash_of({name: hash_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in state.items()})
+    return hash_of({name: hash_bytes(_bytes(tensor)) for name, tensor in state.items()})
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """Of any dtype: numpy knows no bfloat16."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -48,7 +48,7 @@ def save(folder: Path, head: Draws, test: Examples, arrays: Mapping[str, np.ndar
     """Writes `shows-worst-1.png` and the like; `arrays` is what the head predicted for `test`."""
     quality = head.quality(arrays)
     chosen = _chosen(quality, (test.labels == 1).any(axis=1))
-    drawings = head.drawings(test.take(np.array(list(chosen.values()))))
+    drawings = head.drawings(test.take(np.array(list(chosen.values()), dtype=np.int64)))
     for (name, place), drawing in zip(chosen.items(), drawings, strict=True):
         row = test.frame.iloc[place]
         figure = draw(_grey(Path(row["path"])), drawing, f"score {quality[place]:.2f}   {row['image_id']}")

@@ -27,8 +27,8 @@ from harness.errors import DataError, TrainingDiverged
 from harness.metrics.auroc import macro_auroc, require_both_classes
 
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Inverse strengths C of the penalty. From weights that hardly leave zero to a fit that is all but free, for
-40 images as for 200,000: the sum of losses, not their mean, stands against the penalty."""
+"""Inverse strengths C of the penalty: from almost fully shrunk weights to almost free ones, for 40 images and
+for 200,000 alike. The penalty is weighed against the sum of the losses, not their mean."""
 
 TOLERANCE = 1e-9  # of the gradient's norm per image and unit of C
 STEPS = 5000  # some 200 are needed where classes separate and C is 100, 900 with heavy-tailed features

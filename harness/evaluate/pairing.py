@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from harness.contracts import ImageFeatures, TextFeatures, TextMethod
 from harness.data import transforms
+from harness.errors import DataError
 from harness.evaluate.bank import frozen
 from harness.evaluate.bench import Bench, Compared
 from harness.files import hash_bytes, hash_of
@@ -58,6 +59,11 @@ def _compared(bench: Bench, rows: np.ndarray, texts: Sequence[str], alike: Alike
         method = cast(TextMethod, model)
         prepared = method.prepare_text(texts)
         readable = prepared.flatten(1).any(dim=1)
+        if not readable.any():
+            raise DataError(
+                f"{bench.encoder.method} finds nothing to read in any of {len(texts)} texts, such as "
+                f"{texts[0]!r}. Choose another task, or change the wording"
+            )
         read = [method.encode_text(block.to(device)) for block in torch.split(prepared[readable], TEXTS)]
         started = time.monotonic()
         scores = np.full((len(rows), len(texts)), -np.inf, np.float32)

@@ -120,7 +120,7 @@ def _youden(truth: np.ndarray, scores: np.ndarray) -> float:
     )  # positives and negatives below each level, and all of them
     index = spared[:-1] * missed[-1] - missed[:-1] * spared[-1]  # times both numbers: whole, so that ties tie
     best = int(index.argmax())
-    return float(levels[max(best - 1, 0)] / 2 + levels[best] / 2)
+    return float(levels[max(best - 1, 0)]) / 2 + float(levels[best]) / 2  # in float64, strictly between both
 
 
 def accuracy(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> float:

@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from harness import provenance, registry
 from harness.contracts import Layout, MethodCard
-from harness.errors import CheckpointError, UsageError
+from harness.errors import CheckpointError, UnknownName, UsageError
 from harness.files import file_hash, replacing
 from harness.pretrain import checkpoint, foreign
 from harness.pretrain.checkpoint import Checkpoint, Imported
@@ -89,7 +90,7 @@ def import_file(
                 ),
                 # checkpoints of one family are told apart by their seeds
                 "seed": int(seed[1]) if (seed := checkpoint.SEED.search(target.name)) else 0,
-                "corpus": corpus or "+".join(source.card.trained_on),
+                "corpus": _datasets(corpus) if corpus else "+".join(source.card.trained_on),
                 "corpus_kind": "real",
                 "corpus_fingerprint": None,
                 "steps": 0,
@@ -134,6 +135,16 @@ def _candidates(method: str | None) -> Iterator[Candidate]:
             yield Candidate(found.name, found.path, card, module.build, layout)
 
 
+def _datasets(corpus: str) -> str:
+    """As ours are named, so that a task on one of them is told. Raises UnknownName for what is nearly one."""
+    known = registry.entries("tasks")
+    names = [name.strip().lower() for name in corpus.split("+")]
+    for name in names:
+        if name not in known and get_close_matches(name, known):
+            raise UnknownName("dataset", name, known)
+    return "+".join(names)
+
+
 def _recognised(path: Path, state: Mapping[str, Tensor], candidates: Sequence[Candidate]) -> Taken:
     """Raises UsageError when the weights are of no candidate or of several, CheckpointError when they are
     nearly of one."""
@@ -173,7 +184,10 @@ def _taken(path: Path, state: Mapping[str, Tensor], candidate: Candidate) -> Tak
         if why:
             dropped[why].append(key)
         else:
-            names[_renamed(key, layout.renamed)] = key
+            ours = _renamed(key, layout.renamed)
+            if ours in names:
+                raise CheckpointError(f"{kind} has {names[ours]} and {key}, which are one of ours. {cure}")
+            names[ours] = key
     unknown = [theirs for ours, theirs in names.items() if ours not in wanted]
     if unknown:
         raise CheckpointError(f"{kind} has no keys {foreign.first(unknown)}. {cure}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from harness.errors import CheckpointError
 from harness.files import write_text
 
 STEPS, EPOCHS = "log.csv", "validation.csv"
@@ -25,6 +26,10 @@ class Log:
         for name, count in ((STEPS, first), (EPOCHS, epochs)):
             path = folder / name
             kept = path.read_text().splitlines(keepends=True)[: count + 1] if count else []  # and the header
+            if count and len(kept) <= count:  # a machine that lost power may lose them
+                raise CheckpointError(
+                    f"{path} lacks lines of the {count} that were done. Delete {folder} to start over"
+                )
             write_text(path, "".join(kept))
         self._board = SummaryWriter(folder, purge_step=first)
 

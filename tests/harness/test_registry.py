@@ -106,7 +106,6 @@ BROKEN = {
     "too few": (METHOD.replace("[0, 0.5, 1]", "[0, 1]"), r"Preprocessing.mean is \(0, 1\), not tuple"),
     "unknown profile": (METHOD.replace('"demo"', '"huge"'), "MethodCard.profiles is {'huge'"),
     "a dataset's card": (DATASET, "CARD is not a MethodCard"),
-    "published alone": (DATASET.replace('"clean"', '"published"'), "Task.splits has no clean protocol"),
     "a circle": ("CARD = A\nA = CARD", "recursion"),
 }
 
@@ -147,11 +146,27 @@ def test_a_file_named_like_one_of_ours_is_refused(house: Path, tmp_path: Path) -
     assert registry.entry("methods", str(path.with_name("xrays.py"))).name == "xrays"
 
 
+def test_a_dataset_without_the_clean_protocol_is_refused(house: Path) -> None:
+    (house / "tasks" / "theirs.py").write_text(DATASET.replace('"clean"', '"published"'))
+    with pytest.raises(UsageError, match=r"theirs\.py: a task's splits lack the clean protocol"):
+        registry.dataset_card("theirs")
+
+
+def test_what_is_edited_after_it_was_imported_does_not_run_in_this_process(tmp_path: Path) -> None:
+    path = tmp_path / "edited.py"
+    path.write_text(DATASET + "WHEN = 'before'")
+    assert registry.load("tasks", str(path)).WHEN == "before"
+    path.write_text(DATASET + "WHEN = 'after'")
+    assert registry.load("tasks", str(path)).WHEN == "before"
+
+
 def test_a_file_without_its_functions_is_refused(house: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(DATASET)
     assert registry.load("tasks", str(path)).CARD == registry.dataset_card(str(path))
-    path.write_text(path.read_text().replace("def write_phantom", "def write"))
+    half = path.with_name("half.py")
+    half.write_text(path.read_text().replace("def write_phantom", "def write"))
+    path = half
     with pytest.raises(UsageError, match=r"has no function write_phantom\(\).*read\(\), write_phantom\(\)"):
         registry.load("tasks", str(path))
 

@@ -137,6 +137,12 @@ def test_gloria_decides_by_maxima_standardised_over_the_images_of_a_draw() -> No
     assert zero_shot.gloria(np.ones((4, 2)), np.ones((4, 1), dtype=bool)).tolist() == [[0]] * 4  # all alike
 
 
+def test_texts_without_any_words_for_the_method_are_named() -> None:
+    test = examples()
+    with pytest.raises(DataError, match=r"tiny finds nothing to read in any of 2 texts, such as '123'"):
+        pairing.compare(test.bench, test.rows, ["123", "456"], pairing.cosine)
+
+
 def test_a_prompt_without_words_for_the_method_is_named() -> None:
     wordless = replace(TASK, prompts={"Edema": ("123",), "Mass": ("mass",)})
     with pytest.raises(DataError, match=r"tiny finds nothing to read in the prompt '123'"):

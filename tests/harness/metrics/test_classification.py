@@ -212,6 +212,12 @@ def test_no_threshold_of_the_roc_curve_has_a_larger_youden_index(ties: bool) -> 
             assert point not in scores or len(np.unique(scores)) == 1
 
 
+def test_a_threshold_lies_between_neighbours_of_float32() -> None:
+    scores = np.array([[1.0], [1.0], [np.nextafter(np.float32(1), np.float32(2))]] * 2, np.float32)
+    truth = (scores > 1).astype(int)
+    assert np.array_equal(scores >= operating_points(truth, scores), truth)
+
+
 def test_a_threshold_lies_halfway_and_of_equals_is_the_most_sensitive() -> None:
     truth = np.array([0, 0, 1, 0, 1, -1])
     scores = np.array([0.0, 1.0, 2.0, 4.0, 6.0, 1.5])

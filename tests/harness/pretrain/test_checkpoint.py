@@ -179,6 +179,18 @@ def test_a_cell_has_the_checkpoint_of_its_seed_or_a_trained_one_of_the_lowest(tm
     assert [chosen(untrained, seed) for seed in range(2)] == ["floor-s0", None]
 
 
+def test_a_seed_does_not_choose_between_corpora(tmp_path: Path) -> None:
+    """Else whoever tries another corpus with seed 0 would move every later cell of seed 0, and no other."""
+    settings: Any = SimpleNamespace(checkpoints=tmp_path)
+    method: Any = SimpleNamespace(
+        name="tiny", card=SimpleNamespace(version=1), profile_name="demo", profile=OPTIONS
+    )
+    stored(tmp_path, "a-s0", seed=0, corpus="mimic_cxr", corpus_fingerprint="a" * 64)
+    stored(tmp_path, "b-s0", seed=0, corpus="openi", corpus_fingerprint="b" * 64)
+    with pytest.raises(UsageError, match=r"several corpora: a-s0 \(mimic_cxr, .*b-s0 \(openi"):
+        weights.fitting(method, settings, 0, "phantom")
+
+
 def test_for_real_data_a_phantom_s_checkpoint_is_the_last_choice_and_none_for_a_paper(tmp_path: Path) -> None:
     settings: Any = SimpleNamespace(checkpoints=tmp_path)
 

@@ -122,6 +122,14 @@ def test_the_card_says_what_was_taken_over(tmp_path: Path, method: str) -> None:
     assert imported(tmp_path, state(), method, name="other-s4", corpus="openi").card.corpus == "openi"
 
 
+def test_the_corpus_is_named_as_the_dataset_that_it_is(tmp_path: Path, method: str) -> None:
+    """Else a task on it would not be told that its pictures may have been trained on."""
+    found = imported(tmp_path, state(), method, name="a-s0", corpus="MIMIC_CXR + CheXpert+private")
+    assert found.card.corpus == "mimic_cxr+chexpert+private"
+    with pytest.raises(UnknownName, match="Did you mean 'chexpert'"):
+        imported(tmp_path, state(), method, name="b-s0", corpus="chexprt")
+
+
 def test_it_is_listed_and_found_by_name_and_never_chosen_unasked(tmp_path: Path, method: str) -> None:
     found = imported(tmp_path, state(), method, name="published")
     assert (found.name, found.family) == ("published", "published")
@@ -180,6 +188,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "transposed": (
         lambda theirs: theirs.update({"words.weight": torch.zeros(26, 4)}),
         r"words\.weight in the shape \[4, 26\], not \[26, 4\]",
+    ),
+    "two of one": (
+        lambda theirs: theirs.update({"image_head.bias": theirs["net.head.bias"]}),
+        r"Tiny by others has net\.head\.bias and image_head\.bias, which are one of ours",
     ),
     "not a number": (
         lambda theirs: theirs["net.1.running_var"].fill_(torch.nan),

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from harness.errors import CheckpointError
 from harness.pretrain import log as logs
 from harness.pretrain.log import Log
 
@@ -37,6 +39,18 @@ def test_a_resumed_log_has_every_step_and_epoch_once_for_pandas_and_tensorboard(
     read = logs.read(tmp_path / "log.csv")
     assert read == [{"step": step, "loss": 1 / (1 + step)} for step in range(9)]
     assert logs.mean(read[-2:]) == {"loss": (1 / 8 + 1 / 9) / 2}
+
+
+@pytest.mark.parametrize("name", ["log.csv", "validation.csv"])
+def test_lines_that_a_lost_machine_took_with_it_are_missed_at_once(tmp_path: Path, name: str) -> None:
+    """The state is there, and says how many there were."""
+    with Log(tmp_path, 0) as log:
+        log.write(rows(range(3)))
+        log.validated({"step": 2, "recall": 0.5})
+    path = tmp_path / name
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(CheckpointError, match=rf"{name} lacks lines of the \d that were done. Delete"):
+        Log(tmp_path, 3, 1)
 
 
 def test_a_first_run_forgets_what_lay_there(tmp_path: Path) -> None:
