@@ -68,7 +68,9 @@ class Training:
         device: torch.device,
         folder: Path,
         team: Alone | None = None,
+        commit: str = "",
     ) -> None:
+        """`commit` of the code; once it runs, of the code that began what it goes on with."""
         assert profile.recipe is not None
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.device, self.folder, self.team = profile.recipe, device, folder, team or Alone()
@@ -80,6 +82,7 @@ class Training:
         self.losses: list[float] = []  # on validation, after each epoch
         self.best: dict[str, Tensor] = {}  # weights of the epoch with the lowest, where a recipe keeps them
         self.seconds = 0.0  # spent by earlier processes
+        self.commit = commit
 
     def run(self) -> Outcome:
         """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite, or
@@ -213,7 +216,13 @@ class Training:
         return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
 
     def _save(self, done: int, seconds: float) -> None:
-        kept = {"done": done, "seconds": seconds, "losses": self.losses, "best": self.best}
+        kept = {
+            "done": done,
+            "seconds": seconds,
+            "losses": self.losses,
+            "best": self.best,
+            "commit": self.commit,
+        }
         state.save(self.folder, kept, self._parts)
 
     def _resume(self) -> int:
@@ -222,6 +231,7 @@ class Training:
         if found is None:
             return 0
         self.seconds, self.losses, self.best = found["seconds"], found["losses"], found["best"]
+        self.commit = found.get("commit", "")
         return int(found["done"])
 
 

@@ -128,10 +128,21 @@ def _train(
     team: Alone,
     place: torch.device,
 ) -> None:
-    outcome = Training(model, data, plan.profile, seed=seed, device=place, folder=folder, team=team).run()
+    training = Training(
+        model,
+        data,
+        plan.profile,
+        seed=seed,
+        device=place,
+        folder=folder,
+        team=team,
+        commit=_code(plan).commit,
+    )
+    outcome = training.run()
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
-        _write(folder, plan, model, seed, data, outcome, device.describe(place), team.size)
+        where = device.describe(place)
+        _write(folder, plan, model, seed, data, outcome, where, team.size, begun=training.commit)
 
 
 def _code(plan: MethodPlan) -> Code:
@@ -171,7 +182,9 @@ def _write(
     outcome: Outcome,
     place: str,
     processes: int = 1,
+    begun: str | None = None,
 ) -> None:
+    """`begun`: the commit that the training began with; another may be here since it was cut off."""
     code = _code(plan)
     checkpoint.save(
         folder,
@@ -190,7 +203,7 @@ def _write(
             "processes": processes,
             "device": place,
             "commit": code.commit,
-            "dirty": code.dirty,
+            "dirty": code.dirty or begun not in (None, code.commit),
             "packages": code.packages,
         },
     )

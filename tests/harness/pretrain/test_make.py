@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.phantom import STAMP, Cohort
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
+from harness.provenance import Code
 from harness.settings import Settings
 from tests import fakes
 from tests.fakes import Tiny
@@ -127,6 +128,27 @@ def test_a_training_that_was_cut_off_is_finished(
     whole = trained(method, corpus, replace(settings.load(), home=tmp_path / "elsewhere"))
     assert finished.card.weights == whole.card.weights  # hash of the file
     assert finished.name == whole.name
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(("then", "dirty"), [("a", False), ("b", True)])
+def test_a_training_that_two_commits_shared_is_marked(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, then: str, dirty: bool
+) -> None:
+    def by(commit: str) -> Callable[[MethodPlan], Code]:
+        return lambda _: Code(commit * 40, False, "1", "3.11", "Linux", {})
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(make, "_code", by("a"))
+    with monkeypatch.context() as during:
+        during.setattr(make.health, "write", killed)  # after the steps
+        with pytest.raises(KeyboardInterrupt):
+            trained(method, corpus)
+    monkeypatch.setattr(make, "_code", by(then))
+    card = trained(method, corpus).card
+    assert (card.commit, card.dirty) == (then * 40, dirty)
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_no_checkpoint(
