@@ -20,6 +20,12 @@ from harness.pretrain import unpickle
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Where a file that holds more than weights keeps them."""
 
+INSTEAD = {
+    b"<": "a web page, such as a warning before a download: open its address in a browser",
+    b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull where it is from",
+}
+"""What downloads leave in the place of weights, by its first bytes."""
+
 SHOWN = 5  # keys of a file in a message
 
 
@@ -28,6 +34,11 @@ def weights_of(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError.
     """
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    for beginning, what in INSTEAD.items():
+        if head.startswith(beginning):
+            raise CheckpointError(f"{path} is {what}")
     content = _content(path)
     top = content if isinstance(content, dict) else {}
     for found in (top, *(top.get(name) for name in WRAPPERS)):

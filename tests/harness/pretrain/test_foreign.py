@@ -243,6 +243,25 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path, options: dict[str, An
         foreign.weights_of(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\n<!DOCTYPE html><html>Google Drive can't scan this file", "is a web page.*in a browser"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "is a pointer of Git LFS: run git lfs",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_what_a_download_left_instead_is_named(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name} {reason}"):
+        foreign.weights_of(tmp_path / name)
+
+
 def test_torchscript_is_code_and_refused(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
