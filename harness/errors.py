@@ -20,7 +20,15 @@ HarnessError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+SHOWN = 3  # of many, in a message
+
+
+def few(items: Sequence[object], between: str = ", ") -> str:
+    """The first of them, for a message, and how many more there are."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return between.join(map(str, items[:SHOWN])) + more
 
 
 class HarnessError(Exception):

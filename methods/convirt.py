@@ -149,8 +149,8 @@ def contrastive(image: Tensor, text: Tensor, targets: Tensor | None = None) -> T
     return IMAGE_TO_TEXT * to_text + (1 - IMAGE_TO_TEXT) * to_image
 
 
-def released_sentences(text: str, shortest: int) -> list[str]:
-    """Cut at every full stop; one empty piece is dropped, others and blanks are sentences of any length."""
+def cut_at_full_stops(text: str, shortest: int) -> list[str]:
+    """As released: one empty piece is dropped, others and blanks are sentences of any length."""
     pieces = text.split(".")
     if "" in pieces:
         pieces.remove("")
@@ -178,7 +178,7 @@ class Convirt(nn.Module):
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """Token ids [len(texts), 1 + S, T] of each whole text and of its sentences."""
-        rule = released_sentences if self.official else _sentences.sentences
+        rule = cut_at_full_stops if self.official else _sentences.sentences
         return _sentences.tokenised([rule(text, SHORTEST) for text in texts], self.text.tokens)
 
     def encode_text(self, prepared: Tensor) -> TextFeatures:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from harness.contracts import TABLE_COLUMNS
-from harness.errors import BadTable, DataError
+from harness.errors import BadTable, DataError, few
 from harness.parallel import parallel_map, workers
 
 Item = TypeVar("Item")
@@ -143,10 +143,8 @@ def refuse(cells: pd.Series, wrong: pd.Series, path: Path, problem: str) -> None
 
 def refuse_files(paths: Iterable[object], problem: str) -> None:
     """Raises DataError naming the first of `paths`, if there are any."""
-    found = [str(path) for path in paths]
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise DataError(f"{', '.join(found[:3])}{more}: {problem}")
+    if found := list(paths):
+        raise DataError(f"{few(found)}: {problem}")
 
 
 def finish(
@@ -174,8 +172,7 @@ def read_files(function: Callable[[Path], Result], paths: Sequence[Path], label:
     results = [result for part in parts for result in part]
     refused = [result for result in results if isinstance(result, DataError)]
     if refused:
-        more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
-        raise type(refused[0])("; ".join(map(str, refused[:3])) + more)
+        raise type(refused[0])(few(refused, "; "))
     return [result for result in results if not isinstance(result, DataError)]
 
 

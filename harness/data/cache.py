@@ -32,7 +32,7 @@ from PIL import Image
 from harness.contracts import Geometry
 from harness.data.decode import DECODER_VERSION, decode
 from harness.data.picture import FLAGS, Decoded, eight_bits
-from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage
+from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage, few
 from harness.files import file_hash, hash_lines, hash_of, locked, write_json
 from harness.parallel import parallel_map
 
@@ -187,8 +187,7 @@ def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
         else:
             stamps.append((status.st_size, status.st_mtime_ns))
     if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise DataError(f"{', '.join(missing[:NAMED])}{more}: no such picture. Complete the download")
+        raise DataError(f"{few(missing)}: no such picture. Complete the download")
     return stamps
 
 

@@ -31,15 +31,14 @@ class Comparison:
         if np.isnan(scores).any():
             row = np.flatnonzero(np.isnan(scores))[0]
             raise DataError(f"the score of row {row} is NaN and has no rank. Check the features it is from")
-        positives, negatives = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
-        self._positives = positives[np.argsort(scores[positives], kind="stable")]
-        self._negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-        ranked, ours = scores[self._negatives], scores[self._positives]
+        positives, negatives = (
+            rows[np.argsort(scores[rows], kind="stable")]
+            for rows in (np.flatnonzero(truth == 1), np.flatnonzero(truth == 0))
+        )
+        self._positives = positives
+        ranked, ours = scores[negatives], scores[self._positives]
         ends = np.searchsorted(ranked, ours, side="left"), np.searchsorted(ranked, ours, side="right")
-        # Weights of negatives are added up between these places only: positives are few
-        cuts, where = np.unique(np.concatenate(([0], *ends)), return_inverse=True)
-        self._starts = cuts[cuts < len(ranked)]
-        self._lower, self._not_higher = np.split(where[1:], 2)
+        self._before = Before(negatives, np.concatenate((*ends, [len(ranked)])))
         self._equal = np.searchsorted(ours, ours, side="left")  # for each positive, the first one like it
 
     def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,16 +49,31 @@ class Comparison:
         The average precision is the mean of the precision at each positive's score, equal scores counted in:
         Σ_n (R_n - R_{n-1}) P_n over the distinct scores, as in scikit-learn.
         """
-        below = np.zeros((len(self._starts) + 1, weights.shape[1]))  # weight of the negatives before each cut
-        segments = np.add.reduceat(weights.take(self._negatives, axis=0), self._starts, axis=0)
-        np.cumsum(segments, axis=0, out=below[1:])
         positives = weights.take(self._positives, axis=0)
-        lower = below[self._lower]
-        won = np.einsum("ir,ir->r", positives, lower + below[self._not_higher]) / 2
+        count = len(positives)
+        # weights of the negatives that score lower than each positive, that do not score higher, and of all
+        lower, not_higher, (negatives,) = np.split(self._before(weights), [count, 2 * count])
+        won = np.einsum("ir,ir->r", positives, lower + not_higher) / 2
         found = positives[::-1].cumsum(axis=0)[::-1].take(self._equal, axis=0)  # score as high or higher
-        precision = np.divide(found, found + below[-1] - lower, out=np.zeros(found.shape), where=found > 0)
+        precision = np.divide(found, found + negatives - lower, out=np.zeros(found.shape), where=found > 0)
         total = positives.sum(axis=0)
-        return ratio(won, total * below[-1]), ratio(np.einsum("ir,ir->r", positives, precision), total)
+        return ratio(won, total * negatives), ratio(np.einsum("ir,ir->r", positives, precision), total)
+
+
+class Before:
+    """The weight of what stands before certain places of a ranking, added up between them only."""
+
+    def __init__(self, image: np.ndarray, places: np.ndarray) -> None:
+        """`image` [M] of each rank, `places` [U] in 0..M."""
+        cuts, where = np.unique(np.concatenate(([0], places)), return_inverse=True)
+        self._image, self._starts, self._where = image[: cuts[-1]], cuts[:-1], where[1:]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """[U, R]"""
+        before = np.zeros((len(self._starts) + 1, weights.shape[1]))
+        segments = np.add.reduceat(weights.take(self._image, axis=0), self._starts, axis=0)
+        np.cumsum(segments, axis=0, out=before[1:])
+        return before.take(self._where, axis=0)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray, nothing: float = np.nan) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.metrics.auroc import Comparison, ratio, require_both_classes
+from harness.metrics.auroc import Before, Comparison, ratio, require_both_classes
 
 OVERLAPS = np.linspace(0.40, 0.75, 8)
 """Intersection over union from which a box is right: those of the RSNA challenge, that MGCA averages over."""
@@ -190,7 +190,7 @@ class AveragePrecision:
 
     def __init__(self, ranking: Ranking) -> None:
         places = np.flatnonzero(ranking.right.any(axis=0))  # U of M
-        self._predicted = _Before(ranking.image, places + 1)
+        self._predicted = Before(ranking.image, places + 1)
         self._image = ranking.image[places]  # [U]
         self._right = ranking.right[:, places]  # [O, U]
         self._truth_image = ranking.truth_image
@@ -222,7 +222,7 @@ class Froc:
     def __init__(self, ranking: Ranking) -> None:
         false = np.flatnonzero(~ranking.inside)  # F of M
         hit = ranking.hit < len(ranking.image)  # H of T
-        self._alarms = _Before(ranking.image[false], np.searchsorted(false, ranking.hit[hit]))
+        self._alarms = Before(ranking.image[false], np.searchsorted(false, ranking.hit[hit]))
         self._hit_image = ranking.truth_image[hit]
         self._truth_image = ranking.truth_image
 
@@ -233,19 +233,3 @@ class Froc:
         allowed = np.outer(FALSE_ALARMS, weights.sum(axis=0))  # [A, R]
         found = np.stack([(hits * (alarms < limit)).sum(axis=0) for limit in allowed])
         return ratio(found, true)
-
-
-class _Before:
-    """The weight of what stands before certain places of a ranking, added up between them only."""
-
-    def __init__(self, image: np.ndarray, places: np.ndarray) -> None:
-        """`image` [M] of each rank, `places` [U] in 0..M."""
-        cuts, where = np.unique(np.concatenate(([0], places)), return_inverse=True)
-        self._image, self._starts, self._where = image[: cuts[-1]], cuts[:-1], where[1:]
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """[U, R]"""
-        before = np.zeros((len(self._starts) + 1, weights.shape[1]))
-        segments = np.add.reduceat(weights.take(self._image, axis=0), self._starts, axis=0)
-        np.cumsum(segments, axis=0, out=before[1:])
-        return before.take(self._where, axis=0)

@@ -150,7 +150,7 @@ def test_headers_that_cannot_be_read_are_named_together(copy: Callable[[str], Pa
     for path in damaged:
         path.write_bytes(b"")
     [finding] = found(examined("rsna", root)).values()
-    assert all(path.name in finding.says for path in damaged[:3]) and finding.says.endswith("; and 1 more")
+    assert all(path.name in finding.says for path in damaged[:3]) and finding.says.endswith(" and 1 more")
 
 
 # --- tables ------------------------------------------------------------------------------------------
