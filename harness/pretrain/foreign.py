@@ -20,8 +20,11 @@ from harness.pretrain import unpickle
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Where a file that holds more than weights keeps them."""
 
+PAGE = "a web page, such as a warning before a download: open its address in a browser"
 INSTEAD = {
-    b"<": "a web page, such as a warning before a download: open its address in a browser",
+    b"<!doctype": PAGE,
+    b"<html": PAGE,
+    b"<?xml": PAGE,
     b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull where it is from",
 }
 """What downloads leave in the place of weights, by its first bytes."""
@@ -35,7 +38,7 @@ def weights_of(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError.
     """
     with path.open("rb") as file:
-        head = file.read(64).lstrip()
+        head = file.read(64).lstrip().lower()
     for beginning, what in INSTEAD.items():
         if head.startswith(beginning):
             raise CheckpointError(f"{path} is {what}")

@@ -262,6 +262,15 @@ def test_what_a_download_left_instead_is_named(
         foreign.weights_of(tmp_path / name)
 
 
+def test_a_file_of_weights_that_begins_as_a_page_may_is_read(tmp_path: Path) -> None:
+    """Safetensors begin with the length of their header: of 0x3c20 bytes, a blank and a `<`."""
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x3C20)
+    content = len(header).to_bytes(8, "little") + header + np.float32(7).tobytes()
+    assert content.lstrip().startswith(b"<")
+    (tmp_path / "x.safetensors").write_bytes(content)
+    assert foreign.weights_of(tmp_path / "x.safetensors")["a"].tolist() == [7]
+
+
 def test_torchscript_is_code_and_refused(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
