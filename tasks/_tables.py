@@ -46,12 +46,14 @@ def read_cells(
     exact: bool = True,
     skip_spaces: bool = False,
     spellings: Mapping[str, str] | None = None,
+    filled: bool = False,
 ) -> pd.DataFrame:
     """All cells as text, blank as "", indexed by their line in the file.
 
     With `exact` the header must be `columns` in that order; otherwise it must hold them. `spellings` are
     other names of columns. With `skip_spaces` those after a comma do not count, in the header neither.
-    Commas that only pad the end of a line are no cells. Raises BadTable.
+    Commas that only pad the end of a line are no cells. With `filled` a header alone is refused. Raises
+    BadTable.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -79,7 +81,7 @@ def read_cells(
         raise DataError(f"{path} does not exist. Complete the download") from error
     except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadTable(f"{path} cannot be read: {error}. {RESTORE}") from error
-    if not lines:
+    if filled and not lines:
         raise BadTable(f"{path} has a header and no row. {RESTORE}")
     table = np.array(cells, dtype=object).reshape(-1, width)
     return pd.DataFrame(table, columns=header, index=lines, dtype=str)

@@ -158,7 +158,7 @@ def read(root: Path) -> pd.DataFrame:
 def _part(root: Path, name: str) -> pd.DataFrame:
     path = root / name
     described = name != "test_labels.csv"  # the radiologists' file says nothing about the patients
-    rows = read_cells(path, HEADER if described else ("Path", *LABELS), exact=described)
+    rows = read_cells(path, HEADER if described else ("Path", *LABELS), exact=described, filled=True)
     pieces = rows["Path"].str.extract(IMAGE_ID)
     pieces.columns = ["image_id", "split", "person_id", "study", "side"]
     refuse(
@@ -185,9 +185,12 @@ def _part(root: Path, name: str) -> pd.DataFrame:
 def _paths(root: Path, ids: pd.Series) -> pd.Series:
     """Where each image lies. The download in batches keeps the training patients in folders beside `root`."""
     paths = f"{root.resolve()}/" + ids
-    batches = sorted(root.absolute().parent.glob("CheXpert-v1.0 batch * (train *)"))  # also beside a link
+    if (root / "train").is_dir():
+        return paths
+    beside = dict.fromkeys((root.absolute().parent, root.resolve().parent))  # of a link, and of what it links
+    batches = [batch for folder in beside for batch in sorted(folder.glob("CheXpert-v1.0 batch * (train *)"))]
     home = {person.name: f"{person}/" for batch in batches for person in batch.iterdir()}
-    if (root / "train").is_dir() or not home:
+    if not home:
         return paths
     pieces = ids.str.extract(r"^train/(patient\d+)/(.*)$")
     return (pieces[0].map(home) + pieces[1]).fillna(paths)

@@ -165,7 +165,8 @@ def read(root: Path) -> pd.DataFrame:
     Reads every report: 0.06 ms each from a warm disk, some 14 s for all of them on one core.
     """
     metadata_csv = find_csv(root, "mimic-cxr-2.0.0-metadata.csv")
-    rows = read_cells(metadata_csv, ("dicom_id", "subject_id", "study_id", "ViewPosition"), exact=False)
+    columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
+    rows = read_cells(metadata_csv, columns, exact=False, filled=True)
     image, person, study = once(rows["dicom_id"], metadata_csv), rows["subject_id"], rows["study_id"]
     folder = "files/p" + person.str[:2] + "/p" + person + "/s" + study
     return finish(

@@ -170,7 +170,7 @@ def _read_dicoms(root: Path, codes_csv: Path) -> pd.DataFrame:
 
 def read_codes(path: Path) -> pd.DataFrame:
     """`label:Pneumothorax`, `mask`, `rows` per ImageId. The file has a row per outline, or one of none."""
-    rows = read_cells(path, HEADER, skip_spaces=True)
+    rows = read_cells(path, HEADER, skip_spaces=True, filled=True)
     ids, codes = rows["ImageId"], rows["EncodedPixels"]
     nothing = codes == NOTHING
     refuse(ids, rows.duplicated(), path, "has the same row twice")

@@ -125,6 +125,12 @@ def test_training_images_of_the_batch_download_lie_in_folders_beside(tmp_path: P
     root.rename(disk)
     root.symlink_to(disk)  # on several disks, and linked into one folder
     assert chexpert.read(root)["path"][3] == table["path"][3]
+    alone = tmp_path / "elsewhere" / "chexpert"
+    alone.parent.mkdir()
+    root.unlink()
+    disk.rename(root)
+    alone.symlink_to(root)  # the batches lie beside what is linked
+    assert chexpert.read(alone)["path"][3] == table["path"][3]
 
 
 def test_without_the_training_pictures_their_table_can_be_read(tmp_path: Path) -> None:
