@@ -261,15 +261,21 @@ def test_rows_of_other_pixels_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "differs"), [("clean", "draws of labels"), ("published", "seeds of the head")]
+    ("protocol", "drawn", "differs"),
+    [
+        ("clean", True, "draws of labels"),
+        ("published", False, "seeds of the head"),
+        ("published", True, "draws of labels"),  # where it has the parts of the clean one
+    ],
 )
 def test_training_and_labels_are_told_apart_where_they_are_crossed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, differs: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, drawn: bool, differs: str
 ) -> None:
     for checkpoint in (0, 1):
         for seed in (0, 1):
-            run = {"seed": seed, "checkpoint": checkpoint, "named": True, "protocol": protocol}
-            fakes.write(tmp_path, skill=float(checkpoint), **run)
+            made = fakes.record(seed=seed, checkpoint=checkpoint, named=True, protocol=protocol)
+            data = made.data.model_copy(update={"fraction": f"{seed if drawn else 0:064x}"})
+            fakes.store(tmp_path, made.model_copy(update={"data": data}), skill=float(checkpoint))
     monkeypatch.setattr(tables.stats, "spread", lambda *_: stats.Spread(training=0.04, seeds=0.02, rest=0.01))
     told = f"4.0 between checkpoints, 2.0 between {differs}, 1.0 beyond both"
     assert f"imitate-demo-1a2b3c4d at 1 %: standard deviation {told}.\n" in leaderboard.build(tmp_path)
