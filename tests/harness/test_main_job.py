@@ -210,6 +210,7 @@ def test_another_fraction_fits_another_head_on_the_same_features(road: Road) -> 
     assert len(list(records.read_all(road.results))) == 2
 
 
+@pytest.mark.slow
 def test_the_fraction_may_be_of_the_validation_labels_too(road: Road) -> None:
     _, whole = road.record()
     done = road.run("--fraction", "0.5", "--cut-validation", "--json")
@@ -271,6 +272,7 @@ def test_a_dataset_missing_under_the_data_root_is_no_phantom(road: Road) -> None
     assert kept(road.results) == before
 
 
+@pytest.mark.slow
 def test_an_unreadable_picture_is_named_and_the_others_stay_decoded(road: Road) -> None:
     picture = next((road.data / "chexpert" / "valid").rglob("*_frontal.jpg"))
     whole, before = picture.read_bytes(), kept(road.results)

@@ -109,6 +109,7 @@ def reports(realdata: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_real_report_is_cut(reports: list[tuple[str, str]]) -> None:
     assert len(reports) == 3955
     assert sum(bool(findings and impression) for findings, impression in reports) == 3419

@@ -269,6 +269,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
     return cohort, root
 
 
+@pytest.mark.slow
 def test_the_phantom_reads_back_to_the_pixel(phantom: tuple[Cohort, Path]) -> None:
     cohort, root = phantom
     table = chestxray14.read(root).set_index("image_id")

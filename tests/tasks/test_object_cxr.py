@@ -159,6 +159,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
     return cohort, root
 
 
+@pytest.mark.slow
 def test_boxes_are_what_was_drawn_to_the_pixel(phantom: tuple[Cohort, Path]) -> None:
     cohort, root = phantom
     found = table.read(object_cxr, root).set_index("image_id")

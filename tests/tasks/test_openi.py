@@ -61,6 +61,7 @@ def test_official_counts(real: Path, table: pd.DataFrame) -> None:
     assert table["person_id"].nunique() == 3_851
 
 
+@pytest.mark.slow
 def test_every_text_is_as_others_read_it(realdata: Path, table: pd.DataFrame) -> None:
     others = pd.read_csv(
         realdata / "text" / "indiana_reports.csv.gz", dtype=str, keep_default_na=False, index_col="uid"

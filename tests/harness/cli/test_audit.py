@@ -51,6 +51,7 @@ def test_published_parts_leak_and_clean_ones_do_not(data: Path, name: str, what:
     assert all(pair["persons"] >= bool(pair["images"]) for pair in found["published"]["shared"])
 
 
+@pytest.mark.slow
 def test_official_lists_leak_nothing(data: Path) -> None:
     found = audited("--task", "chestxray14", "--data-root", data)
     assert found["task"] == "chestxray14:linear" and found["data"] == "phantom"

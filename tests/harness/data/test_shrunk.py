@@ -73,6 +73,7 @@ def test_without_a_size_to_aim_at_every_pixel_is_decoded(tmp_path: Path) -> None
     assert decode(tmp_path / "x.jpg").pixels.shape == (900, 800)
 
 
+@pytest.mark.slow
 def test_colour_becomes_grey_as_before(tmp_path: Path, radiograph: np.ndarray) -> None:
     colour = np.stack([radiograph, radiograph[::-1], 255 - radiograph], axis=-1)
     (tmp_path / "x.jpg").write_bytes(encoded(colour, "JPEG", quality=95))

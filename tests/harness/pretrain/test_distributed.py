@@ -20,6 +20,7 @@ from harness.pretrain import distributed, make
 from harness.pretrain.state import STATE
 from harness.pretrain.team import Team
 from tests import fakes
+from tests.harness.command import harness
 from tests.harness.pretrain import processes
 from tests.harness.pretrain.loop import recipe
 
@@ -61,8 +62,8 @@ def written(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, processes: int = 2) -> subprocess.Popen[str]:
-    arguments = ["--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", processes]
+def start(folder: Path) -> subprocess.Popen[str]:
+    arguments = ["--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", 2]
     command = [sys.executable, "-m", "harness", "pretrain", *map(str, arguments)]
     place = {**os.environ, "HARNESS_HOME": str(folder / "home")}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place)
@@ -126,10 +127,12 @@ def test_an_error_in_one_process_is_the_job_s(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_more_processes_than_cores_are_refused(tmp_path: Path) -> None:
-    job = start(written(tmp_path), processes=1000)
-    _, err = job.communicate(timeout=600)
-    assert job.returncode == 2
-    assert "error: 1000 processes need a CPU each" in err.splitlines()[-1]
+    folder = written(tmp_path)
+    refused = harness(
+        *("pretrain", "--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", 1000)
+    )
+    assert refused.code == 2
+    assert "error: 1000 processes need a CPU each" in refused.err.splitlines()[-1]
 
 
 def test_the_cause_is_the_process_that_knows_it() -> None:

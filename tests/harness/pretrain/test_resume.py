@@ -210,6 +210,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_broken_state_is_named_with_its_cure(cut_off: Path, damage: Callable[[Path], object]) -> None:
     damage(cut_off / STATE)
