@@ -68,11 +68,11 @@ def _task(task: str, current: Settings, *, json: bool) -> None:
                 "no two parts can share anything. What the method was pre-trained on is not looked at here: "
                 f"`audit --across {found.dataset} CORPUS` finds pictures that two datasets share"
             )
-            continue
-        lines = [_line(item) for item in facts["shared"]]
-        columns = ["parts", "images of the second", "also in the first", "their rows of labels"]
-        columns += ["persons in both", "their images", "from sources of both"]
-        show.table(f"{found.id}, {name} ({located.kind}): {sizes}", columns, lines)
+        else:
+            lines = [_line(item) for item in facts["shared"]]
+            columns = ["parts", "images of the second", "also in the first", "their rows of labels"]
+            columns += ["persons in both", "their images", "from sources of both"]
+            show.table(f"{found.id}, {name} ({located.kind}): {sizes}", columns, lines)
         for rule, sentence in facts["rules"].items():
             show.line(f"  {rule}: {sentence}")
         if not facts["persons_known"]:

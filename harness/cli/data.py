@@ -57,7 +57,9 @@ def where(
 def doctor(
     dataset: Annotated[str, typer.Argument(help="Name, or path of a dataset's file.")],
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Open all pictures, not a sample.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Open all pictures: a sample shows hardly any duplicate.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Compare a download with what it should hold; look at its pictures. Exit 1 if results would change."""

@@ -29,7 +29,9 @@ def leaderboard(
         )
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's
-    target = (current.project if results is None else results) / "leaderboard.md"
+    ours = (current.project / "results").resolve()
+    place = current.project if results is None or results.resolve() == ours else results
+    target = place / "leaderboard.md"
     printed = [folder / "reported" for folder in (current.results, current.project / "results")]
     text = page.build(current.results, current.workers, next(filter(Path.is_dir, printed), None))
     difference = page.difference(target, text)

@@ -12,7 +12,7 @@ from harness.cli import show
 from harness.contracts import PublishedSplit
 
 if TYPE_CHECKING:
-    from harness.contracts import DatasetCard, Split
+    from harness.contracts import Balanced, DatasetCard, Split
 
 app = typer.Typer(help="What there is: methods, tasks, checkpoints, results.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 @app.command()
 def methods(json: AsJson = False) -> None:
-    """Methods, with their backbones and the corpora of their authors' weights."""
+    """Methods with their backbones; --json has their sources, and what their authors trained on, too."""
     from harness import registry
     from harness.contracts import MethodCard
 
@@ -88,7 +88,9 @@ def tasks(
                     "labels": list(task.labels),
                     "metric": task.metric,
                     "version": task.version,
-                    "protocols": {key: _sizes(card, split) for key, split in task.splits.items()},
+                    "protocols": {
+                        key: _sizes(card, split, task.balanced) for key, split in task.splits.items()
+                    },
                     **shared,
                 }
             )
@@ -120,13 +122,17 @@ def tasks(
     show.line("Licences, citations and how to obtain the data: list tasks --long")
 
 
-def _sizes(card: DatasetCard, split: Split | PublishedSplit) -> dict[str, str]:
+def _sizes(
+    card: DatasetCard, split: Split | PublishedSplit, balanced: Balanced | None = None
+) -> dict[str, str]:
     """Each part as an official one with its images in the largest release, or as a share of the persons, or
-    under the published protocol of what its code deals out."""
+    under the published protocol of what its code deals out. Of a balanced test part, the draws from it."""
     release = max(card.variants, key=lambda variant: variant.images, default=None)
     parts = {**release.parts, "": release.images} if release else {}
 
-    def told(rule: str | float) -> str:
+    def told(rule: str | float | None) -> str:
+        if rule is None:
+            return "none"
         if isinstance(rule, float):
             return f"{rule:.0%} of the persons".replace("%", " %")
         return f"{rule or 'all'} {parts[rule]:,}" if rule in parts else rule or "all"
@@ -137,7 +143,10 @@ def _sizes(card: DatasetCard, split: Split | PublishedSplit) -> dict[str, str]:
         share = f"{held_out * 100:g} % of the" if held_out < 1 else f"{held_out:,.0f}"
         test = told(split.test) if split.test else f"{share} {unit}"
         return {"train": told(split.train), "validation": f"{share} {unit}", "test": test}
-    return {part: told(getattr(split, part)) for part in ("train", "validation", "test")}
+    sizes = {part: told(getattr(split, part)) for part in ("train", "validation", "test")}
+    if balanced:
+        sizes["test"] = f"{balanced.draws} draws of up to {balanced.per_class} a label from {sizes['test']}"
+    return sizes
 
 
 def _block(row: dict[str, Any]) -> None:

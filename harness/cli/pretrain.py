@@ -30,7 +30,10 @@ def pretrain(
     corpus: Annotated[str | None, typer.Option(help="Default: that of its authors, else mimic_cxr.")] = None,
     profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
     official: Annotated[
-        bool, typer.Option("--official", help="As the authors' code does it, its faults included.")
+        bool,
+        typer.Option(
+            "--official", help="As the authors' code does it, its faults included. Not all methods can."
+        ),
     ] = False,
     seed: Annotated[
         int, typer.Option(help="Of the initial weights and every draw.", min=0, max=2**63 - 1)

@@ -153,6 +153,11 @@ def in_force(of_parts: tuple[str, ...], kind: Kind, task: Task, protocol: Protoc
     return (*of_parts, CLEAN_HEAD) if protocol == "published" else of_parts
 
 
+def draws_by_seed(rules: tuple[str, ...]) -> bool:
+    """Whether another seed draws other training labels: released code draws the same for all."""
+    return not rules or CLEAN_PARTS in rules
+
+
 def batch(task: Task) -> int:
     """Pictures in a step of a decoder or detector."""
     split = task.splits["published"]

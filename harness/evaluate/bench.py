@@ -116,8 +116,9 @@ def examples(bench: Bench, data: TaskData, rows: np.ndarray) -> Examples:
 
 def require_classes_in_each_part(data: TaskData, truth: np.ndarray, labels: Sequence[str]) -> None:
     """Raises EmptyClass unless each column of `truth` [N, L] has a 1 and a 0 in every part that is used."""
+    or_seed = " or another --seed" if published.draws_by_seed(data.rules) else ""
     for rows, name, cure in (
-        (data.used, "the training images of this draw", "Use a larger --fraction or another --seed"),
+        (data.used, "the training images of this draw", f"Use a larger --fraction{or_seed}"),
         (
             data.validation,
             "the validation images",

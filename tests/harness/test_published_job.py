@@ -101,5 +101,8 @@ def test_balanced_draws_are_scored_as_gloria_s_code_does(
     assert "prompts-of-the-dataset-s-card" in theirs.task.rules and ours.task.rules == ()
     assert (theirs.head.settings["scoring"], ours.head.settings["scoring"]) == ("gloria", "clip")
     assert theirs.data.draws == ours.data.draws  # the same pictures
+    told = harness("audit", "--task", "chexpert:zero-shot-5x200", "--data-root", tmp_path / "data").out
+    assert "Nothing is fitted on this dataset" in told
+    assert all(f"{rule}: {published.RULES[rule]}" in told for rule in theirs.task.rules)
     several = registry.task_of("chexpert:zero-shot").task  # not one of many: nothing was released
     assert published.in_force((), "zero-shot", several, "published") == (published.CLEAN_HEAD,)

@@ -74,6 +74,11 @@ def test_tasks_are_listed_with_all_that_their_cards_say() -> None:
         "test": "valid 234",
     }
     assert rows["openi"]["protocols"]["clean"]["train"] == "all 7,470"
+    assert rows["chexpert:zero-shot-5x200"]["protocols"]["published"] == {
+        "train": "none",
+        "validation": "none",
+        "test": "5 draws of up to 200 a label from train 223,414",
+    }
     long = harness("list", "tasks", "--long").stdout
     for row in rows.values():
         for fact in ("id", "kind", "title", "licence", "citation", "source"):

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness import records
+from harness import records, settings
 from harness.cli import show
 from tests import fakes
 from tests.harness.command import harness
@@ -124,6 +124,11 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.
     done = harness("leaderboard", "--results", deep)
     assert done.code == 2 and f"{deep} is no folder of results: it has none of phantom, real" in done.err
     assert not (deep / "leaderboard.md").exists()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(settings, "PACKAGE_ROOT", tmp_path)
+    done = harness("leaderboard", "--results", results)  # by its name or not: the page of that folder
+    assert done.code == 0 and not (results / "leaderboard.md").exists(), done.err
+    assert harness("leaderboard", "--check").code == 0
     missing = harness("results", "import", tmp_path / "none.zip")
     assert missing.code == 2
     assert f"there is no file {tmp_path / 'none.zip'}" in missing.err

@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, roc_curve
 
 from harness.contracts import Task
+from harness.data import published
 from harness.data.task_data import TaskData
 from harness.errors import DataError, EmptyClass
 from harness.evaluate import classifier, linear
@@ -65,12 +66,14 @@ def test_an_exclusive_task_selects_and_decides_by_the_largest_log_odds(tmp_path:
     )
 
 
-def data(labels: np.ndarray) -> TaskData:
+def data(labels: np.ndarray, rules: tuple[str, ...] = ()) -> TaskData:
     n = len(labels)
     rows = SimpleNamespace(
         train=np.arange(n // 2), validation=np.arange(n // 2, 3 * n // 4), test=np.arange(3 * n // 4, n)
     )
-    made: Any = SimpleNamespace(labels=labels, parts=rows, used=rows.train, validation=rows.validation)
+    made: Any = SimpleNamespace(
+        labels=labels, parts=rows, used=rows.train, validation=rows.validation, rules=rules
+    )
     return made
 
 
@@ -85,6 +88,21 @@ def test_parts_are_checked_before_anything_is_fitted() -> None:
         classifier.check(TASK, data(twice))
         with pytest.raises(DataError, match=f"1 of the {name}.* are not of one class out of Edema, Fracture"):
             classifier.check(CLASSES, data(twice))
+
+
+@pytest.mark.parametrize(
+    ("rules", "cure"),
+    [
+        ((), "Use a larger --fraction or another --seed"),
+        ((published.CLEAN_PARTS,), "Use a larger --fraction or another --seed"),
+        ((published.BY_IMAGE, published.FRACTION_SAMPLED), "Use a larger --fraction"),
+    ],
+)
+def test_no_other_seed_is_advised_where_all_seeds_draw_the_same(rules: tuple[str, ...], cure: str) -> None:
+    short = parts.several(400)
+    short[:200, 1] = 0
+    with pytest.raises(EmptyClass, match=rf"\. {cure}$"):
+        classifier.check(TASK, data(short, rules))
 
 
 def test_every_metric_of_these_kinds_can_be_selected_for() -> None:
