@@ -49,6 +49,11 @@ class Preprocessing:
     std: tuple[float, float, float]
     upsample: int | None = None  # bilinear resize inside the encoder (299 for GLoRIA and MGCA's ResNet)
 
+    @property
+    def seen(self) -> int:
+        """Side of what the encoder's maps are of."""
+        return self.upsample or self.size
+
 
 @dataclass(frozen=True)
 class ImageBackbone:
@@ -335,6 +340,11 @@ class DatasetCard:
 def options(cut_validation: bool, tuned: int) -> tuple[str, ...]:
     """What of a cell is not as by default, in words that stand in names of files."""
     return (*(["cut"] if cut_validation else []), *([f"tuned{tuned}"] if tuned else []))
+
+
+def file_words(protocol: str, fraction: float, seed: int, more: tuple[str, ...]) -> tuple[str, ...]:
+    """All words of a cell's file name: cells of one method and task that share them are one cell."""
+    return (protocol, f"{fraction * 100:g}pct", f"s{seed}", *more)
 
 
 TABLE_COLUMNS: tuple[str, ...] = (

@@ -21,14 +21,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 SHOWN = 3  # of many, in a message
 
 
-def few(items: Sequence[object], between: str = ", ") -> str:
+def few(items: Sequence[object], between: str = ", ", shown: int = SHOWN) -> str:
     """The first of them, for a message, and how many more there are."""
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return between.join(map(str, items[:SHOWN])) + more
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return between.join(map(str, items[:shown])) + more
+
+
+def first_of(error: ValidationError) -> str:
+    """What is wrong with a file, and in which field of it."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 class HarnessError(Exception):

@@ -15,9 +15,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, ValidationError
 
-from harness import records
 from harness.contracts import NEEDS_TEXT, DataKind, ProfileName
-from harness.errors import BadRecord, HarnessError, ProcessDied
+from harness.errors import BadRecord, HarnessError, ProcessDied, first_of
 from harness.files import below, write_json, write_text
 from harness.plan import CellPlan
 from harness.records import ADDRESS, CellBlock, Record
@@ -168,6 +167,4 @@ def _read(path: Path) -> Failure:
     try:
         return Failure.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise BadRecord(
-            f"{path}: {records.first_of(error)}. Delete it; the next sweep writes it again"
-        ) from error
+        raise BadRecord(f"{path}: {first_of(error)}. Delete it; the next sweep writes it again") from error

@@ -28,7 +28,6 @@ from harness.errors import (
     HarnessError,
     ImpossiblePairing,
     NewerRecord,
-    UnknownName,
     UsageError,
 )
 from harness.failures import Tried
@@ -162,12 +161,9 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
     makers = {method.name: method for method in wanted.methods}
-    known = {item.name: item for item in checkpoint.listing(store) if isinstance(item, Checkpoint)}
     found = []
     for name in names:
-        if name not in known:
-            raise UnknownName("checkpoint", name, known)
-        maker = makers.get(known[name].card.method)
+        maker = makers.get(checkpoint.found(store, name).card.method)
         if maker is None:
             raise UsageError(f"checkpoint {name} is of no method in this sweep. Name its method in --methods")
         found.append(checkpoint.named(store, name, method=maker.name, version=maker.card.version))

@@ -16,6 +16,7 @@ from harness.contracts import (
     ProtocolName,
     Split,
     Task,
+    file_words,
     options,
 )
 from harness.errors import ImpossiblePairing, UnknownName, UsageError
@@ -82,10 +83,8 @@ class CellPlan:
     @property
     def name(self) -> str:
         """`imitate chexpert:linear clean 1pct s0`"""
-        share = f"{self.fraction * 100:g}pct"
-        return " ".join(
-            (self.method.name, self.task_id, self.protocol, share, f"s{self.seed}", *self.options)
-        )
+        own = file_words(self.protocol, self.fraction, self.seed, self.options)
+        return " ".join((self.method.name, self.task_id, *own))
 
     @property
     def labels_used(self) -> float | None:

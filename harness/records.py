@@ -17,8 +17,8 @@ from typing import Annotated, Literal, NamedTuple, Self, get_args
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, options
-from harness.errors import BadRecord, NewerRecord
+from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, file_words, options
+from harness.errors import BadRecord, NewerRecord, first_of
 from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -254,7 +254,7 @@ class Predictions(NamedTuple):
 def place_of(results: Path, data: DataKind, cell: CellBlock) -> Path:
     """`results/phantom/chexpert-linear/imitate-demo-1a2b3c4d-s0/clean-1pct-s0.json`"""
     task = cell.task.replace(":", "-")
-    name = "-".join((cell.protocol, f"{cell.fraction * 100:g}pct", f"s{cell.seed}", *cell.options))
+    name = "-".join(file_words(cell.protocol, cell.fraction, cell.seed, cell.options))
     return results / data / task / cell.checkpoint / f"{name}.json"
 
 
@@ -288,12 +288,6 @@ def read(path: Path) -> Record:
         raise BadRecord(
             f"{path}: {first_of(error)}. Records are never edited by hand: delete it and run the cell again"
         ) from error
-
-
-def first_of(error: ValidationError) -> str:
-    """What is wrong with a file, and in which field of it."""
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 def _is_newer(error: ValidationError) -> bool:

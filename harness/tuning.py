@@ -167,7 +167,7 @@ def _trial(
 def _try(job: Job, search: Search, settings: Settings) -> None:
     """One configuration. One that diverges has no value; another failure may be cured, and until it is the
     cell has no number."""
-    number = len(search.trials)
+    number = len(search.ended)
     name = f"{job.cell.name}, {number + 1} of {len(search.configurations)} configurations"
     last: dict[str, Any] = {"cells": 0, "note": name, "steps": 0}
 

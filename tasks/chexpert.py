@@ -17,6 +17,7 @@ import pandas as pd
 
 from harness.contracts import Balanced, DatasetCard, PhantomSize, PublishedSplit, Split, Task, Variant
 from harness.phantom import Cohort, Person, Picture, Study, draw, stamp, truth
+from harness.phantom.anatomy import BORROWED
 from harness.phantom.render import render
 from tasks._phantoms import save_jpeg, write_csv
 from tasks._tables import (
@@ -265,10 +266,9 @@ def stated_labels(cohort: Cohort, person: Person, study: Study) -> dict[str, int
 def true_labels(study: Study) -> dict[str, int]:
     """0 or 1 for every label, as a radiologist with the truth in hand would fill the form."""
     present = {name for name in LABELS if study.has(name)}
-    if present & {"Consolidation", "Atelectasis", "Edema", "Lung Lesion"}:
-        present.add("Lung Opacity")
-    if "Cardiomegaly" in present:
-        present.add("Enlarged Cardiomediastinum")
+    for name in ("Lung Opacity", "Enlarged Cardiomediastinum"):
+        if not present.isdisjoint(BORROWED[name]):
+            present.add(name)
     if study.statements.get("Pneumonia") == 1:  # a cause, not a sign: only the reader can know
         present.add("Pneumonia")
     if not present - {"Support Devices"}:

@@ -48,6 +48,7 @@ PUBLISHED_DENSE = PublishedSplit(
     held_out=10_674,
     size=26_684,
 )
+BY_PERSON = Split(test=0.15, validation=0.15)
 CARD = DatasetCard(
     title="RSNA Pneumonia Detection Challenge",
     source="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge (stage 2), and for splits by person "
@@ -72,7 +73,7 @@ CARD = DatasetCard(
             labels=("Pneumonia",),
             metric="macro_auroc",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
+            splits={"clean": BY_PERSON, "published": PUBLISHED},
             prompts={"Pneumonia": ("pneumonia", "focal airspace opacity", "consolidation")},
         ),
         Task(
@@ -80,14 +81,14 @@ CARD = DatasetCard(
             labels=("Pneumonia",),
             metric="dice",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
+            splits={"clean": BY_PERSON, "published": PUBLISHED_DENSE},
         ),
         Task(
             kinds=("detection",),
             labels=("Pneumonia",),
             metric="mean_average_precision",
             version=2,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_DENSE},
+            splits={"clean": BY_PERSON, "published": PUBLISHED_DENSE},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},

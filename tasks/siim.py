@@ -53,6 +53,7 @@ PUBLISHED_PARTS = PublishedSplit(
     ),
     held_out=0.3,
 )
+BY_PERSON = Split(test=0.15, validation=0.15)
 CARD = DatasetCard(
     title="SIIM-ACR Pneumothorax Segmentation",
     source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation and its first stage's pictures, or "
@@ -84,7 +85,7 @@ CARD = DatasetCard(
             labels=("Pneumothorax",),
             metric="macro_auroc",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED_PARTS},
+            splits={"clean": BY_PERSON, "published": PUBLISHED_PARTS},
             prompts={"Pneumothorax": ("pneumothorax", "apical pneumothorax", "visible pleural line")},
         ),
         Task(
@@ -92,7 +93,7 @@ CARD = DatasetCard(
             labels=("Pneumothorax",),
             metric="dice",
             version=1,
-            splits={"clean": Split(test=0.15, validation=0.15, seed=0), "published": PUBLISHED},
+            splits={"clean": BY_PERSON, "published": PUBLISHED},
         ),
     ),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},

@@ -35,7 +35,7 @@ ARROWS: Mapping[str, str] = {
     # numbers
     "metrics.*": "metrics.* contracts errors",
     "stats": "metrics.* errors",
-    "comparison": "stats metrics.* errors",
+    "comparison": "stats errors",
     "records": "contracts errors files",
     "together": "records errors",
     "identity": "records",
@@ -43,8 +43,8 @@ ARROWS: Mapping[str, str] = {
     "phantom.*": f"phantom.* {TOOLS}",
     "data.*": f"data.* phantom.* {TOOLS}",
     "pretrain.make": f"plan pretrain.* data.* registry provenance device {TOOLS}",  # where its parts meet
-    "pretrain.*": f"pretrain.* data.* metrics.* registry provenance device {TOOLS}",
-    "evaluate.*": f"evaluate.* data.* metrics.* stats records cost device {TOOLS}",
+    "pretrain.*": f"pretrain.* data.* registry provenance device {TOOLS}",
+    "evaluate.*": f"evaluate.* data.* metrics.* records cost device {TOOLS}",
     # one cell, many cells
     "plan": "registry contracts errors",
     "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance device {TOOLS}",

@@ -42,6 +42,7 @@ def run(
     from harness import plan
 
     current = settings.load(data_root, results)
+    save_figures = save_figures and save_figures.expanduser()  # no shell does in --save-figures=~/figures
     wanted = plan.cell(
         method,
         task,

@@ -87,10 +87,6 @@ class Examples:
         frame = self.frame.iloc[places].reset_index(drop=True)
         return Examples(self.bench, self.rows[places], frame, self.labels[places])
 
-    def pixels(self) -> np.ndarray:
-        """[n, S, S] uint8, the stored squares."""
-        return np.asarray(self.bench.images.pixels[self.rows])
-
     def on_device(self, places: np.ndarray | slice = slice(None)) -> Tensor:
         """[m, S, S] uint8: the stored squares of those at `places`, on the bench's device."""
         return torch.from_numpy(self.bench.images.pixels[self.rows[places]]).to(self.bench.device)

@@ -68,8 +68,12 @@ class Decision:
     thresholds: Mapping[str, float] | None  # by label, in the task's order; None: exclusive
 
     @property
+    def exclusive(self) -> bool:
+        return self.thresholds is None
+
+    @property
     def rule(self) -> str:
-        return "largest score" if self.thresholds is None else "largest Youden index on validation"
+        return "largest score" if self.exclusive else "largest Youden index on validation"
 
     @property
     def chosen(self) -> dict[str, Argument]:

@@ -149,8 +149,7 @@ class _Part(NamedTuple):
 
 
 def _part(encoder: Method, examples: Examples) -> _Part:
-    maps = Pyramids(encoder, examples.pixels(), examples.bench.encoder.preprocessing, examples.bench.device)
-    return _Part(examples, maps, true_boxes(examples))
+    return _Part(examples, Pyramids(encoder, examples), true_boxes(examples))
 
 
 def true_boxes(examples: Examples) -> list[Tensor]:
@@ -185,7 +184,7 @@ def arrays(examples: Examples, found: Sequence[Found]) -> dict[str, np.ndarray]:
 
 def _zoom(preprocessing: Preprocessing) -> float:
     """Pixels of what the encoder saw, per pixel of its input: some enlarge it first."""
-    return (preprocessing.upsample or preprocessing.size) / preprocessing.size
+    return preprocessing.seen / preprocessing.size
 
 
 def _boxed(frame: pd.DataFrame) -> np.ndarray:

@@ -81,7 +81,6 @@ class Classifier(nn.Module):
 @dataclass(frozen=True)
 class Finetuned:
     model: Classifier  # with the best weights
-    exclusive: bool
     decision: Decision
     settings: dict[str, Argument]
     looks: tuple[int, ...]  # steps that were done at each look
@@ -98,7 +97,7 @@ class Finetuned:
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        return self.decision.arrays(test, log_odds(self.model, test, self.exclusive))
+        return self.decision.arrays(test, log_odds(self.model, test, self.decision.exclusive))
 
 
 check = classifier.check
@@ -131,7 +130,7 @@ def fit(
         "augmentation": "+".join(AUGMENTATION),
         "decision": decision.rule,
     }
-    return Finetuned(model, task.exclusive, decision, settings, looks, values)
+    return Finetuned(model, decision, settings, looks, values)
 
 
 def _train(

@@ -49,7 +49,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
     with frozen(model, bench.device, but_statistics=True) as encoder:
         with seeded(seed, bench.device):
             channels = pyramid.channels(encoder, train.on_device(slice(1)), preprocessing)
-            detector = Yolo(channels, preprocessing.upsample or preprocessing.size)
+            detector = Yolo(channels, preprocessing.seen)
         detector.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         both = nn.ModuleList((model, detector))  # so that the best epoch's statistics are kept with it
 

@@ -34,7 +34,6 @@ DECAY = 1e-6
 class MinibatchHead:
     layer: nn.Linear
     trained: Trained
-    exclusive: bool
     decision: Decision
 
     @property
@@ -49,7 +48,8 @@ class MinibatchHead:
         return found.model_copy(update={"chosen": {**found.chosen, **self.decision.chosen}})
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
-        return self.decision.arrays(test, scores(self.layer, test.features(), self.exclusive))
+        found = scores(self.layer, test.features(), self.decision.exclusive)
+        return self.decision.arrays(test, found)
 
 
 check = classifier.check
@@ -60,7 +60,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
     with one_thread():
         layer, trained = train_head(own, held_out, seed=seed, exclusive=task.exclusive)
     found = scores(layer, held_out.features, task.exclusive)
-    return MinibatchHead(layer, trained, task.exclusive, classifier.decide(task, validation, found))
+    return MinibatchHead(layer, trained, classifier.decide(task, validation, found))
 
 
 def train_head(

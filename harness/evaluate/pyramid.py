@@ -14,6 +14,7 @@ from harness.contracts import Method, Preprocessing
 from harness.data import transforms
 from harness.device import autocast
 from harness.errors import UsageError
+from harness.evaluate.bench import Examples
 from harness.progress import Bar
 
 MEMORY = 2**30  # bytes of maps that are kept
@@ -39,29 +40,26 @@ def channels(encoder: Method, pixels: Tensor, preprocessing: Preprocessing) -> d
 
 
 class Pyramids:
-    """`encode` of rows of `pixels` [N, S, S] uint8, from memory if that holds all of them."""
+    """`encode` of rows of N `examples`, from memory if that holds all of them."""
 
-    def __init__(
-        self, encoder: Method, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device
-    ) -> None:
-        self._encoder, self._pixels = encoder, pixels
-        self._preprocessing, self._device = preprocessing, device
+    def __init__(self, encoder: Method, examples: Examples) -> None:
+        self._encoder, self._examples = encoder, examples
         self._kept: dict[int, Tensor] | None = None
         one = self[np.arange(1)]
         self.channels = {stride: maps.shape[1] for stride, maps in one.items()}
-        if len(pixels) * sum(maps.nbytes for maps in one.values()) <= MEMORY:
+        if len(examples) * sum(maps.nbytes for maps in one.values()) <= MEMORY:
             self._kept = self._encode_all(one)
 
     def __getitem__(self, rows: np.ndarray) -> dict[int, Tensor]:
         """{stride: [n, C, h, w]} of `rows` [n]."""
         if self._kept is None:
-            pixels = torch.tensor(self._pixels[rows], device=self._device)
-            return encode(self._encoder, pixels, self._preprocessing)
-        places = torch.from_numpy(rows).to(self._device)
+            preprocessing = self._examples.bench.encoder.preprocessing
+            return encode(self._encoder, self._examples.on_device(rows), preprocessing)
+        places = torch.from_numpy(rows).to(self._examples.bench.device)
         return {stride: maps[places] for stride, maps in self._kept.items()}
 
     def _encode_all(self, one: dict[int, Tensor]) -> dict[int, Tensor]:
-        count = len(self._pixels)
+        count = len(self._examples)
         kept = {
             stride: torch.empty(
                 (count, *maps.shape[1:]),

@@ -151,8 +151,7 @@ class _Part(NamedTuple):
 
 
 def _part(encoder: Method, examples: Examples) -> _Part:
-    maps = Pyramids(encoder, examples.pixels(), examples.bench.encoder.preprocessing, examples.bench.device)
-    return _Part(maps, true_shares(examples), _masked(examples.frame))
+    return _Part(Pyramids(encoder, examples), true_shares(examples), _masked(examples.frame))
 
 
 def true_shares(examples: Examples) -> Tensor:

@@ -40,6 +40,12 @@ FINDINGS: Mapping[str, tuple[float, float, float, float]] = {
 ONE_SIDED = frozenset({"Pneumothorax", "Lung Lesion", "Fracture"})
 EITHER_SIDE = frozenset({"Pleural Effusion", "Consolidation", "Atelectasis"})
 
+BORROWED: Mapping[str, tuple[str, ...]] = {  # what a reader may add -> the findings that it is about
+    "Pneumonia": ("Consolidation",),
+    "Lung Opacity": ("Consolidation", "Edema", "Atelectasis", "Lung Lesion"),
+    "Enlarged Cardiomediastinum": ("Cardiomegaly",),
+}
+
 # How a reader words what is there: asserted, hedged, or passed over; and what is not there: denied or not.
 HEDGED_PRESENT, MISSED_PRESENT = 0.12, 0.06
 HEDGED_ABSENT, DENIED_ABSENT = 0.03, 0.45
@@ -215,7 +221,7 @@ def _derived(said: dict[str, int], rng: np.random.Generator) -> None:
     """Words a reader adds on top: a cause, a container, or that all is well."""
     if said.get("Consolidation") == 1 and rng.random() < 0.6:
         said["Pneumonia"] = 1 if rng.random() < 0.4 else -1
-    opaque = any(said.get(name) == 1 for name in ("Consolidation", "Atelectasis", "Edema", "Lung Lesion"))
+    opaque = any(said.get(name) == 1 for name in BORROWED["Lung Opacity"])
     if opaque and rng.random() < 0.4:
         said["Lung Opacity"] = 1
     if said.get("Cardiomegaly") == 1 and rng.random() < 0.2:

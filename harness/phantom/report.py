@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.phantom.anatomy import Finding, Person, Study, devices, level
+from harness.phantom.anatomy import BORROWED, Finding, Person, Study, devices, level
 from harness.phantom.words import (
     ASIDES,
     DENIED,
@@ -26,13 +26,6 @@ from harness.phantom.words import (
     WORDS,
     Words,
 )
-
-# What a word added by the reader (anatomy's _derived) is about: it borrows side and severity from there.
-BORROWED = {
-    "Pneumonia": ("Consolidation",),
-    "Lung Opacity": ("Consolidation", "Edema", "Atelectasis", "Lung Lesion"),
-    "Enlarged Cardiomediastinum": ("Cardiomegaly",),
-}
 
 LAYOUTS: Mapping[str, float] = {  # share of reports that keep their sections in that way
     "normal": 0.84,

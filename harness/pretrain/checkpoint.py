@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import DataKind, Profile, ProfileName
-from harness.errors import CheckpointError, UnknownName, UsageError
+from harness.errors import CheckpointError, UnknownName, UsageError, first_of
 from harness.files import file_hash, hash_of, write_text
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ def read(folder: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder / CARD} is missing. {cure}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise CheckpointError(f"{folder / CARD}: {place}: {first['msg']}. {cure}") from error
+        raise CheckpointError(f"{folder / CARD}: {first_of(error)}. {cure}") from error
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder / WEIGHTS} is missing. {cure}")
     return Checkpoint(folder, card)
@@ -129,19 +127,23 @@ def listing(store: Path) -> list[Checkpoint | Broken]:
     return [*sorted(good, key=lambda item: item.card.written, reverse=True), *broken]
 
 
-def named(store: Path, name: str, *, method: str, version: int) -> Checkpoint:
-    """The one asked for. Raises UnknownName when there is none, UsageError when another method or version
-    made it, CheckpointError when it is broken."""
+def found(store: Path, name: str) -> Checkpoint:
+    """The one asked for. Raises UnknownName when there is none, CheckpointError when it is broken."""
     known = [folder.name for folder in _folders(store)]
     if name not in known:
         raise UnknownName("checkpoint", name, known)
-    found = read(store / name)
-    if (found.card.method, found.card.method_version) != (method, version):
+    return read(store / name)
+
+
+def named(store: Path, name: str, *, method: str, version: int) -> Checkpoint:
+    """The same. Raises UsageError, too, when another method or version made it."""
+    chosen = found(store, name)
+    if (chosen.card.method, chosen.card.method_version) != (method, version):
         raise UsageError(
-            f"checkpoint {name} is of {found.card.method}, version {found.card.method_version}, not of "
+            f"checkpoint {name} is of {chosen.card.method}, version {chosen.card.method_version}, not of "
             f"{method}, version {version}. Name another, or none to have one made"
         )
-    return found
+    return chosen
 
 
 def fitting(

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, few
 from harness.pretrain import unpickle
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -50,7 +49,7 @@ def weights_of(path: Path) -> dict[str, Tensor]:
             return {key.removeprefix("module.") if parallel else key: value for key, value in found.items()}
     raise CheckpointError(
         f"{path} has no names with tensors, neither at its top nor under {', '.join(WRAPPERS)}. It holds "
-        f"{first(top) or f'a {type(content).__name__}'}. Save the network's state_dict alone"
+        f"{few(list(top), shown=SHOWN) or f'a {type(content).__name__}'}. Save the network's state_dict alone"
     )
 
 
@@ -82,9 +81,3 @@ def _content(path: Path) -> Any:
             f"{path} cannot be read: {type(error).__name__}: {reason}. Compare its size with the "
             "source's and fetch it again; files of torch.save, and .safetensors, can be read"
         ) from error
-
-
-def first(keys: Iterable[object]) -> str:
-    """The first keys, for a message."""
-    names = [str(key) for key in keys]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

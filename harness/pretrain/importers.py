@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from harness import provenance, registry
 from harness.contracts import Layout, MethodCard
-from harness.errors import CheckpointError, UnknownName, UsageError
+from harness.errors import CheckpointError, UnknownName, UsageError, few
 from harness.files import file_hash, replacing
 from harness.pretrain import checkpoint, foreign
 from harness.pretrain.checkpoint import Checkpoint, Imported
+from harness.pretrain.foreign import SHOWN
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def _recognised(path: Path, state: Mapping[str, Tensor], candidates: Sequence[Ca
     if not marked:
         known = "; ".join(item.layout.title for item in candidates) or "none"
         raise UsageError(
-            f"{path} is of no known layout: its keys are {foreign.first(state)}. Known: {known}. "
+            f"{path} is of no known layout: its keys are {few(list(state), shown=SHOWN)}. Known: {known}. "
             "A method's file describes its own in LAYOUTS"
         )
     taken: list[Taken] = []
@@ -190,7 +191,7 @@ def _taken(path: Path, state: Mapping[str, Tensor], candidate: Candidate) -> Tak
             names[ours] = key
     unknown = [theirs for ours, theirs in names.items() if ours not in wanted]
     if unknown:
-        raise CheckpointError(f"{kind} has no keys {foreign.first(unknown)}. {cure}")
+        raise CheckpointError(f"{kind} has no keys {few(unknown, shown=SHOWN)}. {cure}")
     weights: dict[str, Tensor] = {}
     missing: list[str] = []
     back = {ours: theirs for theirs, ours in layout.renamed.items()}
@@ -209,7 +210,7 @@ def _taken(path: Path, state: Mapping[str, Tensor], candidate: Candidate) -> Tak
         else:
             missing.append(_renamed(key, back))
     if missing:
-        raise CheckpointError(f"{kind} has keys that are missing here: {foreign.first(missing)}. {cure}")
+        raise CheckpointError(f"{kind} has keys that are missing here: {few(missing, shown=SHOWN)}. {cure}")
     return Taken(candidate, weights, dict(dropped))
 
 

@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
 
 def test_the_block_says_how_the_epoch_was_chosen() -> None:
     layer, trained = train_head(data(200), data(60, 1), seed=0)
-    block = MinibatchHead(layer, trained, False, Decision({"one": 0.5, "two": -0.5})).block
+    block = MinibatchHead(layer, trained, Decision({"one": 0.5, "two": -0.5})).block
     assert block.settings == {
         **{"features": 6, "batch": 48, "epochs": 50, "patience": 10, "steps": 4 * len(trained.values)},
         **{"learning_rate": 5e-4, "weight_decay": 1e-6},

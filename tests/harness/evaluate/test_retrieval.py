@@ -53,7 +53,9 @@ def measured(test: Examples, task: Task = OPEN) -> dict[str, float]:
 def test_an_oracle_finds_each_report_and_each_picture() -> None:
     letters: dict[bytes, int] = {}
     test = examples(lambda: Oracle(letters), findings=REPORTS, impression="")
-    letters |= {bytes(picture[1, 1:9].tolist()): number for number, picture in enumerate(test.pixels())}
+    letters |= {
+        bytes(picture[1, 1:9].tolist()): number for number, picture in enumerate(test.on_device().numpy())
+    }
     assert set(measured(test).values()) == {1.0}
 
 

@@ -60,7 +60,7 @@ def examples(build: Any = encoder, **columns: Any) -> Examples:
 def embedded(test: Examples, texts: list[str]) -> tuple[Tensor, Tensor, np.ndarray]:
     """Of unit length [N, d] and [T, d], and the method's own similarities [N, T]: one pass, written out."""
     model: Any = encoder().eval()
-    pixels = torch.tensor(test.pixels())[:, 1:9, 1:9] / 255
+    pixels = test.on_device()[:, 1:9, 1:9] / 255
     with torch.inference_mode():
         image = model.encode_image(((pixels - 0.5) / 0.25)[:, None].expand(-1, 3, -1, -1))
         text = model.encode_text(model.prepare_text(texts))
