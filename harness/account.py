@@ -94,6 +94,8 @@ def record(
             weights=card.weights,
             images_per_second=card.images_per_second,
             seconds=card.seconds,
+            commit=card.commit,
+            dirty=card.dirty,
         ),
         preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
         head=head,

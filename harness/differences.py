@@ -43,6 +43,8 @@ CIRCUMSTANCES = (
     "written",
     "pretraining.seconds",
     "pretraining.images_per_second",
+    "pretraining.commit",  # the weights are compared
+    "pretraining.dirty",
     "code.arguments.",  # what they asked for stands in the fields that shape the number
     "code.defaults.",
     "cost.seconds.",

@@ -41,6 +41,7 @@ class Tried(NamedTuple):
     cell: CellPlan
     checkpoint: str  # "" where none could be had
     profile: ProfileName  # of the checkpoint, whatever the plan's; the plan's where there is none
+    lent: bool = False  # whether its checkpoint is that of another seed, and nobody asked for it
 
 
 def _for_all(message: str) -> str:
@@ -54,6 +55,7 @@ class Failure(CellBlock):
 
     data: DataKind
     profile: ProfileName
+    lent: bool = False
     error: str  # its class
     message: Annotated[str, AfterValidator(_for_all)]  # "" beside real data
 
@@ -67,7 +69,9 @@ class Failure(CellBlock):
 
     @property
     def key(self) -> Key:
-        return _key(self.data, self.profile, self)
+        """What was tried for want of a checkpoint of its own is done with any that the cell is done with."""
+        cell = self.model_copy(update={"checkpoint": ""}) if self.lent else self
+        return _key(self.data, self.profile, cell)
 
 
 def keys_of(record: Record) -> tuple[Key, Key]:
@@ -99,6 +103,7 @@ def write(settings: Settings, tried: Tried, error: BaseException) -> None:
         checkpoint=tried.checkpoint,
         data=tried.data,
         profile=tried.profile,
+        lent=tried.lent,
         error=type(error).__name__,
         message="" if private else message,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -63,6 +64,7 @@ class Job(NamedTuple):
     cell: CellPlan
     checkpoint: Checkpoint
     known: Known
+    named: bool = False  # whether somebody asked for its checkpoint
 
     @property
     def data(self) -> DataKind:
@@ -92,7 +94,9 @@ class Job(NamedTuple):
 
     @property
     def tried(self) -> Tried:
-        return Tried(self.data, self.cell, self.checkpoint.name, self.checkpoint.card.profile_name)
+        card = self.checkpoint.card
+        lent = not self.named and card.seed != self.cell.seed
+        return Tried(self.data, self.cell, self.checkpoint.name, card.profile_name, lent)
 
 
 class Lost(NamedTuple):
@@ -121,8 +125,9 @@ def in_the_way(results: Path, job: Job) -> str:
         raise  # it may be the cell's, and is never put aside
     except BadRecord as error:
         return str(error)
-    names = identity.of(record).unlike(job.identity)
-    return f"it is of other {names}" if names else ""
+    if names := identity.of(record).unlike(job.identity):
+        return f"it is of other {names}"
+    return "its checkpoint was lent to its seed, and is asked for now" if record.lent and job.named else ""
 
 
 def put_aside(results: Path, todo: Iterable[Job]) -> None:
@@ -139,7 +144,8 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".json", ".npz"):
             with suppress(FileNotFoundError):  # another sweep may put it aside at the same time
-                path.with_suffix(suffix).replace(target.with_suffix(suffix))
+                # from another disk, too: a track may be a link
+                shutil.move(path.with_suffix(suffix), target.with_suffix(suffix))
     for reason, paths in moved.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         logger.warning("%s%s: %s. Put aside in %s, to be run again", paths[0], more, reason, aside)
@@ -205,7 +211,7 @@ def match(
                 read = partial(_data, cell, settings, tables, draw=make is not None)
                 known: Known = _once(memo, (cell.task_id, cell.protocol), read)
                 kind = known.kind
-                find = partial(_checkpoint, cell, settings, kind, named, make)
+                find = partial(_checkpoint, cell, settings, kind, named, make, memo)
                 chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
                 place = tables.get(("place", cell.dataset))
@@ -213,7 +219,7 @@ def match(
                 yield cell, Lost(_without(kind, cell, named), error)
             else:
                 lost = Lost(_without(kind, cell, named), None)
-                yield cell, Job(cell, chosen, known) if chosen else lost
+                yield cell, Job(cell, chosen, known, chosen in named) if chosen else lost
 
 
 def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
@@ -275,9 +281,14 @@ def _checkpoint(
     data: DataKind,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
+    memo: dict[object, Any],
 ) -> Checkpoint | None:
     chosen = _given(cell, named) or weights.fitting(cell.method, settings, cell.seed, data)
-    return chosen or (make(cell) if make else None)
+    if chosen or not make:
+        return chosen
+    of_seed = None if cell.method.profile.recipe else cell.seed  # a trained one is made for all seeds
+    made: Checkpoint = _once(memo, ("made", cell.method.name, of_seed), partial(make, cell))
+    return made
 
 
 def _given(cell: CellPlan, named: Sequence[Checkpoint]) -> Checkpoint | None:

@@ -134,6 +134,8 @@ class PretrainingBlock(_Block):
     weights: str  # sha256
     images_per_second: float | None
     seconds: float | None
+    commit: str = ""  # of the code that made the weights; "": not known
+    dirty: bool = False  # whether it was changed since that commit
 
 
 class InputBlock(_Block):

@@ -25,7 +25,7 @@ from harness import run as road
 from harness.account import Arguments
 from harness.cluster import Machines
 from harness.cost import Cost
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, NewerRecord, UsageError
 from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
@@ -76,7 +76,13 @@ def run(
         untried: list[Job] = []
         begun: list[Job] = []
         for job in _jobs(wanted, settings, named, summary, options):
-            if jobs.complete(settings.results, job):
+            try:
+                complete = jobs.complete(settings.results, job)
+            except (NewerRecord, OSError) as error:  # not for us to judge, nor to put aside
+                failures.write(settings, job.tried, error)
+                summary.failed[job.cell.name] = str(error)
+                continue
+            if complete:
                 summary.before += 1
                 continue
             (begun if failures.known(settings.results, job.tried) else untried).append(job)

@@ -6,6 +6,7 @@ encoder is proven unchanged by the computation.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from harness.errors import DataError, HarnessError
 from harness.files import hash_bytes, hash_of
 from harness.progress import Bar
 from harness.settings import BankDtype
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Counts changes of this file and of transforms.py that change features."""
@@ -76,8 +79,13 @@ def open_bank(
             f"{source.method} has features that are not finite in {dtype}, of {(~finite).sum()} of "
             f"{len(finite)} pictures. Check the checkpoint's weights, or leave HARNESS_BANK_DTYPE at float32"
         )
-    arrays.save(path, features)
-    return Bank(arrays.load(path), False, len(features) / seconds)
+    rate = len(features) / seconds
+    try:
+        arrays.save(path, features)
+    except OSError as error:  # a full disk or a quota
+        logger.warning("features are not kept, and will be computed again: %s", error)
+        return Bank(features, False, rate)
+    return Bank(arrays.load(path), False, rate)
 
 
 def encode(

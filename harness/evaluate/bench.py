@@ -23,6 +23,7 @@ from harness.data import published
 from harness.data.cache import Images
 from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
+from harness.errors import HarnessError
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
 from harness.evaluate.search import Configuration, Report, Space
@@ -53,21 +54,28 @@ class Bench:
     cost: Cost
     read_mask: ReadMask | None = None
     # both stay when the bench is used for another cell
-    opened: dict[str, Bank] = field(default_factory=dict)
+    opened: list[Bank | HarnessError] = field(default_factory=list)  # one: what cannot be had is tried once
     compared: dict[str, Compared] = field(default_factory=dict)  # by pictures, texts and how
 
     def bank(self) -> Bank:
         """Pooled features of all pictures, computed once per encoder and dataset."""
-        if "pooled" not in self.opened:
-            with self.cost.step("features"):
-                found = bank.open_bank(
-                    self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
-                )
-            self.opened["pooled"] = found
+        if not self.opened:
+            try:
+                with self.cost.step("features"):
+                    found = bank.open_bank(
+                        self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
+                    )
+            except HarnessError as error:
+                self.opened.append(error)
+                raise
+            self.opened.append(found)
             self.cost.cached["features"] = found.cached
             self.cost.images_per_second = found.images_per_second
         self.cost.cached.setdefault("features", True)
-        return self.opened["pooled"]
+        [opened] = self.opened
+        if isinstance(opened, HarnessError):
+            raise opened
+        return opened
 
 
 @dataclass(frozen=True)

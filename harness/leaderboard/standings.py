@@ -60,8 +60,10 @@ class Runs:
 
     @property
     def dirty(self) -> bool:
-        """Whether some of it was made by code that no commit holds."""
-        return any(record.code.dirty or not record.code.commit for record in self.records)
+        """Whether some of it, weights or numbers, was made by code that no commit holds."""
+        return any(
+            record.code.dirty or not record.code.commit or record.pretraining.dirty for record in self.records
+        )
 
     @cached_property
     def main(self) -> Resampled:

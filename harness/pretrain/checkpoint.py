@@ -101,13 +101,15 @@ def name_of(
 
 
 def read(folder: Path) -> Checkpoint:
-    """Raises CheckpointError when the card is broken or one of the files is missing. The weights are read
-    later, see `load_weights`."""
+    """Raises CheckpointError when the card is broken, or one of the files is missing or not for us to read.
+    The weights are read later, see `load_weights`."""
     cure = f"Delete {folder} and pre-train again"
     try:
         card = CheckpointCard.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder / CARD} is missing. {cure}") from error
+    except OSError as error:  # another user's, in a home that they share
+        raise CheckpointError(f"{folder / CARD}: {error.strerror}. Let its owner open it") from error
     except ValidationError as error:
         raise CheckpointError(f"{folder / CARD}: {first_of(error)}. {cure}") from error
     if not (folder / WEIGHTS).is_file():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
 from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
 from harness.evaluate import linear as evaluator
+from harness.failures import Tried
 from harness.jobs import Job, Known, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
@@ -115,6 +118,34 @@ def test_two_sweeps_may_put_aside_the_same_record_at_once(
     assert not path.exists() and not path.with_suffix(".npz").exists()
 
 
+def test_a_track_may_lie_on_another_disk(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stored(tmp_path, job, weights="1" * 64)
+    content = path.read_bytes()
+
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, other_disk)
+    jobs.put_aside(tmp_path, [job])
+    [aside] = (tmp_path / jobs.QUARANTINE).rglob(path.name)
+    assert aside.read_bytes() == content and aside.with_suffix(".npz").exists()
+    assert not path.exists() and not path.with_suffix(".npz").exists()
+
+
+def test_what_was_lent_runs_again_when_it_is_asked_for(tmp_path: Path, job: Job) -> None:
+    """As lent it counts only until the seed has a checkpoint of its own; as asked for, always."""
+    path = stored(tmp_path, job, seed=1)
+    assert records.read(path).lent
+    assert jobs.complete(tmp_path, job)
+    asked = job._replace(named=True)
+    assert not jobs.complete(tmp_path, asked)
+    jobs.put_aside(tmp_path, [asked])
+    assert not path.exists()
+    stored(tmp_path, job, seed=0)
+    assert jobs.complete(tmp_path, asked)
+
+
 def test_nothing_that_was_put_aside_is_overwritten(
     tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,7 +211,7 @@ def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
     assert list(failures.read_all(tmp_path)) == []
 
 
-def test_the_record_of_a_newer_harness_ends_a_sweep_and_is_never_put_aside(tmp_path: Path, job: Job) -> None:
+def test_the_record_of_a_newer_harness_is_never_put_aside(tmp_path: Path, job: Job) -> None:
     path = stored(tmp_path, job)
     path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
     for ask in (lambda: jobs.complete(tmp_path, job), lambda: jobs.put_aside(tmp_path, [job])):
@@ -292,6 +323,27 @@ def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job)
         jobs.checkpoints(store, wanted("imitate"), [name])
 
 
+@pytest.mark.parametrize(("method", "tried"), [("imitate", 1), ("random_init", 3)])
+def test_one_checkpoint_for_all_seeds_is_tried_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, method: str, tried: int
+) -> None:
+    made = []
+
+    def fails(cell: plan.CellPlan) -> None:
+        made.append(cell.seed)
+        raise HarnessError("it diverged")
+
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
+    cells = [
+        plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=fraction, seed=seed)
+        for fraction in (0.1, 1.0)
+        for seed in range(3)
+    ]
+    found = list(jobs.match(cells, load(), [], fails))  # type: ignore[arg-type]
+    assert made == list(range(tried))
+    assert all(isinstance(lost, Lost) and str(lost.error) == "it diverged" for _, lost in found)
+
+
 @pytest.mark.parametrize(
     "error", [ray.exceptions.WorkerCrashedError(), ray.exceptions.OutOfMemoryError("full")]
 )
@@ -321,6 +373,6 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
     found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, options)))
     lost = found[0][1]
-    assert isinstance(lost, Lost) and lost.tried == ("phantom", cells[0], "", "demo")  # as its data are
+    assert isinstance(lost, Lost) and lost.tried == Tried("phantom", cells[0], "", "demo")
     assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)
     assert isinstance(found[1][1], Job) and found[1][1].checkpoint.name == made.name

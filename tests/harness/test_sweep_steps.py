@@ -20,14 +20,14 @@ from ray.tune.experiment import Trial
 
 from harness import cluster, failures, grid, parallel, plan, sweep
 from harness.account import Arguments
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, NewerRecord, UsageError
 from harness.jobs import Job, Known, Lost
 from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
 from tests.harness.command import harness
 
-CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo"))
+CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo", seed=0))
 
 
 def jobs(count: int) -> list[Job]:
@@ -170,6 +170,24 @@ def test_a_cell_that_lacks_its_data_fails_the_sweep(tmp_path: Path, monkeypatch:
     done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert done.failed == {job.cell.name: "no table"} and done.left == 0
     assert [failure.reason for failure in failures.read_all(tmp_path)] == ["HarnessError: no table"]
+
+
+@pytest.mark.parametrize("error", [NewerRecord("Update it"), PermissionError(errno.EACCES, "another's")])
+def test_a_record_that_cannot_be_judged_costs_its_cell_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def complete(_: Path, job: Job) -> bool:
+        if job.cell.seed == 0:
+            raise error
+        return True
+
+    every = jobs(3)
+    monkeypatch.setattr(sweep, "_jobs", lambda *_: iter(every))
+    monkeypatch.setattr(sweep.jobs, "complete", complete)
+    wanted, nothing = grid.Grid(tuple(job.cell for job in every), {}), sweep.Options(None, None, 0)
+    done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
+    assert (done.before, done.left, done.failed) == (2, 0, {every[0].cell.name: str(error)})
+    assert [failure.error for failure in failures.read_all(tmp_path)] == [type(error).__name__]
 
 
 def test_cells_that_fail_for_one_reason_are_told_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import ImageFeatures, Preprocessing
+from harness.cost import Cost
 from harness.data.cache import Images
 from harness.errors import CorruptCache, DataError, HarnessError
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
+from harness.evaluate.bench import Bench
 from harness.settings import BankDtype
 from tests.fakes import PROFILE, Tiny
 
@@ -177,6 +180,34 @@ def test_a_feature_that_is_no_number_is_refused(tmp_path: Path, dtype: BankDtype
     with pytest.raises(DataError, match=rf"not finite in {dtype}, of 1 of \d+ pictures"):
         opened(tmp_path, source(build=Loud), dtype=dtype)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_features_that_cannot_be_kept_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bank.arrays, "save", full)
+    found = opened(tmp_path)
+    np.testing.assert_allclose(found.features, direct(images()), atol=1e-6)
+    assert not found.cached and "features are not kept" in caplog.text
+
+
+def test_features_that_cannot_be_had_are_tried_once(tmp_path: Path) -> None:
+    """By all cells of a group, each of which has a bench with what the others opened."""
+
+    class Broken(Encoders):
+        def __call__(self) -> nn.Module:
+            self.built += 1
+            raise HarnessError("no such weights")
+
+    build = Broken()
+    bench = Bench(source(build), images(), tmp_path, CPU, "float32", Cost())
+    for _ in range(3):
+        with pytest.raises(HarnessError, match="no such weights"):
+            replace(bench, cost=Cost()).bank()
+    assert build.built == 1
 
 
 def test_a_damaged_bank_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def test_what_failed_stands_with_its_reason(tmp_path: Path) -> None:
     assert "(gloria-x-s0; seeds 0, 1)" in done("imitate", 3)  # it has a checkpoint since
     assert "(gloria-x-s0; seeds 0, 1)" in done("gloria", 1)  # another one than that which failed
     assert "## Failed" not in done("gloria", 0)
+
+
+def test_what_failed_on_a_lent_checkpoint_is_done_with_its_own(tmp_path: Path) -> None:
+    cell = plan.cell("gloria", "rsna:linear", profile="demo", protocol="clean", fraction=0.01, seed=1)
+    for lent in (False, True):
+        tried = failures.Tried("phantom", cell, "gloria-x-s0", "demo", lent)
+        failures.write(load(results=tmp_path), tried, EmptyClass("no sign"))
+        assert "(gloria-x-s0; seeds 1)" in leaderboard.build(tmp_path)
+        fakes.write(tmp_path, method="gloria", family="gloria-x", task="rsna:linear", seed=1)
+        assert ("## Failed" in leaderboard.build(tmp_path)) != lent
+        shutil.rmtree(tmp_path / "phantom")
 
 
 def test_checkpoints_of_one_family_are_told_together(tmp_path: Path) -> None:

@@ -139,6 +139,13 @@ def test_code_that_nobody_can_check_out_is_marked(tmp_path: Path) -> None:
     assert tables_of(leaderboard.build(tmp_path))[TABLE][0][3].endswith("(2 runs) *")
 
 
+def test_weights_that_nobody_can_train_again_are_marked(tmp_path: Path) -> None:
+    made = fakes.record()
+    changed = made.model_copy(update={"pretraining": made.pretraining.model_copy(update={"dirty": True})})
+    fakes.store(tmp_path, changed)
+    assert tables_of(leaderboard.build(tmp_path))[TABLE][0][2].endswith("(1 run) *")
+
+
 def test_a_search_is_a_table_of_its_own(tmp_path: Path) -> None:
     fakes.write(tmp_path, skill=0.0)
     fakes.write(tmp_path, skill=9.0, tuned=8)

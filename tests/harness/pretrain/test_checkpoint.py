@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -146,6 +147,23 @@ def test_a_broken_folder_is_listed_with_its_reason_and_never_chosen(
     assert fitting(tmp_path) == [good.name]
     with pytest.raises(CheckpointError, match=rf"{reason}.*Delete .*-s1 and pre-train again"):
         checkpoint.named(tmp_path, bad.name, method="tiny", version=1)
+
+
+def test_a_folder_of_another_user_is_listed_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, closed = stored(tmp_path), stored(tmp_path, "tiny-demo-1a2b3c4d-s1", seed=1)
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    first, second = checkpoint.listing(tmp_path)
+    assert isinstance(first, Checkpoint) and first.folder == good
+    assert isinstance(second, Broken) and "Permission denied. Let its owner open it" in second.reason
 
 
 # --- choosing -----------------------------------------------------------------------------------------
