@@ -347,6 +347,11 @@ def file_words(protocol: str, fraction: float, seed: int, more: tuple[str, ...])
     return (protocol, f"{fraction * 100:g}pct", f"s{seed}", *more)
 
 
+def trained_on(dataset: str, corpus: str | None) -> bool:
+    """Whether a dataset is among the corpora of weights, which are joined by `+`."""
+    return dataset in (corpus or "").split("+")
+
+
 TABLE_COLUMNS: tuple[str, ...] = (
     "image_id",  # unique, stable across machines: the official relative path or id
     "path",  # absolute; need not be there: whoever opens it says so

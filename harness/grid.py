@@ -55,7 +55,8 @@ def cells(
         every, impossible = plan.usable(profile)
         methods = [item.name for item in every]
     for task in _tasks(tasks):
-        kind, offered = registry.task_of(task).kind, registry.task_of(task).task.splits
+        asked = registry.task_of(task)
+        kind, offered = asked.kind, asked.task.splits
         for protocol in protocols:
             if protocol not in offered:
                 impossible[f"{task} {protocol}"] = f"there is no {protocol} protocol for it"

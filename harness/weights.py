@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import plan as plans
 from harness import registry
-from harness.contracts import DataKind
+from harness.contracts import DataKind, trained_on
 from harness.errors import UsageError
 from harness.evaluate.bank import Source
 from harness.files import file_hash, hash_of
@@ -65,7 +65,7 @@ def say_what_was_seen(chosen: Checkpoint, dataset: str, data: DataKind) -> None:
         logger.warning(
             "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
         )
-    if card.imported and dataset in (card.corpus or "").split("+"):
+    if card.imported and trained_on(dataset, card.corpus):
         logger.warning(
             "%s was trained by others on %s: they may have used its test pictures", chosen.name, dataset
         )

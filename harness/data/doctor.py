@@ -202,7 +202,11 @@ def _people(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
 
 
 def _reports(frame: pd.DataFrame) -> Iterator[Finding]:
-    empty = frame[(frame[["findings", "impression"]] == "").all(axis=1)]
+    if missing := set(tables.SECTIONS).difference(frame):
+        cure = "Give it, be it empty: see TABLE_COLUMNS in harness/contracts.py"
+        yield Finding("reports", True, len(frame), (), f"the reader gives no column {min(missing)!r}", cure)
+        return
+    empty = frame[(frame[list(tables.SECTIONS)] == "").all(axis=1)]
     if len(empty):
         many = len(empty) > FEW_REPORTS * len(frame)
         yield Finding(

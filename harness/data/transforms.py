@@ -31,6 +31,7 @@ MOVING = {"resized_crop", "flip", "rotation", "affine", "perspective"}
 ROTATION = math.radians(30)  # at most, either way; outside is black
 DISTORTION = 0.5  # share of a half side by which perspective moves a corner inwards, at most
 PROBABILITY = 0.5  # of flip, perspective and autocontrast, each
+CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))  # of a picture, (x, y)
 
 # of resized_crop, affine, jitter and blur: amounts of ConVIRT, arXiv 2010.00747
 AREA = (0.6, 1.0)  # of a square window, as a share of the stored picture
@@ -138,11 +139,10 @@ def _turn(angle: Tensor) -> Tensor:
 
 
 def _corners(count: int, distortion: float, generator: Generator) -> Tensor:
-    """Where the corners (-1, -1), (1, -1), (1, 1), (-1, 1) of the picture go: [B, 4, 2]."""
-    corners = torch.tensor([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
+    """Where the `CORNERS` of the picture go: [B, 4, 2]."""
     inwards = distortion * torch.rand(count, 4, 2, generator=generator)
     chosen = torch.rand(count, 1, 1, generator=generator) < PROBABILITY
-    return corners * (1 - inwards * chosen)
+    return torch.tensor(CORNERS) * (1 - inwards * chosen)
 
 
 def _warp(grey: Tensor, size: int, linear: Tensor, offset: Tensor, corners: Tensor) -> Tensor:
@@ -163,8 +163,8 @@ def _warp(grey: Tensor, size: int, linear: Tensor, offset: Tensor, corners: Tens
 
 
 def _homography(corners: Tensor) -> Tensor:
-    """[B, 3, 3] that maps `corners` [B, 4, 2] to those of the unit picture: eight linear equations."""
-    target = torch.tensor([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]).expand_as(corners)
+    """[B, 3, 3] that maps `corners` [B, 4, 2] to `CORNERS`: eight linear equations."""
+    target = torch.tensor(CORNERS).expand_as(corners)
     u, v = corners.unbind(-1)  # [B, 4]
     x, y = target.unbind(-1)
     zero, one = torch.zeros_like(u), torch.ones_like(u)

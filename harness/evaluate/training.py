@@ -69,7 +69,7 @@ def between_looks(sought: np.ndarray, epochs: int) -> int:
 def train(
     name: str,
     head: nn.Module,
-    plan: Course,
+    course: Course,
     batches: Iterator[np.ndarray],
     loss: Callable[[np.ndarray], Tensor],
     look: Callable[[], float],
@@ -81,34 +81,34 @@ def train(
     Raises TrainingDiverged, calling the head by its `name`, when one of them is not finite at a look.
     """
     weights = [weight for weight in head.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, plan.learning_rate, weight_decay=plan.weight_decay)
-    total = plan.looks * plan.between
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total) if plan.falls else None
-    first_best = np.argmin if plan.lowest else np.argmax
+    optimizer = torch.optim.AdamW(weights, course.learning_rate, weight_decay=course.weight_decay)
+    total = course.looks * course.between
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total) if course.falls else None
+    first_best = np.argmin if course.lowest else np.argmax
     steps: list[int] = []
     values: list[float] = []
     best, state = 0, dict[str, Tensor]()
     with Bar(f"training the {name}", total, "steps") as bar:
-        while len(steps) < plan.looks and len(steps) - best <= plan.patience:
+        while len(steps) < course.looks and len(steps) - best <= course.patience:
             head.train()
-            for _ in range(plan.between):
+            for _ in range(course.between):
                 optimizer.zero_grad()
                 last = loss(next(batches))
                 last.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 if falling:
                     falling.step()
-            steps.append(plan.between * (len(steps) + 1))
+            steps.append(course.between * (len(steps) + 1))
             _require_finite(last.item(), name, "loss", steps[-1])
             values.append(look())
             _require_finite(values[-1], name, "validation value", steps[-1])
-            bar.advance(plan.between, f"{values[-1]:.3f} on validation")
+            bar.advance(course.between, f"{values[-1]:.3f} on validation")
             best = int(first_best(values))
             if best == len(values) - 1:
                 state = copy.deepcopy(head.state_dict())
             report(steps[-1], total, values[best])
     head.load_state_dict(state)
-    return Trained(plan, steps, values, best)
+    return Trained(course, steps, values, best)
 
 
 def train_as_published(

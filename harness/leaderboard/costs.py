@@ -87,8 +87,9 @@ def missing(found: Sequence[Standing]) -> Iterator[str]:
     ]
     if lines:
         what = (
-            "Cells that others in the same table have, or at shares of the labels that other tasks have. "
-            "Those that were tried stand under Failed, with the reason"
+            "Cells that others in the same table have, or at shares of the labels that other tasks have; "
+            "where a task has no record under a protocol, there is no table to miss them in. Those that were "
+            "tried stand under Failed, with the reason"
         )
         yield f"### Without a record\n\n{what}:\n\n" + "\n".join(lines) + "\n"
 

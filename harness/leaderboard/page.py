@@ -19,6 +19,7 @@ from harness.contracts import DataKind
 from harness.failures import Failure
 from harness.files import below
 from harness.leaderboard import reported, standings, tables
+from harness.leaderboard.text import share
 
 HEAD = """# Leaderboard
 
@@ -89,7 +90,7 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
     cells: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in failures.read_all(results):
         if failure.key not in done:
-            labelled = f" at {failure.fraction * 100:g} %" if failure.uses_labels else ""
+            labelled = f" at {share(failure.fraction)}" if failure.uses_labels else ""
             place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [

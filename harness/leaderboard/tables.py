@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from harness import stats
-from harness.contracts import Kind
+from harness.contracts import Kind, trained_on
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, share, text_of
@@ -144,7 +144,7 @@ def _of_other_pixels(standing: Standing) -> list[str]:
 def _by_others(dataset: str, cells: Mapping[float, Runs]) -> bool:
     """Whether the weights are imported and were trained on this dataset, nobody knows which part of it."""
     origins = [record.pretraining for cell in cells.values() for record in cell.records]
-    return any(item.imported_from and dataset in (item.corpus or "").split("+") for item in origins)
+    return any(item.imported_from and trained_on(dataset, item.corpus) for item in origins)
 
 
 def _spread(standing: Standing) -> Iterator[str]:

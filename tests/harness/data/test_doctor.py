@@ -213,6 +213,12 @@ def test_empty_reports(name: str, copy: Callable[[str], Path], monkeypatch: pyte
         assert len(finding.examples) == 3
 
 
+def test_a_corpus_without_one_of_the_sections_is_told(phantoms: Callable[[str], Path]) -> None:
+    frame = table("openi", phantoms("openi")).drop(columns="impression")
+    [finding] = doctor._reports(frame)
+    assert finding.matters and finding.says == "the reader gives no column 'impression'"
+
+
 def test_labels_that_the_policy_leaves_open_are_counted(phantoms: Callable[[str], Path]) -> None:
     task = registry.dataset_card("chexpert").tasks[0]
     strict = replace(task, uncertain={}, blank=None)
