@@ -50,8 +50,15 @@ class Search:
     """Of the configurations that failed. They may name places, and are not kept."""
 
     @property
+    def lost(self) -> bool:
+        """Whether its last trial failed and might not do so again."""
+        return bool(self.ended) and self.ended[-1].curable
+
+    @property
     def over(self) -> bool:
-        return len(self.ended) == len(self.configurations)
+        """Whether nothing more is tried now. After a lost trial it would be in vain: what is stopped depends
+        on all trials before, so that the next sweep begins with the lost one and keeps none after it."""
+        return self.lost or len(self.ended) == len(self.configurations)
 
     @property
     def trials(self) -> list[TrialBlock]:

@@ -3,7 +3,8 @@
 Apart from the sweep because a trial of Tune is another thing here: one configuration of a cell, not cells.
 A cell's trials run one after the other in the order of its list, those of different cells side by side: what
 ASHA (Li et al., MLSys 2020) stops then depends on the values alone, never on which trial was quicker. When
-all have ended, one more trial fits the best configuration again and scores it.
+all have ended, one more trial fits the best configuration again and scores it; when one is lost, it writes
+that down instead, and those that were to follow wait for the next sweep.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def run(
         tune_config=tune.TuneConfig(
             search_alg=InOrder(found),
             scheduler=Halving([_space(job) for job in jobs], found),
-            num_samples=sum(len(search.configurations) - len(search.ended) + 1 for search in found),
+            num_samples=-1,  # until `InOrder` has no more: a search that loses a trial ends early
             reuse_actors=True,
         ),
         run_config=run_config,
@@ -69,7 +70,7 @@ def _space(job: Job) -> Space:
 
 
 class InOrder(Searcher):
-    """Hands out one trial of a cell at a time: its configurations, then what came of them all."""
+    """Hands out one trial of a cell at a time: its configurations until its search is over, then the cell."""
 
     def __init__(self, found: Sequence[Search]) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class InOrder(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if not self.free:
-            return None  # for now
+            return None if self.running else self.FINISHED  # type: ignore[return-value]  # None: for now
         cell = self.running[trial_id] = self.free.popleft()
         self.looks[trial_id] = []
         return {"cell": cell, "search": self.searches[cell]}
@@ -192,11 +193,12 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
     """The cell itself, with the best of its configurations."""
 
     def compute(job: Job) -> road.Outcome:
-        if lost := [number for number, trial in enumerate(search.ended) if trial.curable]:
-            reason = search.reasons.get(lost[0], "it has no value")
+        if search.lost:
+            number = len(search.ended)
+            reason = search.reasons.get(number - 1, "it has no value")
             raise HarnessError(
-                f"{len(lost)} of {len(search.configurations)} configurations were lost, so that nobody knows "
-                f"which is the best. The first: {reason}. Cure that and sweep again"
+                f"configuration {number} of {len(search.configurations)} was lost, so that nobody knows "
+                f"which is the best: {reason}. Cure that and sweep again"
             )
         cost = Cost({"search": round(search.seconds, 3)})
         block = _space(job).block(STOPPING, search.trials)

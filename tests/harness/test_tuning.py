@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.tune.search import Searcher
 
 from harness import failures, plan, records, searches, tuning
 from harness.account import Arguments
@@ -143,20 +144,34 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
     assert "none of 2 configurations could be fitted" in reason and "step 41 is not finite" in reason
 
 
-def test_a_search_that_has_lost_a_trial_scores_none_until_it_was_tried_again(
+def test_a_search_that_loses_a_trial_tries_no_more_and_scores_none_until_it_was_tried_again(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else methods would have other numbers of configurations, by chance."""
+    """Else methods would have other numbers of configurations, by chance. The other cell comes to its end."""
     monkeypatch.setattr(tuning.tune, "report", lambda _: None)
-    settings, [job] = load(results=tmp_path), jobs(3, "random_init")
-    search = kept(job)
-    search.end([], {"ended": "TrainingDiverged", "reason": "the loss is nan"})  # as it would again
-    search.end([], {"ended": "its process died", "reason": "its process died"})
-    search.end([], {"value": 0.4, "ended": "trained"})
-    tuning._score(job, search, settings, Arguments({}, {}))
+    settings, [job, other] = load(results=tmp_path), jobs(3, "random_init", "imitate")
+    order = InOrder([kept(job), kept(other)])
+    assert order.suggest("a") and order.suggest("first")
+    diverged = {"ended": "TrainingDiverged", "reason": "the loss is nan"}  # as it would again
+    order.on_trial_complete("a", diverged)
+    again = order.suggest("b")
+    assert again and again["cell"] == 0 and not again["search"].over
+    order.on_trial_complete("b", error=True)
+    lost = order.suggest("c")
+    assert lost and lost["cell"] == 0 and lost["search"].over
+    tuning._score(job, lost["search"], settings, Arguments({}, {}))
     reason = failures.reason(settings.results, job.tried)
-    assert "1 of 3 configurations were lost, " in reason and "The first: its process died." in reason
-    assert len(kept(job).ended) == 1  # the next sweep goes on there
+    assert "configuration 2 of 3 was lost, " in reason and "best: its process died." in reason
+    order.on_trial_complete("c", {"cells": 1})
+    assert order.suggest("d") is None  # the other still has a trial
+    ended = "first"
+    for name in ("second", "third", "cell"):
+        order.on_trial_complete(ended, {"percent": 100, "value": 0.4, "ended": "trained"})
+        suggested = order.suggest(ended := name)
+        assert suggested and suggested["cell"] == 1 and suggested["search"].over == (name == "cell")
+    order.on_trial_complete("cell", {"cells": 1})
+    assert order.suggest("e") == Searcher.FINISHED  # or Tune would wait for more
+    assert len(kept(job).ended) == 1 and not kept(job).over  # the next sweep goes on there
 
 
 def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> None:
