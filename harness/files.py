@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,7 +22,8 @@ from harness.errors import HarnessError
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place only if the block succeeds.
 
-    Works for files and for new folders. A failure (full disk, kill) leaves `path` as it was.
+    Works for files and for new folders. A failure (full disk, kill, loss of power) leaves `path` as it was;
+    what the files of a new folder hold is the block's to `sync`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # not the process id: containers number theirs alike, so two could write one file, or trip over the
@@ -29,12 +31,26 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """What a file holds, or the names in a folder, outlive a loss of power from here on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network disks do so with files alone
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -57,6 +57,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Inode and size of every file and folder that the disk is told to keep from here on, in order."""
+    fsync, found = os.fsync, []
+
+    def recorded(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        found.append((status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    return found
+
+
+@pytest.fixture
 def plug_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a method of another package, which has a demo profile alone."""
     site = tmp_path_factory.mktemp("site")

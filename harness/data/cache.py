@@ -33,7 +33,7 @@ from harness.contracts import Geometry
 from harness.data.decode import DECODER_VERSION, decode
 from harness.data.picture import FLAGS, Decoded, eight_bits
 from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage, few
-from harness.files import file_hash, hash_lines, hash_of, locked, write_json
+from harness.files import file_hash, hash_lines, hash_of, locked, sync, write_json
 from harness.parallel import parallel_map
 
 CACHE_VERSION = 1
@@ -263,7 +263,7 @@ def _reserved(path: Path, size: int) -> Iterator[IO[bytes]]:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         yield file
-        os.fsync(file)
+        sync(path)
 
 
 def _write(file: IO[bytes], place: int, content: bytes) -> None:

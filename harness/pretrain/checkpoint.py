@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import DataKind, Profile, ProfileName
 from harness.errors import CheckpointError, UnknownName, UsageError, first_of
-from harness.files import file_hash, hash_of, write_text
+from harness.files import file_hash, hash_of, sync, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -170,6 +170,7 @@ def save(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> 
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
+    sync(folder / WEIGHTS)
     whole = CheckpointCard.model_validate({**card, "weights": file_hash(folder / WEIGHTS)})
     write_text(folder / CARD, whole.model_dump_json(indent=1) + "\n")
 

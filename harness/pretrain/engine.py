@@ -109,6 +109,7 @@ class Training:
                         if epoch:
                             book.validated(epoch)
                         if (now := time.monotonic()) - saved > pause and number < self.batches.total:
+                            book.sync()
                             self._save(number, self.seconds + now - started)
                             saved = time.monotonic()
                             pause = max(SAVE_EVERY_SECONDS, (saved - now) / SAVE_SHARE)

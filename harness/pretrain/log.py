@@ -12,7 +12,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from harness.errors import CheckpointError
-from harness.files import write_text
+from harness.files import sync, write_text
 
 STEPS, EPOCHS = "log.csv", "validation.csv"
 
@@ -26,7 +26,7 @@ class Log:
         for name, count in ((STEPS, first), (EPOCHS, epochs)):
             path = folder / name
             kept = path.read_text().splitlines(keepends=True)[: count + 1] if count else []  # and the header
-            if count and len(kept) <= count:  # a machine that lost power may lose them
+            if count and len(kept) <= count:  # by a hand, or a disk that keeps no promise
                 raise CheckpointError(
                     f"{path} lacks lines of the {count} that were done. Delete {folder} to start over"
                 )
@@ -38,6 +38,7 @@ class Log:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._board.close()
+        self.sync()
 
     def write(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Appends steps with the same columns, `step` among them."""
@@ -48,6 +49,11 @@ class Log:
         """Appends an epoch; `step` is the last of it."""
         _append(self.folder / EPOCHS, [row])
         self._curves("validation", row)
+
+    def sync(self) -> None:
+        """Before a state is saved that counts on the lines."""
+        for name in (STEPS, EPOCHS):
+            sync(self.folder / name)
 
     def _curves(self, group: str, row: Mapping[str, float]) -> None:
         for name, value in row.items():

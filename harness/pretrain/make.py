@@ -16,7 +16,7 @@ from torch import nn
 
 from harness import device, provenance, registry
 from harness.data import locate, table
-from harness.files import locked, replacing
+from harness.files import locked, replacing, sync
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus, health, optimisation
 from harness.pretrain.batches import Batches
@@ -96,6 +96,7 @@ def trained(
                 distributed.run(member, processes, gpu=place.type == "cuda", folder=folder, steps=steps)
             (folder / LOCK).unlink(missing_ok=True)
             folder.replace(target)
+            sync(target.parent)
             (target / STATE).unlink(missing_ok=True)  # last: a kill before costs disk space, not the training
     return checkpoint.read(target)
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from harness.files import (
     locked,
     replacing,
     seal,
+    sync,
     write_json,
     write_text,
 )
@@ -98,6 +100,41 @@ def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         locked(tmp_path / "x.lock"),
     ):
         pass
+
+
+def test_a_file_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[tuple[int, int]]
+) -> None:
+    """The other way round, a loss of power could leave an empty file in the place of the old one."""
+    replace, moved = Path.replace, []
+
+    def moving(self: Path, target: Path) -> Path:
+        moved.append(len(synced))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", moving)
+    path = tmp_path / "note.txt"
+    write_text(path, "new\n")
+    assert moved == [1]
+    assert synced[0] == (path.stat().st_ino, 4)
+    assert [inode for inode, _ in synced[1:]] == [tmp_path.stat().st_ino]
+
+
+def test_a_disk_that_syncs_files_alone_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = errno.EINVAL
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(failure, os.strerror(failure))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "note.txt", "new\n")
+    assert (tmp_path / "note.txt").read_text() == "new\n"
+    failure = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sync(tmp_path)
 
 
 INTERRUPTIONS = {

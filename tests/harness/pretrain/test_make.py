@@ -19,7 +19,9 @@ from harness.errors import CheckpointError, MissingDataset, UsageError
 from harness.phantom import STAMP, Cohort
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, make
-from harness.pretrain.checkpoint import Checkpoint
+from harness.pretrain.checkpoint import CARD, WEIGHTS, Checkpoint
+from harness.pretrain.log import EPOCHS, STEPS
+from harness.pretrain.state import STATE
 from harness.provenance import Code
 from harness.settings import Settings
 from tests import fakes
@@ -163,6 +165,35 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_checkpoint(
             trained(method, corpus)
     assert in_store() == []
     assert trained(method, corpus).name in in_store()
+
+
+def test_the_state_goes_when_the_checkpoint_is_on_the_disk(
+    method: MethodPlan,
+    corpus: CorpusPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    synced: list[tuple[int, int]],
+) -> None:
+    rename, unlink, moved, deleted = Path.replace, Path.unlink, [], []
+
+    def moving(self: Path, target: Path) -> Path:
+        if self.suffix == ".training":
+            moved.append(len(synced))
+        return rename(self, target)
+
+    def deleting(self: Path, missing_ok: bool = False) -> None:
+        if self.name == STATE:
+            deleted.append(len(synced))
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "replace", moving)
+    monkeypatch.setattr(Path, "unlink", deleting)
+    folder = trained(method, corpus).folder
+    [move], [deletion] = moved, deleted
+    before, between = dict(synced[:move]), dict(synced[move:deletion])
+    for found in ((folder / name).stat() for name in (WEIGHTS, CARD, STEPS, EPOCHS)):
+        assert before[found.st_ino] == found.st_size
+    assert folder.stat().st_ino in before
+    assert folder.parent.stat().st_ino in between
 
 
 def test_a_missing_text_encoder_is_said_before_any_picture_is_drawn(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from harness.contracts import Batch
 from harness.errors import CheckpointError, TrainingDiverged
-from harness.pretrain import engine
+from harness.pretrain import engine, state
 from harness.pretrain.state import STATE
 from tests.fakes import Tiny
 from tests.harness.pretrain.loop import PER_EPOCH, STEPS, assert_same_weights, log, run, training
@@ -115,6 +116,22 @@ def test_a_killed_training_ends_as_if_it_had_not_been(when: str, killed: Path, t
     assert (outcome.steps, outcome.loss, outcome.retrieval) == (STEPS, expected.loss, expected.retrieval)
     if when == "last-step":
         assert len(resumed.trained) == 1  # of 15: the rest was kept
+
+
+def test_a_state_counts_on_no_line_that_a_loss_of_power_would_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[tuple[int, int]]
+) -> None:
+    save, sizes = state.save, []
+
+    def saving(*arguments: Any) -> None:
+        for name in ("log.csv", "validation.csv"):
+            found = (tmp_path / name).stat()
+            sizes.append((dict(synced)[found.st_ino], found.st_size))
+        save(*arguments)
+
+    monkeypatch.setattr(state, "save", saving)
+    run(tmp_path)
+    assert sizes and all(kept == written for kept, written in sizes)
 
 
 # --- a loss that is no number ------------------------------------------------------------------------
