@@ -41,6 +41,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> None:
+    """Deletes the temporary files that killed writers left; only where no other can be writing."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """What a file holds, or the names in a folder, outlive a loss of power from here on."""
     descriptor = os.open(path, os.O_RDONLY)

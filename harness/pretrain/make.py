@@ -16,7 +16,7 @@ from torch import nn
 
 from harness import device, provenance, registry
 from harness.data import locate, table
-from harness.files import locked, replacing, sync
+from harness.files import clear, locked, replacing, sync
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus, health, optimisation
 from harness.pretrain.batches import Batches
@@ -129,6 +129,8 @@ def _train(
     team: Alone,
     place: torch.device,
 ) -> None:
+    if team.rank == 0:
+        clear(folder)  # a state is large, and each kill may leave one half written
     training = Training(
         model,
         data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -88,9 +89,10 @@ def test_what_an_error_says_of_real_data_stays_with_its_owner(tmp_path: Path) ->
     [kept] = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log")
     assert "patient00001" not in kept.read_text()
     assert stat.S_IMODE(failures.path_of(tmp_path, REAL).with_suffix(".log").stat().st_mode) == 0o600
-    for results in ("results", "my_results"):
+    log, part = f"{kept.stem}.log", f".{kept.stem}.log.0123456789ab.part"  # that a kill leaves of it
+    for results, name in itertools.product(("results", "my_results"), (log, part)):
         ignored = subprocess.run(
-            ["git", "check-ignore", "--no-index", "-q", f"{results}/failures/real/{kept.stem}.log"],
+            ["git", "check-ignore", "--no-index", "-q", f"{results}/failures/real/{name}"],
             cwd=Path(__file__).parents[2],
             check=False,
         )

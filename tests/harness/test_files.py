@@ -18,6 +18,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.files import (
     below,
+    clear,
     file_hash,
     hash_lines,
     hash_of,
@@ -156,6 +157,8 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path, cause: str) -> 
     assert path.read_text() == "old"
     # what kill -9 leaves is hidden and has no suffix that any reader looks for
     assert all(item == path or item.name.startswith(".note.txt.") for item in tmp_path.iterdir())
+    clear(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_is_the_same_everywhere_and_never_nan(tmp_path: Path) -> None:

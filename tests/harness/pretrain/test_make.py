@@ -108,12 +108,8 @@ def test_another_seed_is_another_checkpoint_of_the_family(method: MethodPlan, co
     assert sorted(in_store()) == sorted([one.name, other.name])
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("step", [1, 7])
-def test_a_training_that_was_cut_off_is_finished(
-    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
-) -> None:
+def cut_off(method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, step: int) -> Path:
+    """The folder of a training that ends in this step of those that are left."""
     loss = Tiny.loss
 
     def unplugged(self: Tiny, batch: Batch) -> object:
@@ -125,11 +121,30 @@ def test_a_training_that_was_cut_off_is_finished(
         during.setattr(Tiny, "loss", unplugged)
         with pytest.raises(KeyboardInterrupt):
             trained(method, corpus)
+    [folder] = settings.load().checkpoints.glob(".*.training")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_training_that_was_cut_off_is_finished(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    cut_off(method, corpus, monkeypatch, step)
     assert in_store() == []
     finished = trained(method, corpus)
     whole = trained(method, corpus, replace(settings.load(), home=tmp_path / "elsewhere"))
     assert finished.card.weights == whole.card.weights  # hash of the file
     assert finished.name == whole.name
+
+
+def test_what_kills_left_of_a_state_does_not_come_into_the_store(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = cut_off(method, corpus, monkeypatch, step=1) / f".{STATE}.0123456789ab.part"
+    left.write_bytes(b"half")
+    assert not (trained(method, corpus).folder / left.name).exists()
 
 
 @pytest.mark.usefixtures("often")
@@ -140,14 +155,8 @@ def test_a_training_that_two_commits_shared_is_marked(
     def by(commit: str) -> Callable[[MethodPlan], Code]:
         return lambda _: Code(commit * 40, False, "1", "3.11", "Linux", {})
 
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(make, "_code", by("a"))
-    with monkeypatch.context() as during:
-        during.setattr(make.health, "write", killed)  # after the steps
-        with pytest.raises(KeyboardInterrupt):
-            trained(method, corpus)
+    cut_off(method, corpus, monkeypatch, step=3)
     monkeypatch.setattr(make, "_code", by(then))
     card = trained(method, corpus).card
     assert (card.commit, card.dirty) == (then * 40, dirty)
