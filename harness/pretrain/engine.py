@@ -69,8 +69,10 @@ class Training:
         folder: Path,
         team: Alone | None = None,
         commit: str = "",
+        dirty: bool = False,
     ) -> None:
-        """`commit` of the code; once it runs, of the code that began what it goes on with."""
+        """`commit` of the code, and whether it is `dirty`; once it runs, also whether code that was, or of
+        another commit, made what it goes on with."""
         assert profile.recipe is not None
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.device, self.folder, self.team = profile.recipe, device, folder, team or Alone()
@@ -82,7 +84,7 @@ class Training:
         self.losses: list[float] = []  # on validation, after each epoch
         self.best: dict[str, Tensor] = {}  # weights of the epoch with the lowest, where a recipe keeps them
         self.seconds = 0.0  # spent by earlier processes
-        self.commit = commit
+        self.commit, self.dirty = commit, dirty
 
     def run(self) -> Outcome:
         """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite, or
@@ -223,6 +225,7 @@ class Training:
             "losses": self.losses,
             "best": self.best,
             "commit": self.commit,
+            "dirty": self.dirty,
         }
         state.save(self.folder, kept, self._parts)
 
@@ -232,7 +235,8 @@ class Training:
         if found is None:
             return 0
         self.seconds, self.losses, self.best = found["seconds"], found["losses"], found["best"]
-        self.commit = found.get("commit", "")
+        # states of before either was kept may have been made by any code
+        self.dirty |= found.get("dirty", True) or found.get("commit") != self.commit
         return int(found["done"])
 
 

@@ -140,12 +140,13 @@ def _train(
         folder=folder,
         team=team,
         commit=_code(plan).commit,
+        dirty=_code(plan).dirty,
     )
     outcome = training.run()
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
         where = device.describe(place)
-        _write(folder, plan, model, seed, data, outcome, where, team.size, begun=training.commit)
+        _write(folder, plan, model, seed, data, outcome, where, team.size, dirty=training.dirty)
 
 
 def _code(plan: MethodPlan) -> Code:
@@ -185,9 +186,9 @@ def _write(
     outcome: Outcome,
     place: str,
     processes: int = 1,
-    begun: str | None = None,
+    dirty: bool = False,
 ) -> None:
-    """`begun`: the commit that the training began with; another may be here since it was cut off."""
+    """`dirty`: whether the training says so; other code may be here since it was cut off."""
     code = _code(plan)
     checkpoint.save(
         folder,
@@ -206,7 +207,7 @@ def _write(
             "processes": processes,
             "device": place,
             "commit": code.commit,
-            "dirty": code.dirty or begun not in (None, code.commit),
+            "dirty": code.dirty or dirty,
             "packages": code.packages,
         },
     )

@@ -148,18 +148,22 @@ def test_what_kills_left_of_a_state_does_not_come_into_the_store(
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize(("then", "dirty"), [("a", False), ("b", True)])
-def test_a_training_that_two_commits_shared_is_marked(
-    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, then: str, dirty: bool
+@pytest.mark.parametrize(("codes", "dirty"), [("aa", False), ("aba", True), ("Aa", True)])
+def test_a_training_that_no_one_commit_holds_is_marked(
+    method: MethodPlan, corpus: CorpusPlan, monkeypatch: pytest.MonkeyPatch, codes: str, dirty: bool
 ) -> None:
-    def by(commit: str) -> Callable[[MethodPlan], Code]:
-        return lambda _: Code(commit * 40, False, "1", "3.11", "Linux", {})
+    """A letter for the commit of each of its parts, a large one where some of it was not committed."""
 
-    monkeypatch.setattr(make, "_code", by("a"))
-    cut_off(method, corpus, monkeypatch, step=3)
-    monkeypatch.setattr(make, "_code", by(then))
+    def by(code: str) -> Callable[[MethodPlan], Code]:
+        return lambda _: Code(code.lower() * 40, code.isupper(), "1", "3.11", "Linux", {})
+
+    *before, last = codes
+    for code in before:
+        monkeypatch.setattr(make, "_code", by(code))
+        cut_off(method, corpus, monkeypatch, step=3)
+    monkeypatch.setattr(make, "_code", by(last))
     card = trained(method, corpus).card
-    assert (card.commit, card.dirty) == (then * 40, dirty)
+    assert (card.commit, card.dirty) == (last.lower() * 40, dirty)
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_no_checkpoint(

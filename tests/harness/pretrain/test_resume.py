@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.contracts import Batch
 from harness.errors import CheckpointError, TrainingDiverged
+from harness.files import seal
 from harness.pretrain import engine, state
 from harness.pretrain.state import STATE
 from tests.fakes import Tiny
@@ -211,6 +212,18 @@ def test_half_a_line_of_the_log_is_taken_out(cut_off: Path) -> None:
         file.write("1")  # of step 10, whose line met a full disk: read as it stands, it is step 1 again
     run(cut_off)
     assert [int(row["step"]) for row in log(cut_off)] == list(range(STEPS))
+
+
+def test_a_state_that_does_not_say_whether_its_code_was_dirty_is_gone_on_with(cut_off: Path) -> None:
+    """As an earlier version wrote it."""
+    kept = torch.load(cut_off / STATE)
+    del kept["dirty"]
+    torch.save(kept, cut_off / STATE)
+    seal(cut_off / STATE)
+    resumed = training(cut_off)
+    resumed.run()
+    assert len(resumed.model.trained) == STEPS - kept["done"]
+    assert resumed.dirty
 
 
 def flip(path: Path) -> None:
