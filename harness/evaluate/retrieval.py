@@ -21,7 +21,7 @@ from harness.evaluate.bench import Bench, Examples
 from harness.metrics import retrieval
 from harness.records import HeadBlock
 
-VERSION = 1
+VERSION = 2
 
 FEWEST = 5
 """Right answers of a query, or candidates beyond the partner: the main metrics look at the five best."""
@@ -42,21 +42,23 @@ class Pairs:
         texts, column = np.unique(reports, return_inverse=True)  # equal texts are equally similar, exactly
         found = pairing.compare(self.bench, test.rows, texts.tolist(), pairing.similarity)
         whole = table.joined(test.frame, "findings+impression")
+        study = np.unique(test.frame["study_id"], return_inverse=True)[1]
         partner = np.unique(whole, return_inverse=True)[1]
         shown = test.labels.argmax(axis=1) if self.task.labels else None
         drawn = balanced.draws_of(test.frame)
-        return retrieval.ranked(found.scores[:, column], drawn, partner, shown)
+        return retrieval.ranked(found.scores[:, column], drawn, study, partner, shown)
 
 
 def check(task: Task, data: TaskData) -> None:
     """Raises EmptyClass when the five best cannot all be right, or cannot be wrong."""
-    pairs = int(balanced.draws_of(data.frame)[data.parts.test].sum(axis=0).min())
+    test = data.frame.iloc[data.parts.test]
+    reports = min(test.loc[drawn, "study_id"].nunique() for drawn in balanced.draws_of(test).T)
     classes = len(task.labels)
-    if pairs <= FEWEST or (classes and pairs // classes < FEWEST):
+    if reports <= FEWEST or (classes and reports // classes < FEWEST):
         wanted = f"{FEWEST} of each of {classes} classes" if classes else f"more than {FEWEST}"
         raise EmptyClass(
-            f"retrieval looks at the {FEWEST} best and so needs {wanted} among the test pairs, but there are "
-            f"{pairs}. Use a dataset with more persons"
+            f"retrieval looks at the {FEWEST} best and so needs {wanted} among the test reports, but there "
+            f"are {reports}. Use a dataset with more persons"
         )
 
 

@@ -22,8 +22,9 @@ class Retrieval:
     """A score (see `score.py`): `recall_at_K`, and with classes `precision_at_K`, of pictures that look for
     texts; with `:text_to_image`, of texts that look for pictures. Means over the draws of candidates.
 
-    A weight counts queries; candidates are all of their draw, whatever they weigh. K goes as far as every
-    query could have as many right answers, and for recall as far as there are wrong ones.
+    A weight counts queries; candidates are all of their draw, whatever they weigh, and the report of several
+    pictures is one. K goes as far as every query could have as many right answers, and for recall as far as
+    there are wrong ones, were each report of one picture.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:
@@ -49,13 +50,18 @@ class Retrieval:
 
 
 def ranked(
-    similarity: np.ndarray, drawn: np.ndarray, partner: np.ndarray, shown: np.ndarray | None
+    similarity: np.ndarray,
+    drawn: np.ndarray,
+    study: np.ndarray,
+    partner: np.ndarray,
+    shown: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """What queries find in each draw, in both directions; of equally similar candidates the first in the
     table comes first.
 
-    `similarity` [N, N] of pictures (rows) and texts, `drawn` [N, D] bool, `partner` [N] alike where texts are
-    worded the same, `shown` [N] the class of each pair or None.
+    `similarity` [N, N] of pictures (rows) and texts, `drawn` [N, D] bool, `study` [N] alike where pictures
+    have one report, `partner` [N] alike where texts are worded the same, `shown` [N] the class of each pair
+    or None.
 
     `place` [N, D, 2] int32: how many candidates come before the first partner, -1 outside the draw.
     `right` [N, D, 2, len(RANKS)] int16: how many of the K best are of the query's class.
@@ -68,9 +74,10 @@ def ranked(
     right = np.zeros((*place.shape, len(RANKS)), np.int16)
     for draw in range(drawn.shape[1]):
         rows = np.flatnonzero(drawn[:, draw])
-        among = similarity[np.ix_(rows, rows)]
-        for side, table in enumerate((among, among.T)):
-            order = rows[np.argsort(-table, axis=1, kind="stable")]  # [n, n] best first
+        reports = rows[np.sort(np.unique(study[rows], return_index=True)[1])]
+        tables = similarity[np.ix_(rows, reports)], similarity[np.ix_(rows, rows)].T
+        for side, (table, candidates) in enumerate(zip(tables, (reports, rows), strict=True)):
+            order = candidates[np.argsort(-table, axis=1, kind="stable")]  # [n, candidates] best first
             place[rows, draw, side] = (partner[order] == partner[rows, None]).argmax(axis=1)
             if shown is not None:
                 alike = shown[order[:, : RANKS[-1]]] == shown[rows, None]

@@ -116,18 +116,27 @@ def test_the_right_report_is_worded_the_same_as_a_whole_whatever_is_read() -> No
     assert place.tolist() == [0] * 10 + list(range(10, N))
 
 
+def test_pictures_of_one_study_have_one_report_among_the_candidates() -> None:
+    test = examples(encoder, findings=REPORTS, impression="")
+    for name in ("study_id", "findings"):
+        test.frame[name] = test.frame[name].to_numpy()[np.arange(N) // 2]  # pairs of pictures
+    place = retrieval.fit(test.bench, OPEN, test, test, 0).predict(test)["place"]
+    assert place[:, 0, 0].max() < N / 2 < place[:, 0, 1].max()
+
+
 def test_too_few_pairs_are_refused_with_their_number() -> None:
     def data(count: int, labels: int) -> TaskData:
-        frame = pd.DataFrame({"image_id": [str(row) for row in range(count)]})
+        ids = [str(row) for row in range(count) for _ in range(2)]  # two pictures of each report
+        frame = pd.DataFrame({"image_id": np.arange(2 * count).astype(str), "study_id": ids})
         none = np.arange(0)
-        table = np.ones((count, labels), np.int8)
-        parts = Parts(none, none, np.arange(count))
+        table = np.ones((2 * count, labels), np.int8)
+        parts = Parts(none, none, np.arange(2 * count))
         return TaskData(Located(None, "real"), "", True, frame, table, "", parts, (), none, none)  # type: ignore[arg-type]
 
     retrieval.check(OPEN, data(6, 0))
-    with pytest.raises(EmptyClass, match="more than 5 among the test pairs, but there are 5"):
+    with pytest.raises(EmptyClass, match="more than 5 among the test reports, but there are 5"):
         retrieval.check(OPEN, data(5, 0))
     classes = Task(("retrieval",), ("a", "b"), "precision_at_5", 1, {})
     retrieval.check(classes, data(10, 2))
-    with pytest.raises(EmptyClass, match="5 of each of 2 classes among the test pairs, but there are 8"):
+    with pytest.raises(EmptyClass, match="5 of each of 2 classes among the test reports, but there are 8"):
         retrieval.check(classes, data(8, 2))

@@ -54,7 +54,8 @@ def examples(build: Any = encoder, **columns: Any) -> Examples:
     bench = Bench(source, images, None, torch.device("cpu"), "float32", Cost())  # type: ignore[arg-type]
     rows = np.random.default_rng(1).permutation(N + 2)[:N]  # not all, and not in order
     labels = (np.arange(N)[:, None] % 2 == np.arange(2)).astype(np.int8)
-    return Examples(bench, rows, pd.DataFrame({"image_id": [f"i{row}" for row in rows], **columns}), labels)
+    ids = [f"i{row}" for row in rows]
+    return Examples(bench, rows, pd.DataFrame({"image_id": ids, "study_id": ids, **columns}), labels)
 
 
 def embedded(test: Examples, texts: list[str]) -> tuple[Tensor, Tensor, np.ndarray]:

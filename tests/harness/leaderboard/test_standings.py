@@ -104,11 +104,21 @@ def test_a_dataset_is_one_block_however_many_tasks_it_has(tmp_path: Path) -> Non
     assert "Not told apart from best-x: middle-x." in page
 
 
-def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path) -> None:
-    """As RSNA's pictures are ChestX-ray14's."""
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            "real",
+            "and so are those of datasets with test persons in common (chestxray14 with rsna): 2 blocks.",
+        ),
+        ("phantom", "The tasks of a dataset are one block, by their mean rank: 3 blocks."),
+    ],
+)
+def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path, kind: str, said: str) -> None:
+    """As RSNA's pictures are ChestX-ray14's; people of phantoms are others under the same ids."""
     for name, skill in (("best", 9.0), ("floor", 0.0)):
         for dataset in ("rsna", "siim", "chestxray14"):
-            made = fakes.record(method=name, family=f"{name}-x", task=f"{dataset}:linear")
+            made = fakes.record(method=name, family=f"{name}-x", task=f"{dataset}:linear", kind=kind)
             path = fakes.store(tmp_path, made, skill)
             if dataset == "chestxray14":
                 found, first = records.predictions(path), fakes.predictions(dataset="rsna")
@@ -116,9 +126,7 @@ def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path) -> N
                 persons[:2] = first.persons[0]
                 records.write(tmp_path, records.read(path), found._replace(persons=persons))
     page = leaderboard.build(tmp_path)
-    assert (
-        "and so are those of datasets with test persons in common (chestxray14 with rsna): 2 blocks." in page
-    )
+    assert said in page
 
 
 def test_ranks_are_by_the_seeds_that_all_have(tmp_path: Path) -> None:

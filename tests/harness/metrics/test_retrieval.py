@@ -18,7 +18,7 @@ ONE = np.ones((N, 1), dtype=bool)
 
 
 def measured(similarity: np.ndarray, **changes: np.ndarray) -> dict[str, float]:
-    given = {"drawn": ONE, "partner": ALONE, "shown": SHOWN, **changes}
+    given = {"drawn": ONE, "study": ALONE, "partner": ALONE, "shown": SHOWN, **changes}
     score = Retrieval(ranked(similarity, **given), LABELS)
     return dict(zip(score.names, score(np.ones((len(similarity), 1)))[:, 0].tolist(), strict=True))
 
@@ -39,7 +39,7 @@ def test_an_oracle_finds_everything() -> None:
 def test_k_goes_as_far_as_there_are_right_answers_and_wrong_ones(
     count: int, precision: tuple[int, ...], recall: tuple[int, ...]
 ) -> None:
-    few = {"drawn": ONE[:count], "partner": ALONE[:count], "shown": SHOWN[:count]}
+    few = {"drawn": ONE[:count], "study": ALONE[:count], "partner": ALONE[:count], "shown": SHOWN[:count]}
     assert {name for name in measured(np.eye(count), **few) if ":" not in name} == {
         *(f"precision_at_{k}" for k in precision),
         *(f"recall_at_{k}" for k in recall),
@@ -86,6 +86,18 @@ def test_a_text_worded_the_same_is_as_right_as_the_own_one() -> None:
     assert measured(swapped)["recall_at_1"] == 0
 
 
+def test_a_report_is_one_candidate_however_many_pictures_it_has() -> None:
+    """Of three pictures each finds what one alone would; a report passes three for each it likes more."""
+    similarity = np.random.default_rng(5).normal(size=(20, 20))
+    study, shown = np.arange(N) // 3, SHOWN[:20]
+    one = ranked(similarity, ONE[:20], ALONE[:20], ALONE[:20], shown)
+    thrice = similarity.repeat(3, axis=0).repeat(3, axis=1)
+    found = ranked(thrice, ONE, study, study, shown[study])
+    assert (found["place"][:, 0, 0] == one["place"][study, 0, 0]).all()
+    assert (found["right"][:, 0, 0] == one["right"][study, 0, 0]).all()
+    assert (found["place"][:, 0, 1] == 3 * one["place"][study, 0, 1]).all()
+
+
 def test_a_draw_is_searched_by_itself_and_draws_are_averaged() -> None:
     rng = np.random.default_rng(2)
     similarity = rng.normal(size=(N, N))
@@ -97,14 +109,14 @@ def test_a_draw_is_searched_by_itself_and_draws_are_averaged() -> None:
     parts = []
     for draw in drawn.T:
         rows = np.flatnonzero(draw)
-        small = {"drawn": ONE[:24], "partner": rows, "shown": SHOWN[rows]}
+        small = {"drawn": ONE[:24], "study": rows, "partner": rows, "shown": SHOWN[rows]}
         parts.append(measured(similarity[np.ix_(rows, rows)], **small))
     assert found == pytest.approx({name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]})
 
 
 def test_a_weight_repeats_a_query_and_leaves_the_candidates() -> None:
     similarity = np.random.default_rng(3).normal(size=(N, N))
-    arrays = ranked(similarity, ONE, ALONE, SHOWN)
+    arrays = ranked(similarity, ONE, ALONE, ALONE, SHOWN)
     weights = np.random.default_rng(4).integers(0, 4, (N, 7)).astype(float)
     score = Retrieval(arrays, LABELS)
     found = dict(zip(score.names, score(weights), strict=True))
@@ -116,7 +128,7 @@ def test_a_weight_repeats_a_query_and_leaves_the_candidates() -> None:
 
 
 def test_without_classes_there_is_recall_alone() -> None:
-    arrays = ranked(np.eye(N), ONE, ALONE, None)
+    arrays = ranked(np.eye(N), ONE, ALONE, ALONE, None)
     assert set(arrays) == {"place"}
     assert {name.split("_")[0] for name in Retrieval(arrays, ()).names} == {"recall"}
 
@@ -125,4 +137,4 @@ def test_a_similarity_that_is_not_a_number_is_named() -> None:
     broken = np.eye(N)
     broken[3, 7] = np.nan
     with pytest.raises(DataError, match="picture 3 and text 7"):
-        ranked(broken, ONE, ALONE, SHOWN)
+        ranked(broken, ONE, ALONE, ALONE, SHOWN)
