@@ -28,7 +28,7 @@ from harness.tuning import Halving, InOrder
 from tests import fakes
 from tests.harness.command import harness
 
-CARD = SimpleNamespace(profile_name="demo", weights="w" * 64, profile=fakes.PROFILE)
+CARD = SimpleNamespace(seed=0, profile_name="demo", weights="w" * 64, profile=fakes.PROFILE)
 
 
 def begun(count: int, *methods: str) -> list[Search]:
