@@ -72,35 +72,33 @@ def test_a_dry_run_says_what_is_left_and_what_is_missing(place: Place, whole: di
     assert "13 cells to do." in found.out
 
 
-def test_stopped_and_killed_it_ends_with_the_same_records(
+def test_killed_at_any_time_it_ends_with_the_same_records(
     place: Place, whole: dict[str, object], tmp_path: Path
 ) -> None:
-    stop(place, tmp_path, signal.SIGINT)
-    process = place.start(tmp_path)
-    until(lambda: written(tmp_path) >= 9, process)
-    with contextlib.suppress(ProcessLookupError):  # it was quicker
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    for after in (1, 9):
+        process = place.start(tmp_path)
+        until(lambda after=after: written(tmp_path) >= after, process)  # type: ignore[misc]
+        with contextlib.suppress(ProcessLookupError):  # it was quicker
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     process = place.start(tmp_path)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert found(tmp_path) == whole
 
 
-def test_a_time_limit_is_a_stop_as_well(place: Place, whole: dict[str, object], tmp_path: Path) -> None:
-    stop(place, tmp_path, signal.SIGTERM)
-
-
-def stop(place: Place, results: Path, sent: signal.Signals) -> None:
-    """In good order: it says so, and calls no cell a failure."""
-    process = place.start(results)
-    until(lambda: written(results) >= 1, process)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_time_limit_ends_it_and_calls_no_cell_a_failure(
+    place: Place, whole: dict[str, object], tmp_path: Path, sent: signal.Signals
+) -> None:
+    process = place.start(tmp_path)
+    until(lambda: written(tmp_path) >= 1, process)
     process.send_signal(sent)
     said, _ = process.communicate()
     assert process.returncode == 130, said
     assert "Stopped. The same command goes on where it was." in said
     assert "cells done" not in said and "failed" not in said and "Traceback" not in said
-    assert written(results) < CELLS
+    assert written(tmp_path) < CELLS
 
 
 def test_a_cell_that_fails_stops_no_other_and_runs_again(
