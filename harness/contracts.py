@@ -356,7 +356,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "image_id",  # unique, stable across machines: the official relative path or id
     "path",  # absolute; need not be there: whoever opens it says so
     "person_id",  # the best known identity of the person: splits and intervals group by it
-    "study_id",
+    "study_id",  # of one person alone; pictures that share it have one report
     "split",  # official part, or "" where the dataset has none
     "view",  # "PA", "AP", "LATERAL", "LL", "RL" or "" when unknown
     "frontal",  # bool

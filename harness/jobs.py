@@ -30,6 +30,7 @@ from harness.errors import (
     ImpossiblePairing,
     NewerRecord,
     UsageError,
+    few,
 )
 from harness.failures import Tried
 from harness.grid import FROZEN, Grid
@@ -147,8 +148,7 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
                 # from another disk, too: a track may be a link
                 shutil.move(path.with_suffix(suffix), target.with_suffix(suffix))
     for reason, paths in moved.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        logger.warning("%s%s: %s. Put aside in %s, to be run again", paths[0], more, reason, aside)
+        logger.warning("%s: %s. Put aside in %s, to be run again", few(paths, shown=1), reason, aside)
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:

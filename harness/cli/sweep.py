@@ -113,12 +113,13 @@ def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:
 
 def _told(failed: Mapping[str, str]) -> Iterator[str]:
     """The cells that failed for the same reason stand in one line."""
+    from harness.errors import few
+
     cells: dict[str, list[str]] = {}
     for cell, reason in failed.items():
         cells.setdefault(reason, []).append(cell)
     for reason, found in cells.items():
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        yield f"{found[0]}{more}: {reason}"
+        yield f"{few(found, shown=1)}: {reason}"
 
 
 def _shares(text: str) -> list[float]:

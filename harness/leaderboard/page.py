@@ -36,8 +36,8 @@ protocol the draw is fixed, as in the authors' code, and not covered, except whe
 is a row and those after it that cannot be told from it, at the largest share of the labels and by the runs of
 the seeds that rows share: tests paired by person and seed, p-values by Holm within the table. It begins with
 the first row that can be told from the first of the group before; others of its rows may not be. `–` is a
-hole: not run, or impossible. `*` marks numbers of code that no commit holds, as of a method's file from
-elsewhere.
+hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a method's
+file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {

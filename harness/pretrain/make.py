@@ -131,6 +131,7 @@ def _train(
 ) -> None:
     if team.rank == 0:
         clear(folder)  # a state is large, and each kill may leave one half written
+    code = _code(plan)
     training = Training(
         model,
         data,
@@ -139,8 +140,8 @@ def _train(
         device=place,
         folder=folder,
         team=team,
-        commit=_code(plan).commit,
-        dirty=_code(plan).dirty,
+        commit=code.commit,
+        dirty=code.dirty,
     )
     outcome = training.run()
     if team.rank == 0:
