@@ -16,7 +16,7 @@ from harness import failures, grid, jobs, plan, records, registry, sweep
 from harness.cluster import Machines
 from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
-from harness.errors import HarnessError, NewerRecord, UnknownName, UsageError
+from harness.errors import CheckpointError, HarnessError, NewerRecord, UnknownName, UsageError
 from harness.evaluate import linear as evaluator
 from harness.failures import Tried
 from harness.jobs import Job, Known, Lost
@@ -321,6 +321,9 @@ def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job)
         jobs.checkpoints(store, wanted("random_init"), ["random_init-demo"])
     with pytest.raises(UsageError, match="of no method in this sweep"):
         jobs.checkpoints(store, wanted("imitate"), [name])
+    (job.checkpoint.folder / checkpoint.CARD).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"written: Field required\. Delete "):  # and not unknown
+        jobs.checkpoints(store, wanted("random_init"), [name])
 
 
 @pytest.mark.parametrize(("method", "tried"), [("imitate", 1), ("random_init", 3)])
