@@ -114,8 +114,8 @@ def two_level_interval(metric: str, found: Resampled) -> Interval:
 class StandardError(NamedTuple):
     """Of a mean over runs: its variance, by where that comes from."""
 
-    persons: float  # who is in the test part
-    runs: float  # which checkpoints and seeds there are
+    persons: float  # who is in the test part, as far as it does the same to every run
+    runs: float  # which checkpoints and seeds there are, and what each makes of just these persons
     degrees_of_freedom: int  # of `runs`; 0 where there is one run, and `runs` is 0
 
     @property
@@ -154,8 +154,19 @@ class StandardError(NamedTuple):
 
 
 def standard_error(found: Resampled) -> StandardError:
-    means = found.draws.mean(axis=0)
-    persons = float(np.var(means[~np.isnan(means)], ddof=1))
+    """Runs are to persons what readers are to cases (Obuchowski & Rockette, Communications in Statistics
+    1995): persons count by the covariance of two runs, mean over the pairs, at least 0. The variance of the
+    resampled mean would count a second time what a run makes of some persons alone, which runs differ by.
+
+    Pairs have neither checkpoint nor seed in common, unless all runs have. A single run is its own pair.
+    """
+    defined = ~np.isnan(found.draws).any(axis=0)
+    covariance = np.atleast_2d(np.cov(found.draws[:, defined]))  # [S, S]
+    apart = np.ones(covariance.shape, dtype=bool)
+    for seeds in zip(*found.runs, strict=True):
+        if len(set(seeds)) > 1:
+            apart &= np.not_equal.outer(seeds, seeds)
+    persons = max(float(covariance[apart].mean()), 0.0)
     return StandardError(persons, *_between_runs(found.runs, found.values))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 from scipy.stats import binom, norm, t, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
@@ -251,6 +252,52 @@ def test_an_interval_stays_in_the_range_of_its_metric() -> None:
     assert stats.two_level_interval("any", found).low == 0
     found = moved([stats.Run(seed, seed) for seed in range(3)], np.array([1.0, 0.99, 0.95]), np.zeros(9))
     assert stats.two_level_interval("any", found).high == 1
+
+
+COLUMNS = hadamard(8)[1:].astype(float)  # [7, R] that have nothing in common
+
+
+def test_persons_count_by_what_they_do_to_all_runs() -> None:
+    """The first column, and not what each run has of its own."""
+    runs = tuple(stats.Run(seed, seed) for seed in range(3))
+    draws = 0.03 * COLUMNS[0] + 0.05 * COLUMNS[1:4]
+    found = stats.Resampled(runs, np.arange(9), np.array([0.4, 0.5, 0.6]), draws)
+    assert stats.standard_error(found) == pytest.approx((0.03**2 * 8 / 7, 0.01 / 3, 2))
+    opposed = found._replace(draws=np.outer([0.05, -0.05, 0], COLUMNS[0]))
+    assert stats.standard_error(opposed).persons == 0
+    undefined = np.where(np.eye(3, 8), np.nan, draws)  # a replicate that one run lacks counts for none
+    expected = np.cov(draws[:, 3:])[np.triu_indices(3, 1)].mean()
+    assert expected > 0
+    assert stats.standard_error(found._replace(draws=undefined)).persons == pytest.approx(expected)
+
+
+def test_persons_count_by_runs_that_share_nothing() -> None:
+    """The second column and the third are of one checkpoint each."""
+    runs = tuple(stats.Run(checkpoint, seed) for checkpoint, seed in np.ndindex(2, 2))
+    draws = 0.03 * COLUMNS[0] + 0.05 * COLUMNS[[1, 1, 2, 2]]
+    found = stats.Resampled(runs, np.arange(9), np.array([0.4, 0.4, 0.6, 0.6]), draws)
+    assert stats.standard_error(found).persons == pytest.approx(0.03**2 * 8 / 7)
+    of_one = tuple(stats.Run(0, seed) for seed in range(4))  # there all runs share the checkpoint
+    draws = 0.03 * COLUMNS[0] + 0.05 * COLUMNS[1:5]
+    assert stats.standard_error(found._replace(runs=of_one, draws=draws)).persons == pytest.approx(
+        0.03**2 * 8 / 7
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize(("alike", "run"), [(0.0, 0.0), (0.3, 0.05), (1.0, 0.05)])
+def test_what_a_run_makes_of_some_persons_counts_once(count: int, alike: float, run: float) -> None:
+    """Persons that are hard for all runs by `alike`, for one by 0.5; `run` is better or worse for all."""
+    held = 0
+    runs = tuple(stats.Run(seed, seed) for seed in range(count))
+    for trial in range(1000):
+        rng = np.random.default_rng(trial)
+        x = rng.normal(0, alike, 80) + rng.normal(0, 0.5, (count, 80)) + rng.normal(0, run, (count, 1))
+        weights = rng.multinomial(80, np.full(80, 1 / 80), 200) / 80  # [R, N]
+        found = stats.Resampled(runs, np.arange(80), x.mean(axis=1), x @ weights.T)
+        held += abs(found.values.mean()) <= stats.standard_error(found).half_width(0.95)
+    assert 0.93 <= held / 1000 <= 0.97
 
 
 CROSSED = [stats.Run(checkpoint, seed) for checkpoint in range(5) for seed in range(5)]
