@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from scipy.stats import chi2, rankdata, studentized_range
+from scipy.stats import binomtest, chi2, rankdata, studentized_range
 
 from harness import stats
 from harness.errors import UsageError
@@ -30,8 +30,8 @@ class Ranking(NamedTuple):
     """Of K methods over N blocks that are independent of each other: datasets, say."""
 
     mean: np.ndarray  # [K] mean rank, 1 is best
-    p: float  # Friedman: that all methods are alike
-    critical: float  # Nemenyi: mean ranks further apart than this differ
+    p: float  # that all methods are alike
+    critical: float  # mean ranks further apart than this differ
     wins: np.ndarray  # [K, K] share of the blocks in which the row beats the column; a tie counts half
 
 
@@ -86,19 +86,32 @@ def tie_groups(ordered: Sequence[T], p: Mapping[frozenset[T], float], alpha: flo
 
 
 def ranking(values: np.ndarray) -> Ranking:
-    """Mean ranks of K methods from `values` [N, K], higher is better, with the tests of Demsar (JMLR 2006).
+    """Mean ranks of K methods from `values` [N, K], higher is better, with the tests of Demsar (JMLR 2006):
+    those of Friedman, corrected for ties, and Nemenyi. Both hold for many blocks only; of two methods, where
+    few would mislead most, the sign test that they come near to is exact.
 
-    The Friedman statistic is corrected for ties. Raises UsageError for fewer than two methods or blocks.
+    Raises UsageError for fewer than two methods or blocks.
     """
     blocks, methods = values.shape
     if blocks < 2 or methods < 2:
         raise UsageError(f"ranks need two methods and two blocks at least, not {methods} and {blocks}")
     ranks = rankdata(-values, axis=1)
     mean = ranks.mean(axis=0)
+    beats = np.sign(values[:, :, None] - values[:, None, :]).mean(axis=0) / 2 + 0.5
+    if methods == 2:
+        return Ranking(mean, *_sign_test(np.sign(values[:, 0] - values[:, 1])), beats)
     spread = ((ranks - (methods + 1) / 2) ** 2).sum()
     explained = blocks**2 * ((mean - (methods + 1) / 2) ** 2).sum()
     statistic = (methods - 1) * explained / spread if spread else 0.0
     quantile = studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
     critical = quantile * np.sqrt(methods * (methods + 1) / (6 * blocks))
-    beats = np.sign(values[:, :, None] - values[:, None, :]).mean(axis=0) / 2 + 0.5
     return Ranking(mean, float(chi2.sf(statistic, methods - 1)), float(critical), beats)
+
+
+def _sign_test(signs: np.ndarray) -> tuple[float, float]:
+    """p of `signs` [N] of differences, and a difference of mean ranks: above the largest that chance explains
+    and below the next, which is two blocks more. A tie tells nothing."""
+    untied = int(np.count_nonzero(signs))
+    p = [binomtest(wins, untied).pvalue if untied else 1.0 for wins in range(untied + 1)]
+    alike = [abs(2 * wins - untied) for wins in range(untied + 1) if p[wins] >= 1 - LEVEL]
+    return float(p[int((signs > 0).sum())]), (max(alike) + 1) / len(signs)

@@ -217,9 +217,11 @@ def record(
     tuned: int = 0,
     cut_validation: bool = False,
     corpus: str = "mimic_cxr",
+    known: bool = True,
 ) -> Record:
     """A record that keeps the schema; its numbers mean nothing. `checkpoint`: its seed, default that of the
-    labels; `named`: somebody asked for it. Its encoder was trained on data of the same `kind`."""
+    labels; `named`: somebody asked for it; `known`: whose pictures they are. Its encoder was trained on data
+    of the same `kind`."""
     trained = seed if checkpoint is None else checkpoint
     share = {"value": 0.75, "low": 0.5, "high": 1.0}
     half = dict.fromkeys(LABELS, 10)
@@ -257,7 +259,7 @@ def record(
             "images": "a" * 64,
             "split": "b" * 64,
             "fraction": f"{seed if protocol == 'clean' and fraction < 1 else 0:064x}",
-            "persons_known": True,
+            "persons_known": known,
         },
         "pretraining": {
             "profile": profile,

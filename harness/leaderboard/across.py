@@ -35,25 +35,31 @@ def explained(ranks: Ranks) -> str:
     """What a rank is, and what the ranks tell."""
     without = f" ({ranks.left_out} more lack one of them, or runs of common seeds)" if ranks.left_out else ""
     names = ", ".join(row.family for row in ranks.unranked)
-    unranked = f" Not ranked, because they have too few of these tasks: {names}." if names else ""
+    unranked = f" Not ranked, because they have too few runs in common with these: {names}." if names else ""
     together = "; ".join(" with ".join(names) for names in ranks.blocks if len(names) > 1)
     joined = f", and so are those of datasets with test persons in common ({together})" if together else ""
+    doubtful = (
+        f" Of {', '.join(ranks.doubtful)} not all persons are known: some may be in other blocks too."
+        if ranks.doubtful
+        else ""
+    )
     return (
         f"Ranks over the {counted(ranks.tasks, 'task')} in which all {len(ranks.rows)} stand{without}, in "
         "each by the mean over the fractions and seeds that they share. The tasks of a dataset are one "
-        f"block, by their mean rank{joined}: {len(ranks.blocks)} blocks.{unranked} {_told(ranks)}"
+        f"block, by their mean rank{joined}: {len(ranks.blocks)} blocks.{doubtful}{unranked} {_told(ranks)}"
     )
 
 
 def _told(ranks: Ranks) -> str:
     found, rows = ranks.ranking, len(ranks.rows)
+    overall, pairwise = ("Friedman", "Nemenyi") if rows > 2 else ("sign test", "sign test")
     if found.critical >= rows - 1:  # the largest difference that there can be
-        return f"Ranks over {len(ranks.blocks)} blocks cannot tell {rows} apart (Nemenyi)."
+        return f"Ranks over {len(ranks.blocks)} blocks cannot tell {rows} apart ({pairwise})."
     first, *others = found.mean.argsort(kind="stable")
     close = [ranks.rows[k].family for k in others if found.mean[k] - found.mean[first] <= found.critical]
     return (
-        f"That all are alike: p = {found.p:.2g} (Friedman). Mean ranks more than "
-        f"{found.critical:.2f} apart differ (Nemenyi). Not told apart from {ranks.rows[first].family}: "
+        f"That all are alike: p = {found.p:.2g} ({overall}). Mean ranks more than "
+        f"{found.critical:.2f} apart differ ({pairwise}). Not told apart from {ranks.rows[first].family}: "
         f"{', '.join(close) or 'no other'}."
     )
 

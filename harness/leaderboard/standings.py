@@ -120,10 +120,15 @@ class Standing:
     def task(self) -> TaskBlock:
         return self.every[0].task
 
+    @property
+    def own_people(self) -> bool:
+        """Whether its persons are in no other dataset: those of phantoms, if under ids that others have."""
+        return self.every[0].data.kind == "phantom"
+
     def shares_persons(self, other: Standing) -> bool:
-        """Whether somebody is in the test parts of both."""
-        if self.every[0].data.kind == "phantom":
-            return False  # each has people of its own, if under ids that others have
+        """Whether somebody is in the test parts of both, as far as their ids tell."""
+        if self.own_people:
+            return False
         one, two = (next(iter(next(iter(table.cells.values())).values())) for table in (self, other))
         return bool(np.isin(one.main.persons, two.main.persons).any())
 
@@ -144,16 +149,16 @@ class Standing:
     @cached_property
     def usual(self) -> tuple[int, ...]:
         """Seeds of the runs by which rows are grouped, at the largest fraction: of each row's own and of what
-        two rows share, those that most runs of the table belong to, of two rows or more if possible."""
+        two rows share, those that most runs of the table belong to: of two rows and two seeds if possible."""
         cells = list(self._last.values())
         shared = (
             tuple(seed for seed in one.seeds if seed in other.seeds)
             for one, other in itertools.combinations(cells, 2)
         )
 
-        def numbers(seeds: tuple[int, ...]) -> tuple[bool, int, int]:
+        def numbers(seeds: tuple[int, ...]) -> tuple[bool, bool, int, int]:
             rows = sum(cell.has(seeds) for cell in cells)
-            return rows > 1, rows * len(seeds), len(seeds)
+            return rows > 1 and len(seeds) > 1, rows > 1, rows * len(seeds), len(seeds)
 
         return max((*(cell.seeds for cell in cells), *filter(None, shared)), key=numbers)
 
@@ -188,12 +193,10 @@ class Standing:
         last = self.fractions[-1]
         return {row: found[last] for row, found in self.cells.items() if last in found}
 
-    def side_by_side(self, rows: Sequence[Row], fraction: float) -> np.ndarray | None:
-        """[K] means of `rows` over the runs whose seeds all of them have; None where they have none."""
+    def side_by_side(self, rows: Sequence[Row], fraction: float) -> np.ndarray:
+        """[K] means of `rows` over the runs whose seeds all of them have."""
         cells = [self.cells[row][fraction] for row in rows]
         shared = set.intersection(*(set(cell.seeds) for cell in cells))
-        if not shared:
-            return None
         return np.array([cell.part(lambda run: run.seed in shared).values.mean() for cell in cells])
 
     @property
@@ -218,10 +221,14 @@ class Standing:
             yield f"{row.family}-s{checkpoint}", {run.seed for run in here if run.checkpoint == checkpoint}
 
 
+_Shared = tuple[Table, float, int]  # a fraction of a table and a seed, which several rows may have
+
+
 class Ranks(NamedTuple):
     rows: list[Row]
     unranked: list[Row]  # that lack too much
     blocks: list[list[str]]  # datasets, those together that have test persons in common
+    doubtful: list[str]  # datasets whose persons may be in other blocks too, and nobody knows
     tasks: int  # in which all rows stand
     left_out: int  # tasks in which some row does not
     ranking: comparison.Ranking
@@ -274,30 +281,33 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of the rows that share most cells; None where fewer than two rows or blocks are left. In a task, rows
+    """Of the rows that share most runs; None where fewer than two rows or blocks are left. In a task, rows
     are ranked by the mean over the fractions and seeds that they have in common. Tasks with test persons in
     common are one block, by the mean rank over them: the tests of ranks are about blocks that are
     independent."""
-    cells: dict[Row, set[tuple[Table, float]]] = defaultdict(set)
+    runs: dict[Row, set[_Shared]] = defaultdict(set)
     for standing in standings:
         for row, found in standing.cells.items():
-            cells[row].update((standing.table, fraction) for fraction in found)
-    rows, shared = _comparable(cells)
+            for fraction, cell in found.items():
+                runs[row].update((standing.table, fraction, seed) for seed in cell.seeds)
+    rows, shared = _comparable(runs)
     tasks: list[tuple[Standing, np.ndarray]] = []  # with the ranks in it
     for standing in standings:
-        fractions = sorted(fraction for table, fraction in shared if table == standing.table)
-        means = [standing.side_by_side(rows, fraction) for fraction in fractions]
-        if common := [values for values in means if values is not None]:
-            tasks.append((standing, rankdata(-np.mean(common, axis=0))))
-    blocks = _independent([standing for standing, _ in tasks]) if tasks else []
+        if fractions := sorted({fraction for table, fraction, _ in shared if table == standing.table}):
+            means = [standing.side_by_side(rows, fraction) for fraction in fractions]
+            tasks.append((standing, rankdata(-np.mean(means, axis=0))))
+    ranked = [standing for standing, _ in tasks]
+    blocks = _independent(ranked) if tasks else []
     if len(blocks) < 2:
         return None
     ranking = comparison.ranking(
         -np.array([np.mean([tasks[place][1] for place in block], axis=0) for block in blocks])
     )
     datasets = [sorted({tasks[place][0].table.dataset for place in block}) for block in blocks]
-    unranked = sorted(set(cells).difference(rows))
-    return Ranks(rows, unranked, datasets, len(tasks), len(standings) - len(tasks), ranking)
+    unranked = sorted(set(runs).difference(rows))
+    doubtful = {one.table.dataset for one in ranked if not (one.own_people or one.table.persons_known)}
+    left_out = len(standings) - len(tasks)
+    return Ranks(rows, unranked, datasets, sorted(doubtful), len(tasks), left_out, ranking)
 
 
 def _independent(standings: Sequence[Standing]) -> list[list[int]]:
@@ -310,12 +320,10 @@ def _independent(standings: Sequence[Standing]) -> list[list[int]]:
     return [np.flatnonzero(labels == block).tolist() for block in range(count)]
 
 
-def _comparable(
-    cells: Mapping[Row, set[tuple[Table, float]]],
-) -> tuple[list[Row], set[tuple[Table, float]]]:
-    """Rows, and the cells that all of them have: of the fullest two, three, ... the choice with most numbers,
+def _comparable(runs: Mapping[Row, set[_Shared]]) -> tuple[list[Row], set[_Shared]]:
+    """Rows, and the runs that all of them have: of the fullest two, three, ... the choice with most numbers,
     so that a row of which little was run costs the others nothing."""
-    fullest = sorted(cells, key=lambda row: (-len(cells[row]), row))
+    fullest = sorted(runs, key=lambda row: (-len(runs[row]), row))
     choices = [sorted(fullest[:count]) for count in range(2, len(fullest) + 1)]
-    shared = [(rows, set.intersection(*(cells[row] for row in rows))) for rows in choices]
+    shared = [(rows, set.intersection(*(runs[row] for row in rows))) for rows in choices]
     return max(shared, key=lambda found: (len(found[0]) * len(found[1]), len(found[0])), default=([], set()))

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
-import numpy as np
-
 from harness import stats
 from harness.contracts import Kind, trained_on
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, share, text_of
+from harness.stats import Interval
 from harness.together import Row
 
 
@@ -70,6 +69,7 @@ def _standing(standing: Standing) -> str:
     table, task = standing.table, standing.task
     labelled = standing.every[0].parts["used"].images > 0
     shares = [share(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
+    largest = f" at {shares[-1]}" if labelled else ""
     header = ["method", "checkpoint", *shares, "group"]
     lines = []
     for row in standing.order:
@@ -82,7 +82,7 @@ def _standing(standing: Standing) -> str:
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     return (
         f"#### {table.task} · {task.metric_title} · {table.protocol}{cut}{tuned}\n\n"
-        f"{text_of(lines, header)}\n{' '.join(_notes(standing, shares[-1]))}\n{''.join(_spread(standing))}"
+        f"{text_of(lines, header)}\n{' '.join(_notes(standing, largest))}\n{''.join(_spread(standing))}"
     )
 
 
@@ -91,11 +91,11 @@ def _positives(standing: Standing, row: Row) -> str:
     cell = standing.cells[row].get(standing.fractions[-1])
     if cell is None:
         return HOLE
-    return f"{np.mean([record.metrics['dice_positives'].value for record in cell.records]) * 100:.1f}"
+    return _number(stats.two_level_interval("dice_positives", cell.resampled("dice_positives")), cell)
 
 
 def _notes(standing: Standing, largest: str) -> Iterator[str]:
-    """What to know of a table, one sentence after the other. `largest` share of the labels in words."""
+    """What to know of a table, a sentence after the other. `largest`: " at 100 %", where labels are used."""
     table, task, first = standing.table, standing.task, standing.every[0]
     test = first.parts["test"]
     yield f"{test.images} test images " + (
@@ -112,18 +112,26 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     if task.rules:
         yield f"Rules in force: {', '.join(task.rules)}."
     alone = ", ".join(row.family for row in standing.order if row not in standing.groups)
-    if alone and len(standing.usual) == 1:
-        yield "No groups: of one run each, a test would tell runs apart and not methods."
-    elif alone and not standing.groups:
-        yield f"No groups: no two rows have runs of the same seeds at {largest}."
+    if alone and not standing.groups:
+        yield (
+            f"No groups: no two rows share two seeds{largest}, and by one run each a test would tell runs "
+            "apart and not methods."
+        )
     elif alone:
-        yield f"No group, for want of the runs that others share at {largest}: {alone}."
+        yield f"No group, for want of the runs that others share{largest}: {alone}."
+    if single := ", ".join(row.family for row in standing.groups if _of_one_checkpoint(standing, row)):
+        yield f"Of one checkpoint, so that its group tells of that and not of its method: {single}."
     if others := [row.family for row in standing.order if _by_others(table.dataset, standing.cells[row])]:
         yield f"Trained by others on {table.dataset}, maybe on these pictures: {', '.join(others)}."
     if apart := _of_other_pixels(standing):
         yield f"Of other pixels than most, under the same names: {', '.join(apart)}."
     if twice := ", ".join(sorted({record.pretraining.family for record in standing.replaced})):
         yield f"Without the earlier runs of seeds that have checkpoints of their own by now: {twice}."
+
+
+def _of_one_checkpoint(standing: Standing, row: Row) -> bool:
+    runs = standing.cells[row][standing.fractions[-1]].runs
+    return len({run.checkpoint for run in runs}) == 1
 
 
 def _of_other_pixels(standing: Standing) -> list[str]:
@@ -163,8 +171,11 @@ def _spread(standing: Standing) -> Iterator[str]:
 def _cell(cell: Runs | None) -> str:
     if cell is None:
         return HOLE
-    value, low, high = (number * 100 for number in cell.interval)
     runs, checkpoints = len(cell.runs), len({run.checkpoint for run in cell.runs})
     of = f" of {counted(checkpoints, 'checkpoint')}" if checkpoints < runs else ""
-    text = f"{value:.1f} [{low:.1f}, {high:.1f}] ({counted(runs, 'run')}{of})"
-    return text + (DIRTY if cell.dirty else "")
+    return _number(cell.interval, cell, f" ({counted(runs, 'run')}{of})")
+
+
+def _number(interval: Interval, cell: Runs, more: str = "") -> str:
+    value, low, high = (number * 100 for number in interval)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]{more}{DIRTY if cell.dirty else ''}"

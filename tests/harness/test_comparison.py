@@ -170,11 +170,33 @@ def test_ranks_are_those_of_friedman() -> None:
 
 
 def test_the_critical_difference_is_that_of_the_published_table() -> None:
-    """q at 0.05 for 2, 5 and 10 methods: Demsar, JMLR 2006, table 5."""
-    for methods, q in ((2, 1.960), (5, 2.728), (10, 3.164)):
+    """q at 0.05 for 3, 5 and 10 methods: Demsar, JMLR 2006, table 5."""
+    for methods, q in ((3, 2.343), (5, 2.728), (10, 3.164)):
         values = np.random.default_rng(0).normal(size=(30, methods))
         expected = q * np.sqrt(methods * (methods + 1) / (6 * 30))
         assert comparison.ranking(values).critical == pytest.approx(expected, abs=1e-3)
+
+
+def test_of_two_methods_the_ranks_are_a_sign_test() -> None:
+    """Of seven blocks without a tie, six wins are seen by chance in 16 of 128 cases, seven in 2."""
+    signs = np.array([1, 1, 1, 0, 1, -1, 1, 1])
+    values = np.stack([signs, np.zeros(8)], axis=1)
+    found = comparison.ranking(values)
+    assert (found.p, found.critical) == pytest.approx((16 / 128, (6 - 1 + 1) / 8))
+    values[5, 0] = 1
+    found = comparison.ranking(values)
+    assert found.p == pytest.approx(2 / 128)
+    assert found.mean[1] - found.mean[0] > found.critical
+    assert comparison.ranking(np.zeros((4, 2))).p == 1
+
+
+def test_of_two_methods_that_are_alike_few_blocks_tell_none_apart() -> None:
+    """Every outcome of three to nine blocks, each as likely as any other."""
+    for blocks in range(3, 10):
+        outcomes = np.array(list(itertools.product((-1.0, 1.0), repeat=blocks)))
+        found = [comparison.ranking(np.stack([signs, 0 * signs], axis=1)) for signs in outcomes]
+        apart = [abs(one.mean[0] - one.mean[1]) > one.critical for one in found]
+        assert np.mean(apart) <= 0.05 and apart == [one.p < 0.05 for one in found]
 
 
 def test_one_task_ranks_nothing() -> None:

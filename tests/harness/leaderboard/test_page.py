@@ -14,6 +14,7 @@ from harness.errors import BadRecord
 from harness.failures import Tried
 from harness.leaderboard import costs, tables
 from harness.metrics import score
+from harness.records import Record
 from harness.settings import load
 from tests import fakes
 from tests.harness.leaderboard.pages import tables_of
@@ -244,6 +245,25 @@ def test_a_single_run_has_the_interval_that_it_printed(tmp_path: Path) -> None:
     printed = stats.person_bootstrap(own, found.persons, replicates=1000, seed=3).metrics["macro_auroc"]
     value, low, high = (f"{number * 100:.1f}" for number in printed)
     assert row[2] == f"{value} [{low}, {high}] (1 run)"
+
+
+def test_masks_that_are_there_have_an_interval_too(tmp_path: Path) -> None:
+    truth = np.array([40, 0, 25, 60, 0, 10, 80, 30, 0, 5] * 4)
+    predicted = np.array([30, 5, 25, 0, 0, 20, 70, 10, 0, 9] * 4)
+    arrays = {"truth_area": truth, "predicted_area": predicted, "overlap": np.minimum(truth, predicted)}
+    images = [f"image {row}" for row in range(40)]
+    found = records.sorted_predictions(images, images, arrays)
+    own = score.of("segmentation", found.arrays, ["pneumothorax"])
+    printed = stats.person_bootstrap(own, found.persons, replicates=1000, seed=0).metrics
+    raw = fakes.record(task="siim:segmentation").model_dump(mode="json")
+    raw["task"].update(metric="dice", labels=["pneumothorax"])
+    raw["metrics"] = {name: interval._asdict() for name, interval in printed.items()}
+    records.write(tmp_path, Record.model_validate(raw), found)
+    [row] = tables_of(leaderboard.build(tmp_path))["siim:segmentation · dice · clean"]
+    pairs = zip(truth.tolist(), predicted.tolist(), strict=True)
+    expected = np.mean([2 * min(pair) / sum(pair) for pair in pairs if pair[0]]) * 100
+    low, high = (number * 100 for number in printed["dice_positives"][1:])
+    assert row[-1] == f"{expected:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def test_seeds_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:

@@ -129,6 +129,45 @@ def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path, kind
     assert said in page
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_row_of_few_or_other_seeds_changes_no_rank_of_others(tmp_path: Path, seed: int) -> None:
+    """By the first seed alone, the second method would be the best."""
+    for task in ("chexpert:linear", "rsna:linear", "siim:linear"):
+        for number, (first, second) in enumerate([(0.0, 9.0), (9.0, 1.0), (9.0, 1.0)]):
+            fakes.write(tmp_path, first, method="first", family="first-x", task=task, seed=number)
+            fakes.write(tmp_path, second, method="second", family="second-x", task=task, seed=number)
+    before = tables_of(leaderboard.build(tmp_path))["All kinds"]
+    assert [row[0] for row in before] == ["first-x", "second-x"]
+    for task in ("chexpert:linear", "rsna:linear", "siim:linear"):
+        fakes.write(tmp_path, 2.0, method="new", family="new-x", task=task, seed=seed)
+    page = leaderboard.build(tmp_path)
+    assert tables_of(page)["All kinds"] == before
+    assert "Not ranked, because they have too few runs in common with these: new-x." in page
+
+
+def test_two_methods_over_few_datasets_are_told_apart_by_no_luck(tmp_path: Path) -> None:
+    """One that wins each of four is seen in one of eight cases where both are alike."""
+    for dataset in ("rsna", "siim", "covidx", "object_cxr"):
+        for name, skill in (("best", 9.0), ("floor", 0.0)):
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", task=f"{dataset}:linear")
+    assert "4 blocks. Ranks over 4 blocks cannot tell 2 apart (sign test)." in leaderboard.build(tmp_path)
+
+
+def test_blocks_that_may_share_persons_are_named(tmp_path: Path) -> None:
+    for dataset in ("rsna", "siim"):
+        for name, skill in (("best", 9.0), ("floor", 0.0)):
+            made = fakes.record(
+                method=name,
+                family=f"{name}-x",
+                task=f"{dataset}:linear",
+                kind="real",
+                known=dataset != "rsna",
+            )
+            fakes.store(tmp_path, made, skill)
+    page = leaderboard.build(tmp_path)
+    assert "2 blocks. Of rsna not all persons are known: some may be in other blocks too." in page
+
+
 def test_ranks_are_by_the_seeds_that_all_have(tmp_path: Path) -> None:
     """Else who ran an easy draw more would stand higher."""
     for task in ("chexpert:linear", "rsna:linear"):
@@ -158,7 +197,7 @@ def test_where_no_two_rows_have_runs_of_the_same_seeds_there_are_no_groups(tmp_p
             fakes.write(tmp_path, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
     page = leaderboard.build(tmp_path)
     assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
-    assert "No groups: no two rows have runs of the same seeds at 100 %." in page
+    assert "No groups: no two rows share two seeds at 100 %, and by one run each" in page
 
 
 def test_a_row_without_the_largest_share_stands_below_those_that_have_it(tmp_path: Path) -> None:
@@ -191,13 +230,34 @@ def test_rows_are_grouped_by_what_they_share_however_much_one_has(tmp_path: Path
     assert "No group" not in page
 
 
+def test_rows_of_one_run_take_no_group_from_those_of_several(tmp_path: Path) -> None:
+    for name, skill in (("best", 9.0), ("floor", 0.0)):
+        for seed in range(3):
+            fakes.write(tmp_path, skill, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
+    for number in range(5):
+        fakes.write(tmp_path, 1.0, method=f"new{number}", family=f"new{number}-x", fraction=1.0)
+    page = leaderboard.build(tmp_path)
+    groups = {row[0]: row[-1] for row in tables_of(page)[TABLE]}
+    assert (groups["best"], groups["floor"], groups["new0"]) == ("1", "2", "–")
+    assert "No group, for want of the runs that others share at 100 %: new0-x, new1-x" in page
+
+
+def test_a_group_of_one_checkpoint_is_of_that_and_not_of_its_method(tmp_path: Path) -> None:
+    for seed in range(3):
+        fakes.write(tmp_path, 9.0, method="best", family="best-x", seed=seed)
+        fakes.write(tmp_path, 0.0, method="named", family="named-x", seed=seed, checkpoint=0)
+    page = leaderboard.build(tmp_path)
+    assert [row[-1] for row in tables_of(page)[TABLE]] == ["1", "2"]
+    assert "Of one checkpoint, so that its group tells of that and not of its method: named-x." in page
+
+
 def test_one_run_each_makes_no_groups(tmp_path: Path) -> None:
     """Two runs of one method differ more often than the level says by the persons alone."""
     for name, skill in (("best", 9.0), ("floor", 0.0)):
         fakes.write(tmp_path, skill, method=name, family=f"{name}-x")
     page = leaderboard.build(tmp_path)
     assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
-    assert "No groups: of one run each, a test would tell runs apart and not methods." in page
+    assert "No groups: no two rows share two seeds at 1 %, and by one run each a test would tell" in page
 
 
 def test_other_persons_of_the_same_test_images_are_refused(tmp_path: Path) -> None:
@@ -264,4 +324,4 @@ def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
     found = tables_of(page)["linear"]
     assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
     assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
-    assert "Not ranked, because they have too few of these tasks: new-x." in page
+    assert "Not ranked, because they have too few runs in common with these: new-x." in page
