@@ -32,7 +32,6 @@ from harness.records import Record
 
 MANIFEST = "bundle.json"
 LARGEST = 2**28  # bytes of one file unpacked: ten times the predictions of the largest test part
-TOLERANCE = 1e-9  # between a metric in a record and the same from its predictions, on another machine
 
 APART = "Keep them in two folders and export each with --results"
 
@@ -218,7 +217,7 @@ def check(path: Path, record: Record) -> None:
     for name in sorted(set(values) | set(record.metrics)):
         told = record.metrics[name].value if name in record.metrics else None
         computed = values.get(name)
-        if told is None or computed is None or not abs(told - computed) <= TOLERANCE:
+        if told is None or computed is None or not abs(told - computed) <= records.ROUNDING:
             raise BadRecord(
                 f"{path}: metrics.{name} is {told} in the record, but {computed} by its predictions. Run the "
                 "cell again"

@@ -20,7 +20,7 @@ from harness.errors import UsageError
 from harness.files import below
 from harness.metrics import score
 from harness.progress import Bar
-from harness.records import Predictions, Record
+from harness.records import DrawsBlock, Predictions, Record
 from harness.stats import Run
 
 Group = Literal["inputs", "outcomes", "circumstances"]
@@ -187,11 +187,13 @@ def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
         asked = list(dict.fromkeys(getattr(cell.record.task, name) for cell in every))
         if len(asked) > 1:
             return f"they answer different questions: task.{name} is {asked[0]} and {asked[1]}"
+    task = every[0].record.task
     found = [records.predictions(path) for path, _ in every]
-    for (path, _), other in zip(every, found, strict=True):
+    for (path, record), other in zip(every, found, strict=True):
         if not records.same_test(found[0], other):
             return f"{every[0].path} and {path} {_unlike(found[0], other)}"
-    task = every[0].record.task
+        if task.kind == "retrieval" and _asked(record) != _asked(every[0].record):
+            return f"{every[0].path} and {path} looked for other reports, or among others"
     scores = [score.of(task.kind, item.arrays, task.labels, task.metric) for item in found]
     runs = [Run(cell.record.pretraining.seed, cell.record.cell.seed) for cell in every]
     sides = [
@@ -205,6 +207,11 @@ def paired(first: Sequence[Cell], second: Sequence[Cell]) -> Paired | str:
             return wrong
     means = [float(side.values.mean()) for side in sides]
     return Paired(task.metric, means[0], means[1], comparison.paired_difference(*sides))
+
+
+def _asked(record: Record) -> tuple[str, DrawsBlock | None]:
+    """What a search was about: no truth lies beside its record."""
+    return record.data.fingerprint, record.data.draws
 
 
 def _unlike(first: Predictions, second: Predictions) -> str:

@@ -27,7 +27,7 @@ ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|use
 """Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`. What anybody may see holds
 none."""
 
-ROUNDING = 1e-6  # by which a number computed again on another machine differs, at most
+ROUNDING = 1e-9  # by which a number computed again on another machine differs, at most
 
 Argument = str | int | float | bool | None  # not Any: NaN and infinity would pass through it
 

@@ -152,6 +152,25 @@ def test_other_test_parts_are_not_tested_and_it_is_said_why(
     assert str(paths[1]) in told
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"fingerprint": "e" * 64}, {"draws": {"per_class": 2, "hashes": ["c" * 64]}}],
+    ids=["reports", "draws"],
+)
+def test_searches_among_other_reports_are_not_tested(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """No truth lies beside a search's record, by which it would be noticed."""
+    images = [f"image {row}" for row in range(20)]
+    place = np.arange(40, dtype=np.int32).reshape(20, 1, 2) % 7
+    found = records.sorted_predictions(images, images, {"place": place})
+    share = {"value": (place[:, 0, 0] < 5).mean(), "low": 0.5, "high": 1.0}
+    task = {"kind": "retrieval", "metric": "recall_at_5", "labels": []}
+    one, other = (changed(task=task, metrics={"recall_at_5": share}, data=data) for data in ({}, asked))
+    paths = [records.write(tmp_path / name, record, found) for name, record in (("a", one), ("b", other))]
+    assert isinstance(differences.paired([cell(paths[0])], [cell(paths[0])]), Paired)
+    told = differences.paired([cell(paths[0])], [cell(paths[1])])
+    assert told == f"{paths[0]} and {paths[1]} looked for other reports, or among others"
+
+
 def test_other_questions_and_missing_predictions_are_not_tested(tmp_path: Path) -> None:
     first = cell(fakes.write(tmp_path))
     other = Cell(first.path, changed(task={"labels": ["Edema"]}))
