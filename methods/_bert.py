@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import TextBackbone
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, few
 from harness.files import file_hash
 from methods._hub import folder_with
 
@@ -42,7 +42,7 @@ def folder_of(source: str) -> Path:
 
 
 def library() -> Any:
-    """transformers, quiet: weights of the pooler and of left-out layers are missing on purpose."""
+    """transformers, quiet: it tells of each weight that a file has too many, those of the pooler say."""
     import transformers
 
     loaded: Any = transformers  # its functions carry no types
@@ -51,8 +51,28 @@ def library() -> Any:
     return loaded
 
 
+def model_of(folder: Path, **sizes: int) -> Any:
+    """A BERT without pooler, in float32, with the weights of a folder; `sizes` in place of those in its
+    config. Raises CheckpointError where weights are missing: the library would leave them random."""
+    model, found = library().BertModel.from_pretrained(
+        folder, add_pooling_layer=False, output_loading_info=True, **sizes
+    )
+    if missing := sorted(found["missing_keys"]):
+        raise CheckpointError(
+            f"{folder}: the weights lack {few(missing)}, which a BERT of its config.json has. Download the "
+            "folder again, as a whole"
+        )
+    return model.float()
+
+
 def tokenizer_of(backbone: TextBackbone) -> Any:
+    """Raises CheckpointError where there is no vocabulary: the library would take each word for unknown."""
     folder = folder_of(backbone.source)
+    if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        raise CheckpointError(
+            f"{folder} has no vocab.txt or tokenizer.json, by which words are numbered. Download the folder "
+            "again, as a whole"
+        )
     return library().BertTokenizerFast.from_pretrained(folder, do_lower_case=backbone.lower_case)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.contracts import TextBackbone
 from harness.errors import UsageError
-from methods._bert import VOCABULARY, WEIGHTS, folder_of, key_of, library, tokenizer_of
+from methods._bert import VOCABULARY, WEIGHTS, folder_of, key_of, library, model_of, tokenizer_of
 
 BATCH = 64  # texts a forward; sorted by length outside, so that padding stays small
 PAD = 0  # in every BERT's vocabulary
@@ -59,8 +59,7 @@ class FrozenText:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         folder = folder_of(self.backbone.source)
-        model = library().BertModel.from_pretrained(folder, add_pooling_layer=False)
-        return tokenizer_of(self.backbone), model.float().eval().requires_grad_(False)
+        return tokenizer_of(self.backbone), model_of(folder).eval().requires_grad_(False)
 
 
 class TrainedText(nn.Module):
@@ -77,11 +76,12 @@ class TrainedText(nn.Module):
     def __init__(self, backbone: TextBackbone, *, initialise: bool) -> None:
         super().__init__()
         self.backbone = backbone
-        folder, bert = folder_of(backbone.source), library().BertModel
+        folder = folder_of(backbone.source)
         sizes = {"num_hidden_layers": backbone.layers} if backbone.layers else {}
         if initialise:
-            self.model: Any = bert.from_pretrained(folder, add_pooling_layer=False, **sizes).float()
+            self.model: Any = model_of(folder, **sizes)
         else:
+            bert = library().BertModel
             self.model = bert(bert.config_class.from_pretrained(folder, **sizes), add_pooling_layer=False)
         self.tokenizer = tokenizer_of(backbone)
         vocabulary = self.tokenizer.get_vocab()

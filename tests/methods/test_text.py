@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel
 
 from harness.contracts import TextBackbone
+from harness.errors import CheckpointError
 from methods import _bert
 from methods._bert import folder_of
 from methods._text import FrozenText, TrainedText, merge, trimmed
@@ -157,3 +160,36 @@ def test_weights_that_were_stored_in_half_are_used_in_full(tmp_path: Path) -> No
     BertModel.from_pretrained(half.source, add_pooling_layer=False).half().save_pretrained(half.source)
     assert {weight.dtype for weight in TrainedText(half, initialise=True).parameters()} == {torch.float32}
     assert FrozenText(half)(TEXTS).dtype == torch.float32
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> TextBackbone:
+    shutil.copytree(folder_of(MINI.source), tmp_path / "broken")
+    return replace(MINI, source=str(tmp_path / "broken"))
+
+
+def test_words_are_never_numbered_without_a_vocabulary(broken: TextBackbone) -> None:
+    """The library makes an empty one, by which all texts are alike."""
+    for name in ("vocab.txt", "tokenizer.json"):
+        Path(broken.source, name).unlink(missing_ok=True)
+    for read in (lambda: TrainedText(broken, initialise=True), lambda: FrozenText(broken)(TEXTS)):
+        with pytest.raises(CheckpointError, match=r"broken has no vocab\.txt or tokenizer\.json"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (lambda name: f"other.{name}", "embeddings.LayerNorm.bias"),
+        (lambda name: name.replace("layer.1.", "layer.9."), "encoder.layer.1.attention.output"),
+    ],
+    ids=["other names", "a layer less"],
+)
+def test_weights_that_a_file_lacks_are_never_random(
+    broken: TextBackbone, change: Callable[[str], str], missing: str
+) -> None:
+    file = Path(broken.source, "model.safetensors")
+    save_file({change(name): value for name, value in load_file(file).items()}, file, {"format": "pt"})
+    for read in (lambda: TrainedText(broken, initialise=True), lambda: FrozenText(broken)(TEXTS)):
+        with pytest.raises(CheckpointError, match=f"broken: the weights lack {missing}"):
+            read()
