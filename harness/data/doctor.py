@@ -19,7 +19,7 @@ from harness.contracts import DataKind, DatasetCard, PublishedSplit, Variant
 from harness.data import splits
 from harness.data import table as tables
 from harness.data.locate import Located
-from harness.data.looks import INVERTED_BELOW, Look, likeness, look
+from harness.data.looks import DARK_BELOW, INVERTED_BELOW, Look, likeness, look
 from harness.data.table import UNKNOWN, Reader
 from harness.errors import HarnessError
 from harness.parallel import parallel_map
@@ -257,6 +257,18 @@ def _pictures(seen: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
             _examples(constant["image_id"]),
             "every pixel has the same grey",
             "Download them again. If they are so at the source, remove their rows and say so",
+        )
+    dark = seen[[not shown.constant and shown.brightest < DARK_BELOW for shown in looks]]
+    if len(dark):
+        yield Finding(
+            "dark?",
+            True,
+            len(dark),
+            _examples(dark["image_id"]),
+            f"a suspicion: their brightest pixel has less than {DARK_BELOW:.0%} of white, as where 10 or 12 "
+            "bits lie in a file of 16 that does not say so; encoders would see nearly black",
+            "Look at them. Where they are so, write them again over the whole range (12 bits of 16: times "
+            "16), or give the DICOM its window",
         )
     yield from _inverted(seen, looks)
     yield from _duplicates(seen, looks)

@@ -18,7 +18,8 @@ def draw(persons: np.ndarray, labels: np.ndarray, fraction: float, seed: int) ->
     `persons` [N] ids, `labels` [N, L] 1, 0 or -1 for unknown. For each seed there is one order of the
     persons, and a fraction is its first `fraction` of persons, rounded up: so smaller fractions lie inside
     larger ones. The order depends on ids, labels and seed, not on how the rows are sorted. A fraction too
-    small for both classes of every label has as many of them as fit.
+    small for both classes of every label has as many of them as fit. Where some persons have far more images
+    than others, how many images it has varies with the seed.
     """
     person, names = pd.factorize(persons, sort=True)
     shows = np.zeros((len(names), labels.shape[1], 2), dtype=bool)
@@ -30,7 +31,7 @@ def draw(persons: np.ndarray, labels: np.ndarray, fraction: float, seed: int) ->
 
 
 def _order(shows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An order of the P persons in which every prefix looks like the whole.
+    """An order of the P persons in which every prefix looks like the whole, counted in persons.
 
     `shows` [P, 2L] says which class of which label a person's images have; persons alike in it form a
     stratum. The k-th of a stratum of n stands at (k + u) / n with one random u per stratum (systematic

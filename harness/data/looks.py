@@ -26,12 +26,16 @@ DRAWN = 40  # phantom persons whose mean picture is the chest that others are co
 INVERTED_BELOW = -0.15
 """Correlation with that chest. Of 331 real frontal radiographs (RSNA, ChestX-ray14, a hospital's) the lowest
 is 0.20: inverted, all of them are below this, and as they are none is."""
+DARK_BELOW = 0.5
+"""Share of white that the brightest pixel has: 0.82 at least in 344 real ones. One of 12 bits in a file of 16
+that does not say so has a sixteenth."""
 
 
 class Look(NamedTuple):
     refused: str = ""  # why it could not be decoded; what follows is then empty
     digest: bytes = b""  # sha256 of its size and pixels, as decoded
     constant: bool = False
+    brightest: float = 1.0  # pixel, as a share of white
     small: NDArray[np.float32] | None = None  # [SIDE, SIDE] stretched to a square
 
 
@@ -44,8 +48,8 @@ def look(path: Path) -> Look:
     pixels = decoded.pixels
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
-    constant = bool(pixels.min() == pixels.max())
-    return Look("", digest.digest(), constant, _small(pixels))
+    brightest = float(pixels.max()) / np.iinfo(pixels.dtype).max
+    return Look("", digest.digest(), bool(pixels.min() == pixels.max()), brightest, _small(pixels))
 
 
 def likeness(small: NDArray[np.float32]) -> float:

@@ -95,7 +95,7 @@ def test_each_planted_fault_is_found_and_nothing_else(name: str, copy: Callable[
     root = copy(name)
     frame = table(name, root)
     frame = frame[frame["frontal"]].drop_duplicates("person_id")
-    cut, blank, negative, original, double = frame.iloc[:5].to_dict("records")
+    cut, blank, negative, original, double, shallow = frame.iloc[:6].to_dict("records")
     file = Path(cut["path"])
     file.write_bytes(file.read_bytes()[:-200])
     overwrite(blank, np.full_like(grey(blank), 90))
@@ -103,21 +103,19 @@ def test_each_planted_fault_is_found_and_nothing_else(name: str, copy: Callable[
     same = grey(original)
     overwrite(original, same)
     overwrite(double, same)
+    overwrite(shallow, grey(shallow) // 16)
 
     findings = found(examined(name, root))
-    assert set(findings) == {"unreadable", "constant", "inverted?", "duplicates"}
+    assert set(findings) == {"unreadable", "constant", "dark?", "inverted?", "duplicates"}
     assert findings["unreadable"].examples[0].startswith(cut["path"])
     assert findings["constant"].examples == (blank["image_id"],)
+    assert findings["dark?"].examples == (shallow["image_id"],)
     assert findings["inverted?"].examples == (negative["image_id"],)
     assert "suspicion" in findings["inverted?"].says
     pair = sorted((original["image_id"], double["image_id"]))
     assert findings["duplicates"].examples == (" = ".join(pair),)
-    assert [findings[key].count for key in ("unreadable", "constant", "inverted?", "duplicates")] == [
-        1,
-        1,
-        1,
-        2,
-    ]
+    counts = {key: finding.count for key, finding in findings.items()}
+    assert counts == {"unreadable": 1, "constant": 1, "dark?": 1, "inverted?": 1, "duplicates": 2}
     assert all(finding.cure for finding in findings.values())
 
 
