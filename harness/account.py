@@ -83,6 +83,7 @@ def record(
             draws=_draws(data, labels) if plan.task.balanced else None,
             fraction=_labelled(plan, data, ids),
             persons_known=data.persons_known,
+            shares_pictures=plan.dataset_card.shares_pictures,
         ),
         pretraining=records.PretrainingBlock(
             profile=card.profile_name,

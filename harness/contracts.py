@@ -7,7 +7,7 @@ from literals only, so that the registry reads it from the file's syntax tree wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -323,6 +323,7 @@ class DatasetCard:
     markers: tuple[str, ...]  # file patterns that all must match in the dataset's folder; "a or b": either
     variants: tuple[Variant, ...]
     tasks: tuple[Task, ...]  # the first is the default kind
+    shares_pictures: tuple[str, ...] = ()  # datasets that have, or may have, some of its pictures too
     corpus: Split | None = None  # set for datasets with reports that methods can be pre-trained on
     phantom: Mapping[ProfileName, PhantomSize] = field(default_factory=dict)
     dials: tuple[str, ...] = ()  # of harness/phantom's Dials, that its phantom has beside contrast and noise
@@ -347,9 +348,9 @@ def file_words(protocol: str, fraction: float, seed: int, more: tuple[str, ...])
     return (protocol, f"{fraction * 100:g}pct", f"s{seed}", *more)
 
 
-def trained_on(dataset: str, corpus: str | None) -> bool:
-    """Whether a dataset is among the corpora of weights, which are joined by `+`."""
-    return dataset in (corpus or "").split("+")
+def trained_on(datasets: Iterable[str], corpus: str | None) -> bool:
+    """Whether one of them is among the corpora of weights, which are joined by `+`."""
+    return not set(datasets).isdisjoint((corpus or "").split("+"))
 
 
 TABLE_COLUMNS: tuple[str, ...] = (

@@ -120,6 +120,7 @@ class DataBlock(_Block):
     draws: DrawsBlock | None = None  # None: all of the test part counts
     fraction: str  # of the ids whose labels the fraction leaves
     persons_known: bool  # false where the dataset does not say whose picture an image is
+    shares_pictures: tuple[str, ...] = ()  # datasets that have some of its pictures too
 
 
 class PretrainingBlock(_Block):

@@ -92,7 +92,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
     chosen = chosen or weights.fitting(plan.method, settings, plan.seed, located.kind)
     if chosen:
-        weights.say_what_was_seen(chosen, plan.dataset, located.kind)
+        weights.say_what_was_seen(chosen, plan, located.kind)
     cost.cached["checkpoint"] = chosen is not None
     square = (chosen.card.profile if chosen else plan.method.profile).preprocessing
     with cost.step("images"):
@@ -105,7 +105,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("checkpoint"):
         if chosen is None:
             chosen = weights.made(plan.method, settings, plan.seed)
-            weights.say_what_was_seen(chosen, plan.dataset, located.kind)
+            weights.say_what_was_seen(chosen, plan, located.kind)
     bench = Bench(
         encoder=weights.source(plan.method, chosen),
         images=images,

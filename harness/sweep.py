@@ -132,7 +132,7 @@ def _jobs(
             pair = job.checkpoint.name, cell.dataset
             if pair not in told:
                 told.add(pair)
-                weights.say_what_was_seen(job.checkpoint, cell.dataset, job.data)
+                weights.say_what_was_seen(job.checkpoint, cell, job.data)
             yield job
         elif job.error:
             failures.write(settings, job.tried, job.error)

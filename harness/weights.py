@@ -15,7 +15,7 @@ from harness.contracts import DataKind, trained_on
 from harness.errors import UsageError
 from harness.evaluate.bank import Source
 from harness.files import file_hash, hash_of
-from harness.plan import MethodPlan
+from harness.plan import CellPlan, MethodPlan
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import PACKAGE_ROOT, Settings
@@ -58,16 +58,20 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
     return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
 
 
-def say_what_was_seen(chosen: Checkpoint, dataset: str, data: DataKind) -> None:
-    """Where its training makes numbers on this dataset doubtful."""
+def say_what_was_seen(chosen: Checkpoint, cell: CellPlan, data: DataKind) -> None:
+    """Where its training makes numbers on the dataset of a cell doubtful."""
     card = chosen.card
     if data == "real" and card.corpus_kind == "phantom":
         logger.warning(
             "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
         )
-    if card.imported and trained_on(dataset, card.corpus):
+    pictures = (cell.dataset, *cell.dataset_card.shares_pictures)
+    if card.imported and trained_on(pictures, card.corpus):
         logger.warning(
-            "%s was trained by others on %s: they may have used its test pictures", chosen.name, dataset
+            "%s was trained by others on %s: they may have used test pictures of %s",
+            chosen.name,
+            card.corpus,
+            cell.dataset,
         )
 
 

@@ -112,6 +112,7 @@ CARD = DatasetCard(
             prompts=PROMPTS,
         ),
     ),
+    shares_pictures=("rsna", "siim", "covidx", "covidx_binary"),
     phantom={"demo": PhantomSize(2_400, 128, 128), "paper": PhantomSize(24_000, 320, 320)},
     dials=("label_noise",),
 )

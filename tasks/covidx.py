@@ -80,6 +80,7 @@ CARD = DatasetCard(
             },
         ),
     ),
+    shares_pictures=("chestxray14", "rsna", "siim", "covidx_binary"),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},
     dials=("label_noise", "confound"),
 )

@@ -42,6 +42,7 @@ CARD = DatasetCard(
             prompts={"COVID-19": ("COVID-19 pneumonia", "bilateral ground-glass opacity", "viral pneumonia")},
         ),
     ),
+    shares_pictures=("chestxray14", "rsna", "siim", "covidx"),
     phantom={"demo": PhantomSize(1_200, 128, 156), "paper": PhantomSize(12_000, 320, 390)},
     dials=("label_noise", "confound"),
 )

@@ -91,6 +91,7 @@ CARD = DatasetCard(
             splits={"clean": BY_PERSON, "published": PUBLISHED_DENSE},
         ),
     ),
+    shares_pictures=("chestxray14", "siim", "covidx", "covidx_binary"),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},
 )
 

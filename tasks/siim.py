@@ -96,6 +96,7 @@ CARD = DatasetCard(
             splits={"clean": BY_PERSON, "published": PUBLISHED},
         ),
     ),
+    shares_pictures=("chestxray14", "rsna", "covidx", "covidx_binary"),
     phantom={"demo": PhantomSize(800, 160, 160), "paper": PhantomSize(8_000, 320, 320)},
 )
 

@@ -9,6 +9,10 @@ whose sizes would be one more thing to tune per dataset. Where it differs here f
   frozen, and of another scale in every encoder. A norm of each channel by itself learns far more slowly on
   pictures as small as those of the tests;
 - places are strides apart, not the picture's side divided by the map's, rounded down: 80 / 3 is not 32.
+
+As in the published network, a place learns a box only if it lies in it. The finest are 4 pixels apart, so
+some boxes narrower than that have none and are learnt as background: of a picture that an encoder sees at 224
+pixels more than at 299.
 """
 
 from __future__ import annotations

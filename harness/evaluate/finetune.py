@@ -24,7 +24,7 @@ from harness.evaluate import classifier
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
-from harness.evaluate.training import in_order
+from harness.evaluate.training import by_epochs, in_order
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
@@ -193,17 +193,13 @@ def rate(step: int, total: int) -> float:
 
 
 def batches(train: Examples, size: int, seed: int) -> Iterator[Batch]:
-    """Endless. Each epoch is a shuffle of its own, without its last incomplete batch."""
-    bench = train.bench
-    shuffles, views = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    while True:
-        order = shuffles.permutation(len(train))
-        for start in range(0, len(train) - size + 1, size):
-            rows = order[start : start + size]
-            view = transforms.training_view(
-                train.on_device(rows), AUGMENTATION, bench.encoder.preprocessing, views
-            )
-            yield Batch(view, torch.from_numpy(train.labels[rows]).to(bench.device))
+    """Endless, see `by_epochs`."""
+    bench, views = train.bench, torch.Generator().manual_seed(seed)
+    for rows in by_epochs(len(train), size, np.random.default_rng(seed)):
+        view = transforms.training_view(
+            train.on_device(rows), AUGMENTATION, bench.encoder.preprocessing, views
+        )
+        yield Batch(view, torch.from_numpy(train.labels[rows]).to(bench.device))
 
 
 def log_odds(model: Classifier, examples: Examples, exclusive: bool) -> np.ndarray:

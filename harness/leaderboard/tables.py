@@ -15,7 +15,7 @@ from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, share, text_of
 from harness.stats import Interval
-from harness.together import Row
+from harness.together import Row, table_of
 
 
 def track(found: Sequence[Standing]) -> Iterator[str]:
@@ -121,8 +121,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
         yield f"No group, for want of the runs that others share{largest}: {alone}."
     if single := ", ".join(row.family for row in standing.groups if _of_one_checkpoint(standing, row)):
         yield f"Of one checkpoint, so that its group tells of that and not of its method: {single}."
-    if others := [row.family for row in standing.order if _by_others(table.dataset, standing.cells[row])]:
-        yield f"Trained by others on {table.dataset}, maybe on these pictures: {', '.join(others)}."
+    if others := ", ".join(row.family for row in standing.order if _by_others(standing.cells[row])):
+        yield f"Trained by others, maybe on these pictures: {others}."
     if apart := _of_other_pixels(standing):
         yield f"Of other pixels than most, under the same names: {', '.join(apart)}."
     if twice := ", ".join(sorted({record.pretraining.family for record in standing.replaced})):
@@ -149,10 +149,15 @@ def _of_other_pixels(standing: Standing) -> list[str]:
     return [family for shape, images, family in seen if images != usual[shape]]
 
 
-def _by_others(dataset: str, cells: Mapping[float, Runs]) -> bool:
-    """Whether the weights are imported and were trained on this dataset, nobody knows which part of it."""
-    origins = [record.pretraining for cell in cells.values() for record in cell.records]
-    return any(item.imported_from and trained_on(dataset, item.corpus) for item in origins)
+def _by_others(cells: Mapping[float, Runs]) -> bool:
+    """Whether the weights are imported and were trained on this dataset, or on one that has some of its
+    pictures, nobody knows on which part."""
+    return any(
+        record.pretraining.imported_from
+        and trained_on((table_of(record).dataset, *record.data.shares_pictures), record.pretraining.corpus)
+        for cell in cells.values()
+        for record in cell.records
+    )
 
 
 def _spread(standing: Standing) -> Iterator[str]:

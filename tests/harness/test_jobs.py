@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from harness import failures, grid, jobs, plan, records, registry, sweep
+from harness import failures, grid, jobs, plan, records, registry, sweep, weights
 from harness.cluster import Machines
 from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
@@ -22,6 +22,7 @@ from harness.failures import Tried
 from harness.jobs import Job, Known, Lost
 from harness.phantom import Cohort
 from harness.pretrain import checkpoint, make
+from harness.pretrain.checkpoint import Imported
 from harness.settings import Settings, load
 from tests import fakes
 
@@ -150,9 +151,9 @@ def test_nothing_that_was_put_aside_is_overwritten(
     tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = [job, job._replace(cell=replace(job.cell, tuned=4))]
-    for weights in ("1" * 64, "2" * 64):
+    for sha256 in ("1" * 64, "2" * 64):
         for each in pair:
-            stored(tmp_path, each, weights=weights)
+            stored(tmp_path, each, weights=sha256)
         jobs.put_aside(tmp_path, pair)
     assert [line.count(" and 1 more: it is of other weights") for line in caplog.messages] == [1, 1]
     folders = sorted((tmp_path / jobs.QUARANTINE).iterdir())
@@ -188,6 +189,22 @@ def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, 
     aside = [file for file in (tmp_path / jobs.QUARANTINE).rglob("*") if file.is_file()]
     assert sorted(file.suffix for file in aside) == [".json", ".npz"]
     assert list(records.read_all(tmp_path)) == []  # the leaderboard no longer stumbles over it
+
+
+@pytest.mark.parametrize(
+    ("corpus", "told"), [("chexpert", True), ("openi+elsewhere", True), ("mimic_cxr", False)]
+)
+def test_weights_of_others_that_may_have_seen_the_test_pictures_are_told(
+    job: Job, caplog: pytest.LogCaptureFixture, corpus: str, told: bool
+) -> None:
+    shared = replace(job.cell, dataset_card=replace(job.cell.dataset_card, shares_pictures=("elsewhere",)))
+    theirs = Imported(file="theirs.pth", sha256="0" * 64, layout="timm", dropped={})
+    for imported in (theirs, None):
+        card = job.checkpoint.card.model_copy(update={"corpus": corpus, "imported": imported})
+        caplog.clear()
+        weights.say_what_was_seen(replace(job.checkpoint, card=card), shared, "phantom")
+        expected = f"was trained by others on {corpus}: they may have used test pictures of chexpert"
+        assert (expected in caplog.text) == (told and imported is not None)
 
 
 def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(

@@ -152,6 +152,13 @@ def test_a_dataset_without_the_clean_protocol_is_refused(house: Path) -> None:
         registry.dataset_card("theirs")
 
 
+def test_datasets_that_share_pictures_say_so_of_each_other() -> None:
+    cards = {name: registry.dataset_card(name) for name in registry.entries("tasks")}
+    pairs = {(one, other) for one, card in cards.items() for other in card.shares_pictures}
+    assert pairs and {(other, one) for one, other in pairs} == pairs
+    assert all(one != other and other in cards for one, other in pairs)
+
+
 def test_what_is_edited_after_it_was_imported_does_not_run_in_this_process(tmp_path: Path) -> None:
     path = tmp_path / "edited.py"
     path.write_text(DATASET + "WHEN = 'before'")

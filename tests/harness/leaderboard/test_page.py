@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import failures, leaderboard, plan, records, stats
+from harness import failures, leaderboard, plan, records, registry, stats
 from harness.errors import BadRecord
 from harness.failures import Tried
 from harness.leaderboard import costs, tables
@@ -17,9 +17,10 @@ from harness.metrics import score
 from harness.records import Record
 from harness.settings import load
 from tests import fakes
-from tests.harness.leaderboard.pages import tables_of
+from tests.harness.leaderboard.pages import section_of, tables_of
 
 TABLE = "chexpert:linear · macro AUROC · clean"
+RSNA = "rsna:linear · macro AUROC · clean"
 COSTS = "Checkpoints and what they cost"
 
 
@@ -41,13 +42,29 @@ def test_weights_of_others_are_marked(tmp_path: Path) -> None:
     fakes.write(tmp_path, imported_from="theirs.ckpt")
     [row] = tables_of(leaderboard.build(tmp_path))[COSTS]
     assert row[:2] == ["imitate-demo-1a2b3c4d", "mimic_cxr (phantom), imported"]
-    assert "Trained by others on" not in leaderboard.build(tmp_path)
+    assert "Trained by others" not in leaderboard.build(tmp_path)
 
 
 def test_weights_that_may_have_seen_the_test_pictures_are_named(tmp_path: Path) -> None:
     fakes.write(tmp_path, family="ours", corpus="chexpert")
     fakes.write(tmp_path, family="theirs", corpus="mimic_cxr+chexpert", imported_from="theirs.ckpt")
-    assert "Trained by others on chexpert, maybe on these pictures: theirs.\n" in leaderboard.build(tmp_path)
+    assert "Trained by others, maybe on these pictures: theirs.\n" in leaderboard.build(tmp_path)
+
+
+def test_weights_that_saw_the_pictures_under_another_name_are_named(tmp_path: Path) -> None:
+    """RSNA's are ChestX-ray14's."""
+    for family, corpus, task in (
+        ("nih", "chestxray14+openi", "rsna:linear"),
+        ("other", "openi", "rsna:linear"),
+        ("nih", "chestxray14+openi", "object_cxr:linear"),
+    ):
+        made = fakes.record(family=family, corpus=corpus, task=task, imported_from="theirs.ckpt")
+        card = registry.dataset_card(task.split(":")[0])
+        data = made.data.model_copy(update={"shares_pictures": card.shares_pictures})
+        fakes.store(tmp_path, made.model_copy(update={"data": data}))
+    page = leaderboard.build(tmp_path)
+    assert "Trained by others, maybe on these pictures: nih.\n" in section_of(page, RSNA)
+    assert page.count("Trained by others") == 1
 
 
 def test_the_best_stand_on_top_and_holes_are_shown(tmp_path: Path) -> None:
