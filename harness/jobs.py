@@ -283,7 +283,8 @@ def _checkpoint(
     make: Callable[[CellPlan], Checkpoint] | None,
     memo: dict[object, Any],
 ) -> Checkpoint | None:
-    chosen = _given(cell, named) or weights.fitting(cell.method, settings, cell.seed, data)
+    find = weights.current if make else weights.fitting
+    chosen = _given(cell, named) or find(cell.method, settings, cell.seed, data)
     if chosen or not make:
         return chosen
     of_seed = None if cell.method.profile.recipe else cell.seed  # a trained one is made for all seeds

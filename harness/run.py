@@ -60,7 +60,7 @@ def run(
     """Encodes the images, fits the head, scores the test split once, writes the record.
 
     Args:
-        chosen: default see `weights.fitting`; if it finds none, one is made.
+        chosen: default see `weights.current`; if it finds none, one is made.
         arguments: kept in the record.
         figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
@@ -90,10 +90,13 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
         benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
-    chosen = chosen or weights.fitting(plan.method, settings, plan.seed, located.kind)
+    chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:
         weights.say_what_was_seen(chosen, plan, located.kind)
     cost.cached["checkpoint"] = chosen is not None
+    if chosen is None and plan.method.profile.recipe is None:  # at once; a training comes after the pictures
+        with cost.step("checkpoint"):
+            chosen = weights.made(plan.method, settings, plan.seed)
     square = (chosen.card.profile if chosen else plan.method.profile).preprocessing
     with cost.step("images"):
         images = cache.open_images(

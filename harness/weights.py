@@ -49,6 +49,15 @@ def fitting(method: MethodPlan, settings: Settings, seed: int, data: DataKind) -
     return min(own or found, key=lambda item: item.card.seed, default=None)
 
 
+def current(method: MethodPlan, settings: Settings, seed: int, data: DataKind) -> Checkpoint | None:
+    """`fitting`, to be used now. Raises CheckpointError, too, where an untrained method's file makes other
+    weights by now: its checkpoint is no training's result, but a copy of them."""
+    chosen = fitting(method, settings, seed, data)
+    if chosen and method.profile.recipe is None:
+        make.require_same(method, chosen)
+    return chosen
+
+
 def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
     """A checkpoint for a cell that has none: pre-trained with seed 0, or for an untrained method the initial
     weights of the cell's seed."""

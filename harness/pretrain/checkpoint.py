@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import DataKind, Profile, ProfileName
-from harness.errors import CheckpointError, UnknownName, UsageError, first_of
+from harness.errors import CheckpointError, UnknownName, UsageError, few, first_of
 from harness.files import file_hash, hash_of, sync, write_text
 
 if TYPE_CHECKING:
@@ -177,6 +177,39 @@ def save(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> 
 
 def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Raises CheckpointError when the file is broken or belongs to another model."""
+    state = _state(checkpoint)
+    if unlike := differing(state, model.state_dict(), values=False):
+        raise CheckpointError(
+            f"{checkpoint.folder / WEIGHTS} is of another network than the method's file builds: they differ "
+            f"in {few(unlike)}. Raise the version of its card, or delete {checkpoint.folder}"
+        )
+    model.load_state_dict(state)
+
+
+def require_same(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Raises CheckpointError where a checkpoint of initial weights has others than the `model` that is built
+    now: neither name nor version tells that a method's file, or what it reads, has changed."""
+    if unlike := differing(_state(checkpoint), model.state_dict()):
+        raise CheckpointError(
+            f"{checkpoint.folder} has other weights than the method's file builds now: they differ in "
+            f"{few(unlike)}. Raise the version of its card, or delete the folder; to use the stored ones, "
+            f"name them: --checkpoint {checkpoint.name}"
+        )
+
+
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor], *, values: bool = True) -> list[str]:
+    """Names of tensors that are not in both, or not of one shape, or not of the same `values`."""
+    import torch
+
+    common = one.keys() & other.keys()
+    unlike = {name for name in common if one[name].shape != other[name].shape}
+    if values:
+        unlike |= {name for name in common - unlike if not torch.equal(one[name], other[name].cpu())}
+    return sorted((one.keys() ^ other.keys()) | unlike)
+
+
+def _state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Raises CheckpointError when the file is broken, or not the one of the card."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -185,8 +218,8 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     if file_hash(path) != checkpoint.card.weights:
         raise CheckpointError(f"{path} is not the file its card was written for. {cure}")
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        return load_file(path)
+    except SafetensorError as error:
         raise CheckpointError(f"{path}: {error}. {cure}") from error
 
 

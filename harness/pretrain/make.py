@@ -16,6 +16,7 @@ from torch import nn
 
 from harness import device, provenance, registry
 from harness.data import locate, table
+from harness.errors import CheckpointError
 from harness.files import clear, locked, replacing, sync
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus, health, optimisation
@@ -57,6 +58,16 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
             with replacing(target) as folder:
                 _write(folder, plan, network(plan, seed), seed, None, UNTRAINED, "cpu")
     return checkpoint.read(target)
+
+
+def require_same(plan: MethodPlan, found: Checkpoint) -> None:
+    """See `checkpoint.require_same`. Published weights that cannot be had here are not compared: those in the
+    store are a copy of them."""
+    try:
+        now = network(plan, found.card.seed)
+    except CheckpointError:
+        return
+    checkpoint.require_same(found, now)
 
 
 def trained(

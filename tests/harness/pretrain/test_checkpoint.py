@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from torch import nn
 
 from harness import weights
 from harness.contracts import DataKind, ImageBackbone, Profile
-from harness.errors import CheckpointError, UnknownName, UsageError
+from harness.errors import CheckpointError, UnknownName, UsageError, few
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import CARD, WEIGHTS, Broken, Checkpoint
 from tests.fakes import PROFILE, Tiny
@@ -94,18 +93,11 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def of_another_network(path: Path) -> None:
-    """Weights and card belong together, and neither to the method."""
-    shutil.rmtree(path.parent)
-    stored(path.parent.parent, path.parent.name, nn.Linear(2, 2))
-
-
 DAMAGED_WEIGHTS: dict[str, Callable[[Path], object]] = {
     "flipped bit": flip,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
     "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),
-    "another network": of_another_network,
 }
 
 
@@ -117,6 +109,23 @@ def test_broken_weights_are_named_with_their_cure(tmp_path: Path, damage: Callab
         checkpoint.load_weights(checkpoint.read(folder), Tiny())
     assert str(folder / WEIGHTS) in str(caught.value)
     assert f"Delete {folder} and pre-train again" in str(caught.value)
+
+
+def test_weights_of_another_network_are_named_with_a_few_of_its_tensors(tmp_path: Path) -> None:
+    """Weights and card belong together, and neither to the method."""
+    folder = stored(tmp_path, model=nn.Linear(2, 2))
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_weights(checkpoint.read(folder), Tiny())
+    known = sorted({"weight", "bias"} | Tiny().state_dict().keys())
+    assert f"{folder / WEIGHTS} is of another network" in str(caught.value)
+    assert f"in {few(known)}. Raise the version of its card, or delete {folder}" in str(caught.value)
+
+
+def test_tensors_differ_by_name_shape_or_value() -> None:
+    one = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1), "d": torch.zeros(1)}
+    other = {"a": torch.zeros(2), "b": torch.zeros(3, 1), "c": torch.ones(1), "e": torch.zeros(1)}
+    assert checkpoint.differing(one, other) == ["b", "c", "d", "e"]
+    assert checkpoint.differing(one, other, values=False) == ["b", "d", "e"]
 
 
 DAMAGED_CARD: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import plan, settings
+from harness import plan, settings, weights
 from harness.contracts import Batch
 from harness.errors import CheckpointError, MissingDataset, UsageError
 from harness.phantom import STAMP, Cohort
@@ -286,3 +287,29 @@ def test_initial_weights_are_a_checkpoint_per_seed() -> None:
     expected = make.network(random_init, 0).state_dict()
     for name, value in make.load(random_init, one).state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_initial_weights_that_the_method_s_file_makes_no_more_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of an encoder of one's own that was trained again under the same name and version."""
+    current, random_init = settings.load(), plan.method("random_init", "demo")
+    find = partial(weights.current, random_init, current, 0, "phantom")
+    assert find() is None
+    stored = make.untrained(random_init, current, seed=0)
+    assert find() == stored
+    build = make.network
+
+    def again(wanted: MethodPlan, seed: int) -> nn.Module:
+        return build(wanted, seed + 7)
+
+    monkeypatch.setattr(make, "network", again)
+    refusal = rf"{stored.folder} has other weights .*encoder\..*--checkpoint {stored.name}"
+    with pytest.raises(CheckpointError, match=refusal):
+        find()
+
+    def gone(*_: object) -> nn.Module:
+        raise CheckpointError("no weights of timm/resnet50: the hub cannot be reached")
+
+    monkeypatch.setattr(make, "network", gone)
+    assert find() == stored  # a copy of published weights, which cannot be asked for here
