@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness import differences, provenance, records, together
-from harness.errors import BadRecord, HarnessError, UsageError
+from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
 from harness.files import file_hash, hash_bytes, replacing
 from harness.metrics import score
 from harness.records import Record
@@ -58,9 +58,10 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
 
     Raises BadRecord for a cell that must not leave, UsageError when none fits.
     """
+    every = list(records.read_all(results))
     cells = [
         (path, record)
-        for path, record in records.read_all(results)
+        for path, record in every
         if _fits(record.cell.task, tasks) and _fits(record.cell.method, methods)
     ]
     files = {}
@@ -70,6 +71,12 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
             files[_place(file, results)] = file_hash(file)
     together.checked(cells, APART)
     if not files:
+        for noun, patterns, names in (
+            ("task", tasks, {record.cell.task for _, record in every}),
+            ("method", methods, {record.cell.method for _, record in every}),
+        ):
+            if patterns and not any(_fits(name, patterns) for name in names):
+                raise UnknownName(f"{noun} in {results}", patterns[0], names)
         raise UsageError(
             f"{results} has no record of these tasks and methods. See: python -m harness list results"
         )

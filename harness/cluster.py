@@ -16,6 +16,8 @@ import ray
 from harness.errors import UsageError
 from harness.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 CONNECTING = 10.0  # seconds that a cluster has to answer
 
 
@@ -49,6 +51,17 @@ def join(settings: Settings, address: str | None) -> Machines:
                 "--head, by the same versions of Python and Ray, or leave --address out. Where ray start "
                 "says that token authentication is enabled, set RAY_AUTH_MODE=token"
             ) from error
+        if address:
+            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            logger.info(
+                "joined the Ray cluster at %s. Free there: %d of %d cores, %d of %d GPUs",
+                ray.get_runtime_context().gcs_address,
+                *(
+                    side.get(kind, 0)
+                    for kind in ("CPU", "GPU")
+                    for side in (free, ray.cluster_resources())  # type: ignore[no-untyped-call]
+                ),
+            )
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler prints a trace; a scheduler's time limit ends a sweep as Ctrl-C does
             signal.signal(signal.SIGTERM, signal.default_int_handler)

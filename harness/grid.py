@@ -83,10 +83,10 @@ def cells(
 
 def pattern(task: str) -> str:
     """The pattern that finds, among tasks of records, what `cells` makes of `task`: a dataset's name means
-    its default kind, a file its dataset."""
+    its default kind, a file its dataset. A name that is not known here means all kinds that there are."""
     if task.partition(":")[0].endswith(".py") or task in registry.entries("tasks"):
         return registry.task_of(task).id
-    return task
+    return task if set(task) & set(":*?[") else f"{task}:*"
 
 
 def can_be_tuned(kind: Kind, protocol: str) -> bool:
@@ -108,8 +108,19 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
         elif fits := [task for task in ids if fnmatchcase(task, wanted)]:
             chosen += fits
         else:
-            found = registry.task_of(wanted)  # raises, or is of a dataset's own file
-            chosen.append(f"{found.source}:{found.id.partition(':')[2]}")
+            chosen += _of_file(wanted)
     datasets = [task.rpartition(":")[0] for task in chosen]
     # those of a dataset together, so that its tables, which are large, are read once
     return sorted(dict.fromkeys(chosen), key=lambda task: datasets.index(task.rpartition(":")[0]))
+
+
+def _of_file(wanted: str) -> list[str]:
+    """Those of a dataset's own file, `path/to/file.py:*` say. Raises UnknownName, or why it is none."""
+    path, _, kinds = wanted.rpartition(":")
+    if path.endswith(".py"):
+        source = registry.entry("tasks", path).source
+        offered = registry.dataset_card(path).by_name
+        if fits := [f"{source}:{kind}" for kind in offered if fnmatchcase(kind, kinds)]:
+            return fits
+    found = registry.task_of(wanted)
+    return [f"{found.source}:{found.id.partition(':')[2]}"]

@@ -100,12 +100,14 @@ def _across(sources: list[str], current: Settings, *, json: bool) -> None:
     from harness.data import audit, cache, locate, table
     from harness.data.lookalikes import BITS, CORRELATION, RADIUS, SIDE
 
-    collections = []
-    for source in dict.fromkeys(sources):
+    tables = {}
+    for source in sources:
         name, card = registry.entry("tasks", source).name, registry.dataset_card(source)
         dataset = registry.load("tasks", source)
         located = locate.find(name, card, dataset, current, PHANTOM)
-        frame = table.read(dataset, located.root)
+        tables[name] = table.read(dataset, located.root)
+    collections = []
+    for name, frame in tables.items():  # all of which are there, before hours of decoding
         asked = cache.wanted(name, frame, SIDE, "stretch")
         images = cache.open_images(asked, folder=current.images, workers=current.workers)
         collections.append(audit.Collection(name, frame, images.pixels))

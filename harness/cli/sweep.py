@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def sweep(
     context: typer.Context,
-    methods: Annotated[str, typer.Option(help="Names or paths, comma between. Default: all.")] = "",
+    methods: Annotated[
+        str, typer.Option(help="Names or paths, comma between. Default: those of --checkpoints, or all.")
+    ] = "",
     tasks: Annotated[str, typer.Option(help="Ids, patterns such as 'rsna:*', or paths. Default: all.")] = "",
     protocols: Annotated[str, typer.Option(help="clean, published, or clean,published.")] = "clean",
     fractions: Annotated[str, typer.Option(help="Shares of the training labels.")] = "0.01,0.1,1",
@@ -44,6 +46,11 @@ def sweep(
     from harness.errors import UsageError
 
     current = settings.load(data_root, results)
+    if checkpoints and not methods:
+        from harness.pretrain import checkpoint
+
+        found = [checkpoint.found(current.checkpoints, name) for name in show.words(checkpoints)]
+        methods = ",".join(item.card.method for item in found)
     wanted = grid.cells(
         methods=show.words(methods),
         tasks=show.words(tasks),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness import bundle, records
-from harness.errors import BadRecord, UsageError
+from harness.errors import BadRecord, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2] / "results"
 CELLS = sorted((ROOT / "phantom" / "chexpert-linear").glob("*-s0/clean-1pct-s0.json"))[:2]
@@ -104,8 +104,12 @@ def test_patterns_choose_cells(tmp_path: Path, results: Path) -> None:
     method = records.read(CELLS[1]).cell.method
     made = bundle.write(results, tmp_path / "out.zip", ["chexpert:*"], [method])
     assert {Path(name).parent.name for name in made.files} == {CELLS[1].parent.name}
-    with pytest.raises(UsageError, match="no record of these tasks"):
-        bundle.write(results, tmp_path / "none.zip", ["rsna:*"])
+    with pytest.raises(
+        UnknownName, match=r"unknown task in .* 'chexprt:\*'\. Did you mean 'chexpert:linear'"
+    ):
+        bundle.write(results, tmp_path / "none.zip", ["chexprt:*"])
+    with pytest.raises(UnknownName, match=r"unknown method in .* 'nobody'"):
+        bundle.write(results, tmp_path / "none.zip", [], ["nobody"])
     assert not (tmp_path / "none.zip").exists()
 
 

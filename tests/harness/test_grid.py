@@ -75,14 +75,22 @@ def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
         found = cells(methods=["random_init"], tasks=[task]).cells
         assert {(cell.source, cell.task_id) for cell in found} == {(str(sample), "chestxray14_sample:linear")}
         assert grid.pattern(task) == "chestxray14_sample:linear"
+    of_file = cells(methods=["random_init"], tasks=[f"{sample}:*"]).cells
+    assert {cell.task_id for cell in of_file} == {
+        f"chestxray14_sample:{kind}" for kind in ("linear", "finetune")
+    }
+    with pytest.raises(UnknownName, match=r"unknown kind 'detect\*'"):
+        cells(methods=["random_init"], tasks=[f"{sample}:detect*"])
 
 
 def test_records_are_chosen_by_what_a_sweep_takes() -> None:
-    assert [grid.pattern(task) for task in ("rsna", "rsna:*", "*", "xrays_of_others:linear")] == [
+    asked = ("rsna", "rsna:*", "*", "xrays_of_others:linear", "xrays_of_others")
+    assert [grid.pattern(task) for task in asked] == [
         "rsna:linear",
         "rsna:*",
         "*",
         "xrays_of_others:linear",
+        "xrays_of_others:*",
     ]
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from harness import matrix, plan, settings
 from harness.cli.app import app
 from harness.errors import ImpossiblePairing
+from harness.grid import Grid
+from harness.pretrain import make
 from tests import fakes
 
 LAYOUTS = """
@@ -86,3 +89,13 @@ def test_an_image_encoder_alone_is_refused_where_words_are_needed(tmp_path: Path
     done = invoke(*sweep)
     assert "left out: published x toy:zero-shot: it compares pictures with words" in done.stderr
     assert "there is no such cell" in str(done.exception)
+
+
+def test_a_sweep_of_named_checkpoints_is_of_their_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a checkpoint that is named would have all other methods trained."""
+    method = plan.method("random_init", "demo")
+    names = [make.untrained(method, settings.load(), seed=seed).name for seed in (0, 1)]
+    asked: list[Grid] = []
+    monkeypatch.setattr(matrix, "matrix", lambda wanted, *_: asked.append(wanted))
+    invoke("sweep", "--tasks", "chexpert", "--checkpoints", ",".join(names), "--dry-run")
+    assert {cell.method.name for cell in asked[0].cells} == {"random_init"}
