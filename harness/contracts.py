@@ -27,6 +27,14 @@ Geometry = Literal["pad", "stretch"]
 Metric = Literal["macro_auroc", "accuracy", "dice", "mean_average_precision", "precision_at_5", "recall_at_5"]
 """What a kind of task is ranked by; everything else that it measures stands beside it."""
 
+METRICS: Mapping[Kind, tuple[Metric, ...]] = {
+    "linear": ("macro_auroc", "accuracy"),
+    "finetune": ("macro_auroc", "accuracy"),
+    "segmentation": ("dice",),
+    "detection": ("mean_average_precision",),
+    "zero-shot": ("macro_auroc", "accuracy"),
+    "retrieval": ("precision_at_5", "recall_at_5"),
+}
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door. They learn
 nothing from a task: no label of its training part is looked at."""

@@ -271,6 +271,12 @@ def _with_card(group: Group, found: Entry) -> Entry:
         return replace(found, error=f"{found.path}: CARD is not a {CARD_TYPE[group].__name__}")
     if isinstance(card, DatasetCard) and not all("clean" in task.splits for task in card.tasks):
         return replace(found, error=f"{found.path}: a task's splits lack the clean protocol")
+    if isinstance(card, DatasetCard):
+        for kind, metric in ((kind, task.metric) for task in card.tasks for kind in task.kinds):
+            if metric not in contracts.METRICS[kind]:
+                offered = ", ".join(contracts.METRICS[kind])
+                reason = f"a task of kind {kind} has the metric {metric!r}, not one of {offered}"
+                return replace(found, error=f"{found.path}: {reason}")
     return replace(found, card=card)
 
 

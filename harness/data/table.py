@@ -7,6 +7,7 @@ applied here, in one place, for every dataset.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -59,6 +60,12 @@ def read(reader: Reader, root: Path) -> pd.DataFrame:
     repeated = frame["image_id"][frame["image_id"].duplicated()]
     if len(repeated):
         raise BadTable(f"{root}: image id {repeated.iloc[0]!r} stands in the table more than once")
+    relative = ~frame["path"].map(os.path.isabs).to_numpy(bool)
+    if relative.any():
+        raise BadTable(
+            f"{root}: the reader gave the path {frame['path'].iloc[relative.argmax()]!r}, which is not "
+            "absolute. Give root / path"
+        )
     if frame["frontal"].dtype != bool:
         raise BadTable(f"{root}: the reader's column 'frontal' is {frame['frontal'].dtype}, not bool")
     return frame.sort_values("image_id", ignore_index=True)
@@ -78,6 +85,11 @@ def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
     out: their pictures would be decoded for nothing. Raises BadTable for a column that is missing, or holds
     what is no label."""
     chosen = frame[frame["frontal"]] if task.frontal_only else frame
+    if chosen.empty:
+        raise BadTable(
+            f"none of the {len(frame)} images is frontal, and the task asks for frontal ones. Correct the "
+            "reader's column 'frontal', or give the task frontal_only=False"
+        )
     if parts := _official_parts(task):
         chosen = chosen[chosen["split"].isin(parts)]
     if task.reports:
@@ -106,11 +118,18 @@ def labels_of(frame: pd.DataFrame, names: Sequence[str], task: Task) -> np.ndarr
     labels = np.empty((len(frame), len(names)), np.int8)
     for column, label in enumerate(names):
         if f"label:{label}" not in frame:
-            raise BadTable(f"the table has no label {label!r}")
+            known = ", ".join(name[6:] for name in map(str, frame) if name.startswith("label:"))
+            raise BadTable(
+                f"the reader gave no column 'label:{label}', which a task asks for; its labels are "
+                f"{known or 'none'}. Correct the task's labels, or read()"
+            )
         strange = frame[f"label:{label}"].dropna()
         strange = strange[~strange.isin((1, 0, -1))]
         if len(strange):
-            raise BadTable(f"label {label!r} has the value {strange.iloc[0]}, not 1, 0, -1 or none")
+            raise BadTable(
+                f"the reader gave image {frame['image_id'][strange.index[0]]!r} the value {strange.iloc[0]} "
+                f"as label {label!r}, not 1, 0, -1 or none. Correct read()"
+            )
         values = frame[f"label:{label}"].astype("Int8")
         uncertain = values.eq(-1).fillna(False)
         values = values.mask(uncertain, task.uncertain.get(label, pd.NA))

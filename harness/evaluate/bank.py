@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.contracts import Method, Preprocessing
+from harness.contracts import ImageFeatures, Method, Preprocessing
 from harness.data import arrays, transforms
 from harness.data.cache import Images
 from harness.device import arithmetic
-from harness.errors import DataError, HarnessError
+from harness.errors import DataError, HarnessError, UsageError
 from harness.files import hash_bytes, hash_of
 from harness.progress import Bar
 from harness.settings import BankDtype
@@ -96,10 +96,23 @@ def encode(
     with frozen(model, device) as encoder, Bar("encoding", len(pixels)) as bar, torch.inference_mode():
         for start in range(0, len(pixels), BATCH):
             part = torch.tensor(pixels[start : start + BATCH], device=device)
-            pooled = encoder.encode_image(transforms.evaluation_view(part, preprocessing)).pooled
-            rows.append(pooled.float().cpu().numpy())
+            found = encoder.encode_image(transforms.evaluation_view(part, preprocessing))
+            rows.append(_pooled(model, found, len(part)).float().cpu().numpy())
             bar.advance(len(part))
     return np.concatenate(rows)
+
+
+def _pooled(model: nn.Module, found: object, count: int) -> Tensor:
+    """Raises UsageError, at the first batch, for what a method of one's own may give instead."""
+    given = type(found).__name__
+    if isinstance(found, ImageFeatures):
+        if found.pooled.ndim == 2 and len(found.pooled) == count:
+            return found.pooled
+        given = f"pooled {list(found.pooled.shape)}"
+    raise UsageError(
+        f"{type(model).__name__}.encode_image gives {given} for {count} pictures. It must give ImageFeatures "
+        f"(harness/contracts.py) whose pooled is [{count}, D]"
+    )
 
 
 @contextmanager

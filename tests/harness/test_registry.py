@@ -152,6 +152,22 @@ def test_a_dataset_without_the_clean_protocol_is_refused(house: Path) -> None:
         registry.dataset_card("theirs")
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("finetune", "dice"), ("segmentation", "accuracy")])
+def test_a_metric_that_a_kind_does_not_have_is_refused_at_the_door(
+    tmp_path: Path, kind: str, metric: str
+) -> None:
+    task = f"Task(kinds=('linear', {kind!r}), labels=('a',), metric={metric!r}, version=1, splits=SPLITS)"
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from harness.contracts import *\n\nSPLITS = {'clean': Split(0.1, 0.1)}\nCARD = DatasetCard('T', "
+        f"source='', licence='', citation='', folders=(), markers=(), variants=(), tasks=({task},))\n"
+    )
+    with pytest.raises(
+        UsageError, match=rf"own\.py: a task of kind \w+ has the metric '{metric}', not one of"
+    ):
+        registry.dataset_card(str(path))
+
+
 def test_datasets_that_share_pictures_say_so_of_each_other() -> None:
     cards = {name: registry.dataset_card(name) for name in registry.entries("tasks")}
     pairs = {(one, other) for one, card in cards.items() for other in card.shares_pictures}

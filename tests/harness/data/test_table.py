@@ -82,6 +82,8 @@ def test_other_views_are_left_out_where_the_task_is_about_frontal_ones() -> None
     assert found.frame["image_id"].tolist() == ["i0", "i2"]
     assert found.labels[:, 0].tolist() == [1, -1]
     assert len(table.for_task(raw, replace(TASK, frontal_only=False)).frame) == 4
+    with pytest.raises(BadTable, match="none of the 4 images is frontal"):
+        table.for_task(frame(frontal=[False] * 4), TASK)
 
 
 def test_pictures_of_official_parts_that_no_protocol_names_are_left_out() -> None:
@@ -103,9 +105,9 @@ def test_pictures_of_official_parts_that_no_protocol_names_are_left_out() -> Non
 
 
 def test_a_label_that_is_missing_or_none_is_named() -> None:
-    with pytest.raises(BadTable, match="no label 'Pneumonia'"):
+    with pytest.raises(BadTable, match=r"no column 'label:Pneumonia', .*; its labels are Edema"):
         table.for_task(frame(), replace(TASK, labels=("Edema", "Pneumonia")))
-    with pytest.raises(BadTable, match=r"label 'Edema' has the value 0\.5, not 1, 0, -1 or none"):
+    with pytest.raises(BadTable, match=r"image 'i1' the value 0\.5 as label 'Edema', not 1, 0, -1 or none"):
         table.for_task(frame().assign(**{"label:Edema": [1, 0.5, 0, None]}), TASK)
 
 
@@ -190,6 +192,7 @@ BREACHES: dict[str, tuple[pd.DataFrame, str]] = {
     "no id": (frame(image_id=["a", "b", "", "c"]), "row 2 of the reader's table has no image_id"),
     "nobody": (frame(person_id=["a", None, "b", "c"]), "row 1 of the reader's table has no person_id"),
     "no file": (frame(path=["a", "b", "c", np.nan]), "row 3 of the reader's table has no path"),
+    "a path in the folder": (frame(path=["/a", "b.png", "/c", "/d"]), "the path 'b.png', .* not absolute"),
     "frontal as words": (frame(frontal=["yes"] * 4), "'frontal' is .*, not bool"),
 }
 

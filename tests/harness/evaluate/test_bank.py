@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from harness.contracts import ImageFeatures, Preprocessing
 from harness.cost import Cost
 from harness.data.cache import Images
-from harness.errors import CorruptCache, DataError, HarnessError
+from harness.errors import CorruptCache, DataError, HarnessError, UsageError
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
 from harness.evaluate.bench import Bench
@@ -38,6 +39,26 @@ def encoder() -> Tiny:
     for _ in range(3):
         model.encoder(torch.randn(16, 3, 8, 8) + 1)
     return model
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda found: found._replace(pooled=found.pyramid[2]), r"pooled \[7, 8, 4, 4\]"),
+        (lambda found: found._replace(pooled=found.pooled[:3]), r"pooled \[3, 8\]"),
+        (lambda found: found.pooled, "Tensor"),
+    ],
+    ids=["a map", "too few", "no ImageFeatures"],
+)
+def test_what_is_no_pooled_feature_is_named_at_the_first_batch(
+    monkeypatch: pytest.MonkeyPatch, given: Callable[[ImageFeatures], object], said: str
+) -> None:
+    model = encoder()
+    encode = model.encode_image
+    monkeypatch.setattr(model, "encode_image", lambda x: given(encode(x)))
+    refusal = rf"Tiny\.encode_image gives {said} for 7 pictures\. It must give ImageFeatures .* \[7, D\]"
+    with pytest.raises(UsageError, match=refusal):
+        bank.encode(model, images().pixels, PREPROCESSING, CPU)
 
 
 class Encoders:

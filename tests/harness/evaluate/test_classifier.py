@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score, brier_score_loss, roc_curve
 
 from harness.contracts import Task
 from harness.data import published
-from harness.data.task_data import TaskData
 from harness.errors import DataError, EmptyClass
 from harness.evaluate import classifier, linear
 from harness.evaluate.bench import Examples
@@ -66,7 +65,7 @@ def test_an_exclusive_task_selects_and_decides_by_the_largest_log_odds(tmp_path:
     )
 
 
-def data(labels: np.ndarray, rules: tuple[str, ...] = ()) -> TaskData:
+def data(labels: np.ndarray, rules: tuple[str, ...] = ()) -> Any:
     n = len(labels)
     rows = SimpleNamespace(
         train=np.arange(n // 2), validation=np.arange(n // 2, 3 * n // 4), test=np.arange(3 * n // 4, n)
@@ -101,8 +100,26 @@ def test_parts_are_checked_before_anything_is_fitted() -> None:
 def test_no_other_seed_is_advised_where_all_seeds_draw_the_same(rules: tuple[str, ...], cure: str) -> None:
     short = parts.several(400)
     short[:200, 1] = 0
+    drawn = data(short, rules)
+    drawn.used = drawn.used[:20]
     with pytest.raises(EmptyClass, match=rf"\. {cure}$"):
-        classifier.check(TASK, data(short, rules))
+        classifier.check(TASK, drawn)
+
+
+@pytest.mark.parametrize("place", [0, 200, 300], ids=["training", "validation", "test"])
+def test_a_label_that_a_whole_part_lacks_has_another_cure(place: int) -> None:
+    """There is no larger fraction, and nothing is cut."""
+    short = parts.several(400)
+    short[place : place + (200 if place == 0 else 100), 1] = 0
+    whole = data(short)
+    with pytest.raises(
+        EmptyClass, match=r"\. Use a dataset with more persons, or a task of your own without"
+    ):
+        classifier.check(TASK, whole)
+    if place == 200:
+        whole.validation = whole.validation[:20]
+        with pytest.raises(EmptyClass, match=r"\. Leave their labels uncut$"):
+            classifier.check(TASK, whole)
 
 
 def test_every_metric_of_these_kinds_can_be_selected_for() -> None:
