@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from harness.contracts import Method, Preprocessing, Task
 from harness.data.task_data import TaskData
@@ -118,10 +119,9 @@ def fit(
                 configuration["learning_rate"],
                 configuration["weight_decay"],
                 BATCH,
-                between=training.between_looks(boxed, EPOCHS),
-                looks=training.LOOKS,
+                looks=training.looks(boxed, EPOCHS),
                 patience=PATIENCE,
-                falls=True,
+                schedule=CosineAnnealingLR,
                 lowest=SPACE.best == "min",
             ),
             training.in_halves(boxed, np.random.default_rng(seed)),

@@ -15,17 +15,16 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from harness.contracts import Method, Task
 from harness.data import transforms
 from harness.device import autocast
-from harness.errors import TrainingDiverged
-from harness.evaluate import classifier
+from harness.evaluate import classifier, training
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
-from harness.evaluate.training import by_epochs, in_order
-from harness.progress import Bar
+from harness.evaluate.training import Course, Trained, by_epochs, in_order
 from harness.records import Argument, HeadBlock
 
 VERSION = 1
@@ -83,17 +82,17 @@ class Finetuned:
     model: Classifier  # with the best weights
     decision: Decision
     settings: dict[str, Argument]
-    looks: tuple[int, ...]  # steps that were done at each look
-    values: tuple[float, ...]  # the task's metric on validation, at each look
+    trained: Trained  # by the task's metric on validation
 
     @property
     def block(self) -> HeadBlock:
+        steps, values = self.trained.steps, self.trained.values
         return HeadBlock(
             name="linear layer on a fine-tuned encoder",
             settings=self.settings,
-            chosen={"steps": self.looks[int(np.argmax(self.values))], **self.decision.chosen},
-            candidates=self.looks,
-            validation=self.values,
+            chosen={"steps": steps[self.trained.best], **self.decision.chosen},
+            candidates=tuple(steps),
+            validation=tuple(values),
         )
 
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
@@ -118,8 +117,28 @@ def fit(
     model = _start(bench, task, train)
     size = min(BATCH, len(train))
     total = max(EPOCHS * (len(train) // size), FEWEST)
-    source = batches(train, size, seed)
-    looks, values = _train(model, task, validation, source, total, configuration, report)
+    select = classifier.SELECTION[task.metric]
+    trained = training.train(
+        "fine-tuned encoder",
+        model,
+        Course(
+            configuration["head_rate"],
+            configuration["weight_decay"],
+            size,
+            looks=[-(-total * number // LOOKS) for number in range(1, LOOKS + 1)],
+            patience=PATIENCE,
+            schedule=lambda optimizer, steps: LambdaLR(optimizer, lambda done: rate(done + 1, steps)),
+            lowest=SPACE.best == "min",
+        ),
+        batches(train, size, seed),
+        lambda batch: classifier.objective(model(batch.view), batch.truth, task.exclusive),
+        lambda: select(validation.labels, log_odds(model, validation, task.exclusive), task.labels),
+        report,
+        [
+            {"params": model.encoder.parameters(), "lr": configuration["encoder_rate"]},
+            {"params": model.head.parameters()},
+        ],
+    )
     decision = classifier.decide(task, validation, log_odds(model, validation, task.exclusive))
     settings: dict[str, Argument] = {
         "batch": size,
@@ -130,58 +149,7 @@ def fit(
         "augmentation": "+".join(AUGMENTATION),
         "decision": decision.rule,
     }
-    return Finetuned(model, decision, settings, looks, values)
-
-
-def _train(
-    model: Classifier,
-    task: Task,
-    validation: Examples,
-    source: Iterator[Batch],
-    total: int,
-    configuration: Configuration,
-    report: Report,
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Leaves the best weights in `model`; steps and value of each look."""
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": model.encoder.parameters(), "peak": configuration["encoder_rate"]},
-            {"params": model.head.parameters(), "peak": configuration["head_rate"]},
-        ],
-        weight_decay=configuration["weight_decay"],
-    )
-    looks: list[int] = []
-    values: list[float] = []
-    losses: list[Tensor] = []  # since the last look: reading one waits for the device
-    best: dict[str, Tensor] = {}
-    with Bar("fine-tuning", total, "steps") as bar:
-        for step in range(1, total + 1):
-            x, truth = next(source)
-            model.train()
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate(step, total)
-            loss = classifier.objective(model(x), truth, task.exclusive)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-            bar.advance(note=bar.note)
-            if step * LOOKS // total == (step - 1) * LOOKS // total:
-                continue
-            _require_finite(losses, step)
-            losses.clear()
-            scores = log_odds(model, validation, task.exclusive)
-            looks.append(step)
-            values.append(classifier.SELECTION[task.metric](validation.labels, scores, task.labels))
-            report(step, total, max(values))
-            bar.note = f"{task.metric} {values[-1]:.3f} on validation"
-            waited = len(values) - 1 - int(np.argmax(values))
-            if waited == 0:
-                best = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-            elif waited == PATIENCE:
-                break
-    model.load_state_dict(best)
-    return tuple(looks), tuple(values)
+    return Finetuned(model, decision, settings, trained)
 
 
 def rate(step: int, total: int) -> float:
@@ -223,13 +191,3 @@ def _start(bench: Bench, task: Task, train: Examples) -> Classifier:
         view = transforms.evaluation_view(train.on_device(slice(1)), bench.encoder.preprocessing)
         width = cast(Method, encoder.eval()).encode_image(view).pooled.shape[1]
     return Classifier(encoder, width, torch.from_numpy(np.log(frequent))).to(bench.device)
-
-
-def _require_finite(losses: list[Tensor], step: int) -> None:
-    broken = (~torch.isfinite(torch.stack(losses))).nonzero()
-    if len(broken):
-        number = step - len(losses) + 1 + int(broken[0])
-        raise TrainingDiverged(
-            f"the loss of step {number} of fine-tuning is not finite. The checkpoint's weights may be "
-            "broken, or too large for this kind's learning rates: look at the log of its pre-training"
-        )

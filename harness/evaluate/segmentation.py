@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from harness.contracts import Method, Task
 from harness.data.task_data import TaskData
@@ -119,10 +120,9 @@ def fit(
                 configuration["learning_rate"],
                 configuration["weight_decay"],
                 BATCH,
-                between=training.between_looks(own.masked, EPOCHS),
-                looks=training.LOOKS,
+                looks=training.looks(own.masked, EPOCHS),
                 patience=PATIENCE,
-                falls=True,
+                schedule=CosineAnnealingLR,
                 lowest=SPACE.best == "min",
             ),
             training.in_halves(own.masked, np.random.default_rng(seed)),

@@ -1,20 +1,21 @@
-"""How a head is trained on an encoder: steps, looks at validation, and which weights stay.
+"""How a head is trained on an encoder, or with it: steps, looks at validation, and which weights stay.
 
-Apart because layers, decoders of masks and detectors differ in what they learn and in what counts as better,
-not in this.
+Apart because layers, decoders of masks, detectors and fine-tuned encoders differ in what they learn and in
+what counts as better, not in this.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from harness.errors import TrainingDiverged
 from harness.evaluate.search import Report, unheard
@@ -27,14 +28,16 @@ PUBLISHED = {"epochs": 50, "patience": 10}  # MGCA
 LEAST_STEPS = 400  # MGCA's 50 epochs at most are, with 1 % of the labels, some 250 to 500
 
 
+T = TypeVar("T")
+
+
 class Course(NamedTuple):
-    learning_rate: float  # at first, where it falls
+    learning_rate: float  # at its highest
     weight_decay: float
     batch: int
-    between: int  # steps from one look at validation to the next
-    looks: int  # at most
-    patience: int  # looks in a row without a better one that end the training
-    falls: bool  # whether the rate falls, as a cosine, to zero at the last look
+    looks: Sequence[int]  # steps that are done at each look at validation; the last ends the training
+    patience: int  # looks in a row without a better one that end it before
+    schedule: Callable[[Optimizer, int], LRScheduler] | None  # of the rate over so many steps; None: constant
     lowest: bool  # whether the lowest value is the best; else the highest
 
 
@@ -60,53 +63,68 @@ class Trained(NamedTuple):
         )
 
 
-def between_looks(sought: np.ndarray, epochs: int) -> int:
-    """Steps, under the clean protocol: they hardly depend on how many labels there are. An epoch is twice as
-    many pictures as there are `sought` [N] bool: each of them beside one without, as in MGCA's SIIM."""
-    return math.ceil(max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH) / LOOKS)
+def looks(sought: np.ndarray, epochs: int) -> Sequence[int]:
+    """Of the clean protocol: steps hardly depend on how many labels there are. An epoch is twice as many
+    pictures as there are `sought` [N] bool: each of them beside one without, as in MGCA's SIIM."""
+    return evenly(math.ceil(max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH) / LOOKS), LOOKS)
+
+
+def evenly(between: int, count: int) -> Sequence[int]:
+    """So many looks, with so many steps before each."""
+    return range(between, between * count + 1, between)
 
 
 def train(
     name: str,
     head: nn.Module,
     course: Course,
-    batches: Iterator[np.ndarray],
-    loss: Callable[[np.ndarray], Tensor],
+    batches: Iterator[T],
+    loss: Callable[[T], Tensor],
     look: Callable[[], float],
     report: Report = unheard,
+    groups: Sequence[dict[str, Any]] = (),
 ) -> Trained:
     """Leaves in `head` the state of its best look; weights that need no gradient are not trained.
 
-    `loss` is of the rows of a batch, `look` is at the validation part, in whatever mode it wants the head.
-    Raises TrainingDiverged, calling the head by its `name`, when one of them is not finite at a look.
+    `loss` is of a batch, `look` is at the validation part, in whatever mode it wants the head. `groups` of
+    the head's weights may have rates of their own, as torch's optimizers take them; none: all have the
+    course's. Raises TrainingDiverged, calling the head by its `name`, when a loss or what a look sees is not
+    finite.
     """
-    weights = [weight for weight in head.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, course.learning_rate, weight_decay=course.weight_decay)
-    total = course.looks * course.between
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total) if course.falls else None
+    every = [{"params": [weight for weight in head.parameters() if weight.requires_grad]}]
+    optimizer = torch.optim.AdamW(groups or every, course.learning_rate, weight_decay=course.weight_decay)
+    total = course.looks[-1]
+    schedule = course.schedule(optimizer, total) if course.schedule else None
     first_best = np.argmin if course.lowest else np.argmax
     steps: list[int] = []
     values: list[float] = []
     best, state = 0, dict[str, Tensor]()
     with Bar(f"training the {name}", total, "steps") as bar:
-        while len(steps) < course.looks and len(steps) - best <= course.patience:
+        for planned in course.looks:
             head.train()
-            for _ in range(course.between):
+            losses: list[Tensor] = []  # reading one waits for the device
+            for _ in range(planned - (steps[-1] if steps else 0)):
                 optimizer.zero_grad()
                 last = loss(next(batches))
-                last.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(last)
                 optimizer.step()
-                if falling:
-                    falling.step()
-            steps.append(course.between * (len(steps) + 1))
-            _require_finite(last.item(), name, "loss", steps[-1])
+                losses.append(last.detach())
+                if schedule:
+                    schedule.step()
+                bar.advance(note=bar.note)
+            steps.append(planned)
+            first = planned - len(losses) + 1
+            for step, value in enumerate(torch.stack(losses).tolist(), first):
+                _require_finite(value, name, "loss", step)
             values.append(look())
-            _require_finite(values[-1], name, "validation value", steps[-1])
-            bar.advance(course.between, f"{values[-1]:.3f} on validation")
+            _require_finite(values[-1], name, "validation value", planned)
+            bar.note = f"{values[-1]:.3f} on validation"
             best = int(first_best(values))
             if best == len(values) - 1:
-                state = copy.deepcopy(head.state_dict())
-            report(steps[-1], total, values[best])
+                state = {key: value.to("cpu", copy=True) for key, value in head.state_dict().items()}
+            report(planned, total, values[best])
+            if len(values) - best > course.patience:
+                break
     head.load_state_dict(state)
     return Trained(course, steps, values, best)
 
@@ -129,10 +147,9 @@ def train_as_published(
         learning_rate,
         weight_decay,
         batch,
-        between=len(whole_batches(np.arange(count), batch)),
-        looks=PUBLISHED["epochs"],
+        looks=evenly(len(whole_batches(np.arange(count), batch)), PUBLISHED["epochs"]),
         patience=PUBLISHED["patience"],
-        falls=False,
+        schedule=None,
         lowest=lowest,
     )
     return train(name, head, course, by_epochs(count, batch, np.random.default_rng(seed)), loss, look)
@@ -167,8 +184,9 @@ def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(rows)
 
 
-def _require_finite(value: float, name: str, what: str, steps: int) -> None:
+def _require_finite(value: float, name: str, what: str, step: int) -> None:
     if not math.isfinite(value):
         raise TrainingDiverged(
-            f"the {name}'s {what} is {value} after {steps} steps. Check the checkpoint's weights"
+            f"the {name}'s {what} is {value} at step {step}. The checkpoint's weights may be broken, or too "
+            "large for this kind's learning rates: look at the log of its pre-training"
         )

@@ -233,7 +233,7 @@ def test_the_encoder_stays_as_it_was() -> None:
 def test_a_loss_that_is_no_number_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, found = data()
     monkeypatch.setattr(Stairs, "encode_image", lambda _, x: broken(x))
-    with pytest.raises(TrainingDiverged, match=r"loss is nan after 2 steps"):
+    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 1"):
         fitted(bench, found)
 
 

@@ -200,5 +200,5 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
 
     labels = parts.several(320)
     train, validation, _ = parts.examples(tmp_path, labels, parts.pictures(labels), broken)
-    with pytest.raises(TrainingDiverged, match="loss of step 1 of fine-tuning is not finite"):
+    with pytest.raises(TrainingDiverged, match="the fine-tuned encoder's loss is nan at step 1"):
         finetune.fit(train.bench, TASK, train, validation, 0, RATES)

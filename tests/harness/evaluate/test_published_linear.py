@@ -97,7 +97,7 @@ def test_the_seed_decides() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     train = data(60)
     train.features[5] = torch.inf
-    with pytest.raises(TrainingDiverged, match="linear head's loss is nan after"):
+    with pytest.raises(TrainingDiverged, match="linear head's loss is nan at step"):
         train_head(train, data(60, 1), seed=0)
 
 

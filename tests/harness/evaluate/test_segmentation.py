@@ -198,7 +198,7 @@ def test_weights_that_are_not_finite_are_named(made: tuple[Bench, pd.DataFrame],
             return super().encode_image(x * math.nan)
 
     broken = bench(made[0].images.pixels, made[0].images.sizes, Broken(), "pad", read_square)
-    with pytest.raises(TrainingDiverged, match="nan after 1 steps"):
+    with pytest.raises(TrainingDiverged, match="nan at step 1"):
         fitted((broken, made[1]))
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from harness.errors import TrainingDiverged
 from harness.evaluate import training
 from harness.evaluate.search import Report, unheard
 from harness.evaluate.training import BATCH, Course, Trained
 
-COURSE = Course(0.5, 0.0, 4, between=2, looks=5, patience=2, falls=True, lowest=True)
+COURSE = Course(0.5, 0.0, 4, looks=training.evenly(2, 5), patience=2, schedule=CosineAnnealingLR, lowest=True)
 
 
 class Walker(nn.Module):
@@ -51,12 +52,12 @@ def test_the_rate_falls_as_a_cosine_to_zero() -> None:
     assert head.seen == pytest.approx(-np.cumsum(rates)[1::2], rel=1e-5)
     assert trained.steps == [2, 4, 6, 8, 10] and trained.best == 4
     assert head.fixed.item() == 1
-    constant, _ = walk([5, 4, 3, 2, 1], COURSE._replace(falls=False))
+    constant, _ = walk([5, 4, 3, 2, 1], COURSE._replace(schedule=None))
     assert constant.seen == pytest.approx([-1, -2, -3, -4, -5], rel=1e-5)
 
 
 def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
-    decayed, _ = walk([5, 4, 3, 2, 1], COURSE._replace(falls=False, weight_decay=0.1))
+    decayed, _ = walk([5, 4, 3, 2, 1], COURSE._replace(schedule=None, weight_decay=0.1))
     assert decayed.seen[0] == pytest.approx(-0.5 * (1 - 0.5 * 0.1) - 0.5)  # two steps from 0
 
 
@@ -72,10 +73,20 @@ def test_what_stays_is_the_first_of_the_best_and_waiting_ends(lowest: bool) -> N
 
 
 def test_what_is_not_finite_is_named() -> None:
-    with pytest.raises(TrainingDiverged, match="the walker's loss is nan after 2 steps"):
+    with pytest.raises(TrainingDiverged, match="the walker's loss is nan at step 1"):
         walk([1.0], loss=math.nan)
-    with pytest.raises(TrainingDiverged, match="the walker's validation value is inf after 4 steps"):
+    with pytest.raises(TrainingDiverged, match="the walker's validation value is inf at step 4"):
         walk([1.0, math.inf])
+
+
+def test_looks_may_be_unevenly_far_apart_and_groups_have_rates_of_their_own() -> None:
+    uneven = COURSE._replace(looks=(1, 4, 5), schedule=None)
+    head, trained = walk([3, 2, 1], uneven)
+    assert trained.steps == [1, 4, 5] and head.seen == pytest.approx([-0.5, -2, -2.5], rel=1e-5)
+    groups = [{"params": [(other := Walker()).place], "lr": 0.1}]
+    ones: Iterator[np.ndarray] = iter([np.ones(4)] * 100)
+    training.train("walker", other, uneven, ones, lambda _: 1 * other.place, lambda: 0.0, groups=groups)
+    assert other.place.item() == pytest.approx(-0.1, rel=1e-5)  # as at the first of equal looks
 
 
 def test_half_of_a_batch_is_sought_and_each_picture_has_its_turn() -> None:
@@ -88,9 +99,10 @@ def test_half_of_a_batch_is_sought_and_each_picture_has_its_turn() -> None:
 
 
 def test_few_labels_have_the_least_steps_and_many_have_epochs() -> None:
-    assert training.between_looks(np.ones(10, bool), 20) * training.LOOKS == training.LEAST_STEPS
+    assert training.looks(np.ones(10, bool), 20)[-1] == training.LEAST_STEPS
     many = np.arange(4_000) < 1_600  # with as many others, 200 batches an epoch
-    assert training.between_looks(many, 20) * training.LOOKS == 4_000
+    assert training.looks(many, 20)[-1] == 4_000
+    assert len(training.looks(many, 20)) == training.LOOKS
 
 
 def test_each_look_is_reported_with_the_best_so_far() -> None:
