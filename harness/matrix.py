@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from harness import jobs, records
+from harness import jobs, plan, records, weights
 from harness.contracts import DataKind, ProfileName, ProtocolName
-from harness.errors import BadRecord
+from harness.data import locate
+from harness.errors import BadRecord, MissingDataset
 from harness.grid import Grid
 from harness.jobs import Job, Lost
+from harness.plan import MethodPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
 
@@ -24,7 +26,7 @@ class Matrix(NamedTuple):
     """What there is to do, without doing it."""
 
     rows: list[Row]
-    missing: dict[str, str]  # dataset -> why it cannot be read
+    missing: dict[str, str]  # dataset, or a method's pre-training -> why it cannot be had
     untrained: list[str]  # methods without a checkpoint
     undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
@@ -53,8 +55,10 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         if isinstance(job, Lost) and job.error:
             missing[cell.dataset] = str(job.error)
             continue
-        if isinstance(job, Lost) and cell.method.profile.recipe:
+        if isinstance(job, Lost) and cell.method.profile.recipe and cell.method.name not in untrained:
             untrained[cell.method.name] = None
+            if reason := _no_corpus(cell.method, settings):
+                missing[f"the pre-training of {cell.method.name}"] = reason
         done = False
         if isinstance(job, Job) and job.known is jobs.NOT_DRAWN:
             undrawn += 1
@@ -71,6 +75,18 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         for (like, method), done in counts.items()
     ]
     return Matrix(rows, missing, list(untrained), undrawn, dict(in_the_way))
+
+
+def _no_corpus(method: MethodPlan, settings: Settings) -> str:
+    """Why a method without a checkpoint cannot be trained; "" where it can, be it on a phantom."""
+    if not settings.data_roots or weights.stands_in(method):
+        return ""
+    source = plan.corpus(method, None)
+    try:
+        locate.real(source.name, source.card, settings)
+    except MissingDataset as error:
+        return str(error)
+    return ""
 
 
 def _words(task: str, protocol: ProtocolName, options: Sequence[str]) -> str:

@@ -64,7 +64,12 @@ def made(method: MethodPlan, settings: Settings, seed: int) -> Checkpoint:
     if method.profile.recipe is None:
         return make.untrained(method, settings, seed=seed)
     corpus = plans.corpus(method, None)
-    return make.trained(method, corpus, settings, seed=0, stand_in=method.profile_name == "demo")
+    return make.trained(method, corpus, settings, seed=0, stand_in=stands_in(method))
+
+
+def stands_in(method: MethodPlan) -> bool:
+    """Whether a phantom may be the corpus of a training that nobody asked for, where there is none else."""
+    return method.profile_name == "demo"
 
 
 def say_what_was_seen(chosen: Checkpoint, cell: CellPlan, data: DataKind) -> None:

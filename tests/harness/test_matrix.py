@@ -78,3 +78,27 @@ def test_weights_of_others_cost_what_those_of_their_size_took(
     assert seconds() is None
     fakes.write(tmp_path, profile="paper", family="imitate-paper-1a2b3c4d")
     assert seconds() == 1.0
+
+
+def test_a_training_that_would_find_no_corpus_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN._replace(kind="real"))
+    monkeypatch.setattr(matrix.weights, "fitting", lambda *_: None)
+    wanted = {
+        profile: grid.cells(
+            methods=["convirt", "random_init"],
+            tasks=["chexpert"],
+            protocols=["clean"],
+            fractions=[1.0],
+            seeds=2,
+            profile=profile,
+        )
+        for profile in ("paper", "demo")
+    }
+    (root := tmp_path / "data").mkdir()
+    current = load(root, tmp_path / "results")
+    [(what, reason)] = matrix.matrix(wanted["paper"], current, []).missing.items()
+    assert what == "the pre-training of convirt" and "no MIMIC-CXR" in reason and str(root) in reason
+    assert matrix.matrix(wanted["demo"], current, []).missing == {}  # a phantom stands in
+    assert matrix.matrix(wanted["paper"], load(results=tmp_path), []).untrained == ["convirt"]
