@@ -75,7 +75,7 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
             ("task", tasks, {record.cell.task for _, record in every}),
             ("method", methods, {record.cell.method for _, record in every}),
         ):
-            if patterns and not any(_fits(name, patterns) for name in names):
+            if names and not any(_fits(name, patterns) for name in names):
                 raise UnknownName(f"{noun} in {results}", patterns[0], names)
         raise UsageError(
             f"{results} has no record of these tasks and methods. See: python -m harness list results"

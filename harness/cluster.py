@@ -52,15 +52,11 @@ def join(settings: Settings, address: str | None) -> Machines:
                 "says that token authentication is enabled, set RAY_AUTH_MODE=token"
             ) from error
         if address:
-            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+            place = ray.get_runtime_context().gcs_address
             logger.info(
-                "joined the Ray cluster at %s. Free there: %d of %d cores, %d of %d GPUs",
-                ray.get_runtime_context().gcs_address,
-                *(
-                    side.get(kind, 0)
-                    for kind in ("CPU", "GPU")
-                    for side in (free, ray.cluster_resources())  # type: ignore[no-untyped-call]
-                ),
+                "joined the Ray cluster at %s, where %d cores and %d GPUs are free",
+                *(place, free.get("CPU", 0), free.get("GPU", 0)),
             )
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler prints a trace; a scheduler's time limit ends a sweep as Ctrl-C does

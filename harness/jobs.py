@@ -85,7 +85,7 @@ class Job(NamedTuple):
             data=(self.known.fingerprint, self.known.split),
             knowledge_of_persons=self.known.persons_known,
             rules=frozenset(self.known.rules),
-            version_of_the_head=road.head_version(self.cell),
+            version_of_the_head=road.evaluator(self.cell).VERSION,
             preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
         )
 
@@ -240,22 +240,13 @@ def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
     return memo[key]
 
 
-class _NotDrawn(HarnessError):
-    """Of a phantom that is not there, where none is to be drawn."""
-
-
-class _NoPhantoms:
-    def write_phantom(self, *_: Any, **__: Any) -> None:
-        raise _NotDrawn
-
-
 def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:
     """Raises HarnessError for whatever a reader may meet."""
     try:
         located = _once(tables, ("place", cell.dataset), partial(_located, cell, settings, draw))
         whole = _once(tables, cell.dataset, partial(_table, cell, located))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
-    except _NotDrawn:
+    except locate.NotDrawn:
         return NOT_DRAWN
     except HarnessError:
         raise
@@ -267,7 +258,7 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
 
 
 def _located(cell: CellPlan, settings: Settings, draw: bool) -> Located:
-    writer: locate.Writer = registry.load("tasks", cell.source) if draw else _NoPhantoms()
+    writer = registry.load("tasks", cell.source) if draw else None
     return locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
 
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,23 +31,10 @@ CARD_TYPE: Mapping[Group, type[MethodCard] | type[DatasetCard]] = {
     "tasks": DatasetCard,
 }
 FUNCTIONS: Mapping[Group, tuple[str, ...]] = {"methods": ("build",), "tasks": ("read", "write_phantom")}
-BLOCKS = {
-    block.__name__: block
-    for block in (
-        contracts.MethodCard,
-        contracts.Profile,
-        contracts.Preprocessing,
-        contracts.ImageBackbone,
-        contracts.TextBackbone,
-        contracts.Recipe,
-        contracts.DatasetCard,
-        contracts.Task,
-        contracts.Balanced,
-        contracts.Split,
-        contracts.PublishedSplit,
-        contracts.Variant,
-        contracts.PhantomSize,
-    )
+BLOCKS: Mapping[str, Any] = {
+    name: block
+    for name, block in vars(contracts).items()
+    if is_dataclass(block) and block is not contracts.Layout
 }
 """What a card may be built of, beside literals and names of literals in the same file."""
 

@@ -20,7 +20,7 @@ from harness.data.task_data import TaskData, TaskPool
 from harness.errors import BadRecord, NewerRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
-from harness.evaluate.bench import Bench, Examples, Head
+from harness.evaluate.bench import Bench, Examples, Head, Tunable
 from harness.evaluate.figures import Draws
 from harness.evaluate.search import Configuration, Report
 from harness.metrics import score
@@ -89,7 +89,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, _drawn(pool, plan))
+        evaluator(plan).check(plan.task, _drawn(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:
         weights.say_what_was_seen(chosen, plan, located.kind)
@@ -144,10 +144,8 @@ def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
 
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
     """Fits one configuration of a trained head; what it is worth on validation is heard by `report`."""
-    data = _drawn(prepared.pool, plan)
-    evaluator = benches.tunable(plan.kind, plan.task, plan.protocol)
-    train, validation = _seen(prepared.bench, data)
-    evaluator.fit(prepared.bench, plan.task, train, validation, plan.seed, configuration, report)
+    seen = _seen(prepared.bench, _drawn(prepared.pool, plan))
+    evaluator(plan).fit(prepared.bench, plan.task, *seen, plan.seed, configuration, report)
 
 
 def finish(
@@ -162,7 +160,7 @@ def finish(
     seed. Of a tuned one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
     data = _drawn(prepared.pool, plan)
-    benches.evaluator(plan.kind, plan.task, plan.protocol).check(plan.task, data)
+    evaluator(plan).check(plan.task, data)
     with cost.step("head"):
         head, block = _fitted(bench, plan, data, search)
     with cost.step("test"):
@@ -223,13 +221,9 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
 def _fitted(
     bench: Bench, plan: CellPlan, data: TaskData, search: SearchBlock | None
 ) -> tuple[Head, HeadBlock]:
-    common = (bench, plan.task, *_seen(bench, data), plan.seed)
-    head: Head
-    if search is None:
-        head = benches.evaluator(plan.kind, plan.task, plan.protocol).fit(*common)
-    else:
-        head = benches.tunable(plan.kind, plan.task, plan.protocol).fit(*common, search.configuration)
-    return head, head.block.model_copy(update={"version": head_version(plan), "search": search})
+    found = (search.configuration,) if search else ()
+    head = evaluator(plan).fit(bench, plan.task, *_seen(bench, data), plan.seed, *found)
+    return head, head.block.model_copy(update={"version": evaluator(plan).VERSION, "search": search})
 
 
 def _drawn(pool: TaskPool, plan: CellPlan) -> TaskData:
@@ -241,6 +235,6 @@ def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
     return benches.examples(bench, data, data.used), benches.examples(bench, data, data.validation)
 
 
-def head_version(plan: CellPlan) -> int:
-    """Of the code that fits and applies the head of such cells."""
-    return benches.evaluator(plan.kind, plan.task, plan.protocol).VERSION
+def evaluator(plan: CellPlan) -> Tunable:
+    """What checks such cells and fits their heads."""
+    return benches.evaluator(plan.kind, plan.task, plan.protocol)

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import run as road
 from harness import weights
 from harness.errors import TrainingDiverged
-from harness.evaluate import bench as benches
 from harness.evaluate.search import Configuration
 from harness.files import hash_of, write_json
 from harness.jobs import Job
@@ -94,7 +94,7 @@ class Search:
 def of(job: Job, settings: Settings, stopping: str) -> Search:
     """A new one, or what a sweep before has left of it: up to the first trial whose failure may be cured by
     now. `stopping`: by which rule trials are stopped."""
-    head = benches.tunable(job.cell.kind, job.cell.task, job.cell.protocol)
+    head = road.evaluator(job.cell)
     configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
     card = job.checkpoint.card
     key = hash_of(

@@ -100,8 +100,8 @@ def resampled(
 
 
 def two_level_interval(metric: str, found: Resampled) -> Interval:
-    """The mean over runs, with an interval that covers test persons and runs: `StandardError.quantile`
-    standard errors to both sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known
+    """The mean over runs, with an interval that covers test persons and runs: `StandardError.reach` to both
+    sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known
     of others."""
     value, means = float(found.values.mean()), found.draws.mean(axis=0)
     if len(found.runs) == 1:
@@ -117,39 +117,34 @@ class StandardError(NamedTuple):
     persons: float  # who is in the test part, as far as it does the same to every run
     runs: float  # which checkpoints and seeds there are, and what each makes of just these persons
     degrees_of_freedom: int  # of `runs`; 0 where there is one run, and `runs` is 0
+    resampled: float  # of the mean over just these runs, when its persons are resampled
 
-    @property
-    def size(self) -> float:
-        return math.sqrt(self.persons + self.runs)
+    def reach(self, tail: float) -> float:
+        """How far from the true one a mean lies with the probability `tail`, on either side.
 
-    def quantile(self, tail: float) -> float:
-        """How many standard errors have the share `tail` of all means beyond them.
-
-        That of the normal distribution for persons, of Student's t for the few runs, weighted by their
-        variances: Cochran & Cox, Experimental Designs, 1957, section 4.14. Resampling runs instead would
-        never leave the range of those that there are, which is too narrow by far for five of them.
+        As many standard errors as the normal distribution says for persons, and Student's t for the few runs,
+        weighted by their variances: Cochran & Cox, Experimental Designs, 1957, section 4.14. Resampling runs
+        instead would never leave the range of those that there are, which is too narrow by far for five of
+        them. Never less than the resampled persons alone say: two runs may agree by chance.
         """
-        normal = -ndtri(tail)
+        normal, persons_alone = -ndtri(tail), math.sqrt(self.resampled)
         if not self.runs:
-            return float(normal)
-        return (
-            float(self.persons * normal - self.runs * stdtrit(self.degrees_of_freedom, tail)) / self.size**2
-        )
+            return float(normal * max(math.sqrt(self.persons), persons_alone))
+        both = self.persons * normal - self.runs * stdtrit(self.degrees_of_freedom, tail)
+        return float(max(both / math.sqrt(self.persons + self.runs), normal * persons_alone))
 
     def half_width(self, level: float) -> float:
         """To both sides of the mean, of an interval that covers what it should with this probability."""
-        return self.quantile((1 - level) / 2) * self.size
+        return self.reach((1 - level) / 2)
 
     def p(self, value: float) -> float:
         """Two-sided, of a mean that should be zero: of the interval that just reaches it. At least
         `SMALLEST_P`."""
         if not value:
             return 1.0
-        if abs(value) >= self.quantile(SMALLEST_P / 2) * self.size:
+        if abs(value) >= self.reach(SMALLEST_P / 2):
             return SMALLEST_P
-        log_p = brentq(
-            lambda log_p: self.quantile(math.exp(log_p) / 2) * self.size - abs(value), math.log(SMALLEST_P), 0
-        )
+        log_p = brentq(lambda log_p: self.reach(math.exp(log_p) / 2) - abs(value), math.log(SMALLEST_P), 0)
         return math.exp(log_p)
 
 
@@ -160,14 +155,15 @@ def standard_error(found: Resampled) -> StandardError:
 
     Pairs have neither checkpoint nor seed in common, unless all runs have. A single run is its own pair.
     """
-    defined = ~np.isnan(found.draws).any(axis=0)
-    covariance = np.atleast_2d(np.cov(found.draws[:, defined]))  # [S, S]
+    draws = found.draws[:, ~np.isnan(found.draws).any(axis=0)]
+    covariance = np.atleast_2d(np.cov(draws))  # [S, S]
     apart = np.ones(covariance.shape, dtype=bool)
     for seeds in zip(*found.runs, strict=True):
         if len(set(seeds)) > 1:
             apart &= np.not_equal.outer(seeds, seeds)
     persons = max(float(covariance[apart].mean()), 0.0)
-    return StandardError(persons, *_between_runs(found.runs, found.values))
+    resampled = float(covariance.mean())
+    return StandardError(persons, *_between_runs(found.runs, found.values), resampled)
 
 
 def _between_runs(runs: Sequence[Run], values: np.ndarray) -> tuple[float, int]:

@@ -28,7 +28,6 @@ from harness import run as road
 from harness.account import Arguments
 from harness.cost import Cost
 from harness.errors import HarnessError
-from harness.evaluate import bench as benches
 from harness.evaluate.search import Space
 from harness.jobs import Job, complete
 from harness.parallel import WORKERS
@@ -54,16 +53,12 @@ def run(
         tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=InOrder(found),
-            scheduler=Halving([_space(job) for job in jobs], found),
+            scheduler=Halving([road.evaluator(job.cell).SPACE for job in jobs], found),
             num_samples=-1,  # until `InOrder` has no more: a search that loses a trial ends early
             reuse_actors=True,
         ),
         run_config=run_config,
     ).fit()
-
-
-def _space(job: Job) -> Space:
-    return benches.tunable(job.cell.kind, job.cell.task, job.cell.protocol).SPACE
 
 
 # --- which trial is next ------------------------------------------------------------------------------
@@ -201,7 +196,7 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
                 f"which is the best: {reason}. Cure that and sweep again"
             )
         cost = Cost({"search": round(search.seconds, 3)})
-        block = _space(job).block(STOPPING, search.trials)
+        block = road.evaluator(job.cell).SPACE.block(STOPPING, search.trials)
         if block is None:
             raise HarnessError(
                 f"none of {len(search.trials)} configurations could be fitted. Cure what the first one met: "

@@ -6,7 +6,6 @@ cannot be compared with a score on the other.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -71,10 +70,7 @@ def read(root: Path, dataset: str) -> pd.DataFrame:
             "person_id": persons,
             "study_id": image_id,
             "split": rows["part"],
-            "view": "",
             "frontal": True,
-            "sex": "",
-            "age": math.nan,
             **{
                 f"label:{label}": (labels == label).astype("Int8")
                 for label in CLASSES[dataset].values()

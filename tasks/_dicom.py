@@ -1,6 +1,6 @@
 """Headers of DICOM files, and such files for phantoms in each encoding that the challenges come in.
 
-Apart because RSNA and SIIM are made of the same kind of file. Pixels are read in harness/data/decode.py.
+Apart because RSNA and SIIM are made of the same kind of file. Pixels are read in harness/data/dicom.py.
 """
 
 from __future__ import annotations

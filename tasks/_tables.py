@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,9 @@ from harness.parallel import parallel_map, workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+UNSAID = {"split": "", "view": "", "sex": "", "age": math.nan}
+"""Columns that many datasets say nothing of, and what stands there instead."""
 
 LABEL_CELLS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": pd.NA}
 """How CheXpert's labeller writes asserted, denied, hedged and not mentioned; a spreadsheet drops the `.0`."""
@@ -155,8 +159,9 @@ def finish(
     persons_known: bool = True,
     notes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The dataset's table: contract columns first, sorted by id."""
-    frame = pd.DataFrame(columns)
+    """The dataset's table: contract columns first, sorted by id. What of `UNSAID` is missing, it does not
+    say."""
+    frame = pd.DataFrame({**UNSAID, **columns})
     rest = [name for name in frame.columns if name not in TABLE_COLUMNS]
     frame = frame[[*TABLE_COLUMNS, *rest]].sort_values("image_id", ignore_index=True)
     frame.attrs["persons_known"] = persons_known

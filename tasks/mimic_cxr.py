@@ -6,7 +6,6 @@ pages of both, and MIT-LCP's code for the reports.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -178,8 +177,6 @@ def read(root: Path) -> pd.DataFrame:
             "split": _splits(root, image, metadata_csv),
             "view": rows["ViewPosition"].where(rows["ViewPosition"].isin(VIEWS), ""),
             "frontal": rows["ViewPosition"].isin(("PA", "AP")),
-            "sex": "",
-            "age": math.nan,
             **_reports(root, folder.groupby(study).first()).loc[study].set_axis(rows.index),
             **_labels(root, study).set_axis(rows.index),
         }

@@ -7,7 +7,6 @@ challenge's page, its copy on Academic Torrents, and BenchX's lists.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,10 +91,7 @@ def read(root: Path) -> pd.DataFrame:
             **table,
             "person_id": table["image_id"],
             "study_id": table["image_id"],
-            "view": "",
             "frontal": True,
-            "sex": "",
-            "age": math.nan,
         },
         persons_known=False,
         notes=[note for _, notes in parts for note in notes],

@@ -7,7 +7,6 @@ files themselves, of which 104 name no picture. The collection's paper counts as
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -75,11 +74,8 @@ def read(root: Path) -> pd.DataFrame:
             "path": f"{folder}/NLMCXR_png/" + rows["image_id"] + ".png",
             "person_id": rows["report"],
             "study_id": rows["report"],
-            "split": "",
             "view": frontal.map({False: "LATERAL"}).fillna(""),  # frontal ones are PA or AP
             "frontal": frontal.eq(True),
-            "sex": "",
-            "age": math.nan,
             "findings": rows["findings"],
             "impression": rows["impression"],
         }

@@ -125,7 +125,6 @@ def read(root: Path) -> pd.DataFrame:
             "path": [str(path) for path in paths],
             "person_id": read_persons(map_csv, images.index) if map_csv else images.index,
             "study_id": images.index,
-            "split": "",
             "view": headers["view"],
             "frontal": True,
             "sex": headers["sex"],

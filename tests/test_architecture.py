@@ -55,9 +55,9 @@ ARROWS: Mapping[str, str] = {
     "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
     "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records identity {TOOLS}",
-    "matrix": f"jobs grid pretrain.checkpoint records {TOOLS}",
-    "searches": f"jobs weights evaluate.bench evaluate.search records {TOOLS}",
-    "tuning": f"searches run jobs failures account evaluate.bench evaluate.search cost {TOOLS}",
+    "matrix": f"jobs grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
+    "searches": f"jobs run weights evaluate.search records {TOOLS}",
+    "tuning": f"searches run jobs failures account evaluate.search cost {TOOLS}",
     "cluster": "settings errors",
     "sweep": f"cluster tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
     # records to pages, to answers and to other machines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,10 +47,7 @@ def sweep(
 
     current = settings.load(data_root, results)
     if checkpoints and not methods:
-        from harness.pretrain import checkpoint
-
-        found = [checkpoint.found(current.checkpoints, name) for name in show.words(checkpoints)]
-        methods = ",".join(item.card.method for item in found)
+        methods = ",".join(_makers(current.checkpoints, show.words(checkpoints)))
     wanted = grid.cells(
         methods=show.words(methods),
         tasks=show.words(tasks),
@@ -106,6 +103,21 @@ def sweep(
         )
         raise typer.Exit(1)
     show.say(f"Next: {show.leaderboard(results)}")
+
+
+def _makers(store: Path, names: Sequence[str]) -> list[str]:
+    """The methods of checkpoints. Raises UsageError where one is of a file that is not known here."""
+    from harness import registry
+    from harness.errors import UsageError
+    from harness.pretrain import checkpoint
+
+    makers = [checkpoint.found(store, name).card.method for name in names]
+    for name, maker in zip(names, makers, strict=True):
+        if maker not in registry.entries("methods"):
+            raise UsageError(
+                f"checkpoint {name} is of {maker}, a file of somebody's own. Give it by --methods"
+            )
+    return makers
 
 
 def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DataKind, DatasetCard, PublishedSplit, Variant
+from harness.contracts import DataKind, Dataset, DatasetCard, PublishedSplit, Variant
 from harness.data import splits
 from harness.data import table as tables
 from harness.data.locate import Located
 from harness.data.looks import DARK_BELOW, INVERTED_BELOW, Look, likeness, look
-from harness.data.table import UNKNOWN, Reader
+from harness.data.table import UNKNOWN
 from harness.errors import HarnessError
 from harness.parallel import parallel_map
 
@@ -59,7 +59,7 @@ class Report:
 
 
 def examine(
-    name: str, card: DatasetCard, reader: Reader, located: Located, *, everything: bool, workers: int
+    name: str, card: DatasetCard, reader: Dataset, located: Located, *, everything: bool, workers: int
 ) -> Report:
     """Reads the tables and opens a sample of the pictures, or all with `everything`."""
     try:

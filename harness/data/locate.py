@@ -11,10 +11,9 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from harness.contracts import DataKind, DatasetCard, PhantomSize, ProfileName
-from harness.errors import DataError, MissingDataset
+from harness.contracts import DataKind, Dataset, DatasetCard, PhantomSize, ProfileName
+from harness.errors import DataError, HarnessError, MissingDataset
 from harness.files import hash_of, locked, replacing
 from harness.phantom import STAMP, Cohort
 from harness.settings import Settings
@@ -30,14 +29,14 @@ class Located:
     kind: DataKind
 
 
-class Writer(Protocol):
-    def write_phantom(self, root: Path, cohort: Cohort, workers: int) -> None: ...
+class NotDrawn(HarnessError):
+    """Of a phantom that is not there, where none is to be drawn."""
 
 
 def find(
     name: str,
     card: DatasetCard,
-    writer: Writer,
+    writer: Dataset | None,
     settings: Settings,
     profile: ProfileName,
     *,
@@ -45,7 +44,8 @@ def find(
 ) -> Located:
     """What a run reads. That it is a phantom is said before anything else happens.
 
-    With `stand_in`, a phantom also replaces a dataset that is missing under the data roots.
+    Without a `writer` nothing is drawn: raises NotDrawn. With `stand_in`, a phantom also replaces a dataset
+    that is missing under the data roots.
     """
     if not settings.data_roots:
         phantom_size(name, card, profile)  # raises before one is announced
@@ -91,13 +91,15 @@ def _holds(folder: Path, marker: str) -> bool:
 
 
 def phantom(
-    name: str, card: DatasetCard, writer: Writer, settings: Settings, profile: ProfileName = "demo"
+    name: str, card: DatasetCard, writer: Dataset | None, settings: Settings, profile: ProfileName = "demo"
 ) -> Located:
-    """The phantom in the cache; written on first use, into place only when complete."""
+    """The phantom in the cache; written on first use, into place only when complete. See `find`."""
     size = phantom_size(name, card, profile)
     cohort = Cohort(name, size.persons, PHANTOM_SEED, (size.height, size.width))
     root = settings.phantoms / f"{name}-{hash_of(cohort.describe())[:8]}"
     if not (root / STAMP).exists():
+        if writer is None:
+            raise NotDrawn
         # cells of a sweep may all be the first to ask
         with locked(settings.home / "locks" / f"{root.name}.lock"):
             if not (root / STAMP).exists():
@@ -115,7 +117,7 @@ def phantom_size(name: str, card: DatasetCard, profile: ProfileName) -> PhantomS
     return card.phantom[profile]
 
 
-def write(writer: Writer, root: Path, cohort: Cohort, workers: int) -> None:
+def write(writer: Dataset, root: Path, cohort: Cohort, workers: int) -> None:
     """Raises DataError when anything lies at `root` already; an empty folder will do."""
     if (root / STAMP).exists():
         raise DataError(f"{root} holds a phantom already. Delete it first, or give a new folder")

@@ -10,12 +10,12 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from harness.contracts import TABLE_COLUMNS, DatasetCard, Split, Task
+from harness.contracts import TABLE_COLUMNS, Dataset, DatasetCard, Split, Task
 from harness.errors import BadTable
 from harness.files import file_hash, hash_lines, hash_of
 
@@ -28,10 +28,6 @@ SECTIONS = ("findings", "impression")
 """Columns that a report fills."""
 
 
-class Reader(Protocol):
-    def read(self, root: Path) -> pd.DataFrame: ...
-
-
 class Labelled(NamedTuple):
     """The images a task is about, in the order of their ids."""
 
@@ -40,7 +36,7 @@ class Labelled(NamedTuple):
     fingerprint: str  # of ids, labels and whatever else the task is scored by
 
 
-def read(reader: Reader, root: Path) -> pd.DataFrame:
+def read(reader: Dataset, root: Path) -> pd.DataFrame:
     """The whole table, sorted by image id. What the reader left out is said, not hidden.
 
     Raises BadTable when the reader breaks its contract.

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.contracts import DatasetCard, ProtocolName, PublishedSplit, Task
+from harness.contracts import Dataset, DatasetCard, ProtocolName, PublishedSplit, Task
 from harness.data import balanced, fractions, locate, published, splits, table
 from harness.data.locate import Located
 from harness.data.published import Published
 from harness.data.splits import Parts
-from harness.data.table import Reader
 from harness.files import hash_of
 
 
@@ -66,7 +65,9 @@ class TaskData(NamedTuple):
     validation: np.ndarray  # the validation positions whose labels may be looked at
 
 
-def load(located: Located, reader: Reader, card: DatasetCard, task: Task, protocol: ProtocolName) -> TaskPool:
+def load(
+    located: Located, reader: Dataset, card: DatasetCard, task: Task, protocol: ProtocolName
+) -> TaskPool:
     """Reads the dataset's table, applies the task's label policy, and splits it: by person, or under the
     published protocol as the authors' code does."""
     return of_table(table.read(reader, located.root), located, card, task, protocol)

@@ -97,13 +97,14 @@ def encode(
         for start in range(0, len(pixels), BATCH):
             part = torch.tensor(pixels[start : start + BATCH], device=device)
             found = encoder.encode_image(transforms.evaluation_view(part, preprocessing))
-            rows.append(_pooled(model, found, len(part)).float().cpu().numpy())
+            rows.append(pooled(found, len(part), model).float().cpu().numpy())
             bar.advance(len(part))
     return np.concatenate(rows)
 
 
-def _pooled(model: nn.Module, found: object, count: int) -> Tensor:
-    """Raises UsageError, at the first batch, for what a method of one's own may give instead."""
+def pooled(found: object, count: int, model: nn.Module) -> Tensor:
+    """[count, D] of what `model` made of so many pictures. Raises UsageError for what a method of one's own
+    may give instead."""
     given = type(found).__name__
     if isinstance(found, ImageFeatures):
         if found.pooled.ndim == 2 and len(found.pooled) == count:

@@ -152,7 +152,8 @@ class Evaluator(Protocol):
     VERSION: int  # raised by every change, here or in what it uses, after which its numbers are others
 
     def check(self, task: Task, data: TaskData) -> None:
-        """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something."""
+        """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something, and
+        DataError or UsageError for data or a task that are not of this kind."""
         ...
 
     def fit(self, bench: Bench, task: Task, train: Examples, validation: Examples, seed: int) -> Head: ...
@@ -178,14 +179,10 @@ class Tunable(Evaluator, Protocol):
         ...
 
 
-def evaluator(kind: Kind, task: Task, protocol: ProtocolName) -> Evaluator:
-    """Imported when it is asked for: a probe needs no detection library."""
+def evaluator(kind: Kind, task: Task, protocol: ProtocolName) -> Tunable:
+    """Imported when it is asked for: a probe needs no detection library. Of a kind that is frozen it is no
+    more than an Evaluator."""
     name = kind.replace("-", "_")
     if published.has_head(kind, task, protocol):
         name = f"published_{name}"
-    return cast(Evaluator, import_module(f"harness.evaluate.{name}"))
-
-
-def tunable(kind: Kind, task: Task, protocol: ProtocolName) -> Tunable:
-    """The evaluator of a kind that is not frozen."""
-    return cast(Tunable, evaluator(kind, task, protocol))
+    return cast(Tunable, import_module(f"harness.evaluate.{name}"))

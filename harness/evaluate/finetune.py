@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from harness.contracts import Method, Task
 from harness.data import transforms
 from harness.device import autocast
-from harness.evaluate import classifier, training
+from harness.evaluate import bank, classifier, training
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
@@ -189,5 +189,6 @@ def _start(bench: Bench, task: Task, train: Examples) -> Classifier:
     frequent = positives if task.exclusive else positives / negatives
     with torch.no_grad():
         view = transforms.evaluation_view(train.on_device(slice(1)), bench.encoder.preprocessing)
-        width = cast(Method, encoder.eval()).encode_image(view).pooled.shape[1]
+        found = cast(Method, encoder.eval()).encode_image(view)
+        width = bank.pooled(found, 1, encoder).shape[1]
     return Classifier(encoder, width, torch.from_numpy(np.log(frequent))).to(bench.device)

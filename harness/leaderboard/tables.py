@@ -114,8 +114,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     alone = ", ".join(row.family for row in standing.order if row not in standing.groups)
     if alone and not standing.groups:
         yield (
-            f"No groups: no two rows share two seeds{largest}, and by one run each a test would tell runs "
-            "apart and not methods."
+            f"No groups: no two rows have the same two seeds{largest}, as often, and by one run each a test "
+            "would tell runs apart and not methods."
         )
     elif alone:
         yield f"No group, for want of the runs that others share{largest}: {alone}."
@@ -131,7 +131,7 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
 
 def _of_one_checkpoint(standing: Standing, row: Row) -> bool:
     runs = standing.cells[row][standing.fractions[-1]].runs
-    return len({run.checkpoint for run in runs}) == 1
+    return len({run.checkpoint for run in runs if run.seed in standing.usual}) == 1
 
 
 def _of_other_pixels(standing: Standing) -> list[str]:

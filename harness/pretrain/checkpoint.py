@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+CLOSE = 1e-4, 1e-6  # relative and absolute: draws of one seed differ less between kinds of processors
 
 SEED = re.compile(r"-s(\d+)$")  # at the end of a checkpoint's name
 
@@ -191,9 +192,9 @@ def require_same(checkpoint: Checkpoint, model: nn.Module) -> None:
     now: neither name nor version tells that a method's file, or what it reads, has changed."""
     if unlike := differing(_state(checkpoint), model.state_dict()):
         raise CheckpointError(
-            f"{checkpoint.folder} has other weights than the method's file builds now: they differ in "
-            f"{few(unlike)}. Raise the version of its card, or delete the folder; to use the stored ones, "
-            f"name them: --checkpoint {checkpoint.name}"
+            f"{checkpoint.folder} has other weights than the method's file builds now, itself or by another "
+            f"library: they differ in {few(unlike)}. Raise the version of its card, or delete the folder; to "
+            f"use the stored ones, name them: {checkpoint.name} (--checkpoint, --checkpoints of a sweep)"
         )
 
 
@@ -204,7 +205,11 @@ def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor], *, values:
     common = one.keys() & other.keys()
     unlike = {name for name in common if one[name].shape != other[name].shape}
     if values:
-        unlike |= {name for name in common - unlike if not torch.equal(one[name], other[name].cpu())}
+        unlike |= {
+            name
+            for name in common - unlike
+            if not torch.allclose(one[name].double(), other[name].cpu().double(), *CLOSE, equal_nan=True)
+        }
     return sorted((one.keys() ^ other.keys()) | unlike)
 
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from harness import device, provenance, registry
 from harness.data import locate, table
-from harness.errors import CheckpointError
 from harness.files import clear, locked, replacing, sync
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus, health, optimisation
@@ -61,11 +60,14 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
 
 
 def require_same(plan: MethodPlan, found: Checkpoint) -> None:
-    """See `checkpoint.require_same`. Published weights that cannot be had here are not compared: those in the
-    store are a copy of them."""
+    """See `checkpoint.require_same`. Published weights stay what they are, and the hub is not asked again."""
+    if plan.profile.image.pretrained:
+        return
     try:
         now = network(plan, found.card.seed)
-    except CheckpointError:
+    except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning("%s cannot be compared with %s: %s. It is used", found.name, plan.source, reason)
         return
     checkpoint.require_same(found, now)
 

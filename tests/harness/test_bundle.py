@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from harness import bundle, records
-from harness.errors import BadRecord, UnknownName
+from harness.errors import BadRecord, UnknownName, UsageError
+from tests import fakes
 
 ROOT = Path(__file__).resolve().parents[2] / "results"
 CELLS = sorted((ROOT / "phantom" / "chexpert-linear").glob("*-s0/clean-1pct-s0.json"))[:2]
@@ -98,6 +99,16 @@ def test_the_same_cells_are_the_same_bundle(tmp_path: Path, results: Path) -> No
     for name in ("first.zip", "second.zip"):
         bundle.write(results, tmp_path / name)
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+
+
+def test_a_task_and_a_method_that_are_there_but_not_together_are_no_bundle(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    fakes.write(results, method="one", family="one-x", task="rsna:linear")
+    fakes.write(results, method="other", family="other-x", task="siim:linear")
+    with pytest.raises(UsageError, match="no record of these tasks and methods"):
+        bundle.write(results, tmp_path / "none.zip", ["rsna:*"], ["other"])
+    with pytest.raises(UsageError, match="no record of these tasks and methods"):
+        bundle.write(tmp_path / "empty", tmp_path / "none.zip", ["rsna:*"])
 
 
 def test_patterns_choose_cells(tmp_path: Path, results: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import friedmanchisquare, norm
+from scipy.stats import binom, friedmanchisquare, norm
 
 from harness import comparison, stats
 from harness.errors import UsageError
@@ -94,6 +94,24 @@ def test_methods_that_are_alike_are_seldom_told_apart(ratio: float) -> None:
         p = [comparison.paired_difference(*pair).p for pair in pairs]
         wrong += comparison.holm(p).min() < 0.05
     assert wrong / 300 < 0.08  # 0.05 and two standard errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_methods_that_are_right_as_often_are_seldom_told_apart_by_few_seeds(count: int) -> None:
+    """Values of shares are few, so that the differences of two seeds are often equal, by chance."""
+    runs = tuple(stats.Run(seed, seed) for seed in range(count))
+    wrong = 0
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        right = (rng.random((6, count, 150)) < 0.7).astype(float)
+        weights = rng.multinomial(150, np.full(150, 1 / 150), 300) / 150
+        methods = [
+            stats.Resampled(runs, np.arange(150), each.mean(axis=1), each @ weights.T) for each in right
+        ]
+        p = [comparison.paired_difference(*pair).p for pair in itertools.combinations(methods, 2)]
+        wrong += comparison.holm(p).min() < 0.05
+    assert wrong / 100 < 0.1  # 0.05 and two standard errors
 
 
 @pytest.mark.parametrize("checkpoints", [(0, 1, 0, 1, 0, 1), (0, 1, 1, 1, 1, 1)])
@@ -191,12 +209,16 @@ def test_of_two_methods_the_ranks_are_a_sign_test() -> None:
 
 
 def test_of_two_methods_that_are_alike_few_blocks_tell_none_apart() -> None:
-    """Every outcome of three to nine blocks, each as likely as any other."""
-    for blocks in range(3, 10):
-        outcomes = np.array(list(itertools.product((-1.0, 1.0), repeat=blocks)))
-        found = [comparison.ranking(np.stack([signs, 0 * signs], axis=1)) for signs in outcomes]
-        apart = [abs(one.mean[0] - one.mean[1]) > one.critical for one in found]
-        assert np.mean(apart) <= 0.05 and apart == [one.p < 0.05 for one in found]
+    """Each block is won by either, as with a coin."""
+    for blocks in range(3, 13):
+        wrong = 0.0
+        for wins in range(blocks + 1):
+            signs = np.where(np.arange(blocks) < wins, 1.0, -1.0)
+            found = comparison.ranking(np.stack([signs, 0 * signs], axis=1))
+            apart = abs(found.mean[0] - found.mean[1]) > found.critical
+            assert apart == (found.p < 0.05)
+            wrong += apart * binom.pmf(wins, blocks, 0.5)
+        assert wrong <= 0.05
 
 
 def test_one_task_ranks_nothing() -> None:

@@ -16,6 +16,8 @@ from harness.metrics.auroc import macro_auroc
 from harness.metrics.classification import Classification
 from harness.stats import Bootstrap
 
+COLUMNS = hadamard(8)[1:].astype(float)  # [7, R] that have nothing in common
+
 PERSON, NOISE, SHIFT = 1.0, 0.7, 1.2  # standard deviations of a score, and what a positive adds to it
 
 
@@ -230,21 +232,31 @@ def test_runs_that_cross_checkpoints_with_seeds_are_not_independent() -> None:
     runs = [stats.Run(checkpoint, seed) for checkpoint, seed in np.ndindex(values.shape)]
     error = stats.standard_error(moved(runs, values.ravel(), np.zeros(9)))
     variance = np.var(checkpoints, ddof=1) / 4 + np.var(seeds, ddof=1) / 3 - np.var(values, ddof=1) / 12
-    assert error == pytest.approx((0, variance, 2))
+    assert error == pytest.approx((0, variance, 2, 0))
     alone = stats.standard_error(moved(runs, (0.3 + checkpoints + 0 * seeds).ravel(), np.zeros(9)))
     assert alone.runs == pytest.approx(np.var(checkpoints, ddof=1) / 4)  # never less than of either alone
 
 
 def test_without_runs_it_is_the_normal_distribution_of_the_persons() -> None:
-    error = stats.StandardError(persons=0.04, runs=0.0, degrees_of_freedom=0)
+    error = stats.StandardError(persons=0.04, runs=0.0, degrees_of_freedom=0, resampled=0.04)
     assert error.p(0.3) == error.p(-0.3) == pytest.approx(2 * norm.sf(1.5))
     assert error.p(0) == 1 and error.p(9) == stats.SMALLEST_P
-    assert error.quantile(0.025) == pytest.approx(1.96, abs=0.001)
+    assert error.reach(0.025) == pytest.approx(0.2 * 1.96, abs=0.0002)
 
 
 def test_the_quantiles_of_persons_and_runs_are_weighed_by_their_variances() -> None:
-    error = stats.StandardError(persons=0.03, runs=0.01, degrees_of_freedom=4)
-    assert error.quantile(0.025) == pytest.approx((3 * norm.isf(0.025) + t.isf(0.025, 4)) / 4)
+    error = stats.StandardError(persons=0.03, runs=0.01, degrees_of_freedom=4, resampled=0.03)
+    assert error.reach(0.025) == pytest.approx(0.2 * (3 * norm.isf(0.025) + t.isf(0.025, 4)) / 4)
+
+
+def test_runs_that_agree_by_chance_say_no_more_than_their_persons() -> None:
+    """Two runs of the same value, in which resampled persons do opposite things."""
+    runs = (stats.Run(0, 0), stats.Run(1, 1))
+    found = stats.Resampled(runs, np.arange(9), np.array([0.2, 0.2]), np.outer([0.1, -0.06], COLUMNS[0]))
+    error = stats.standard_error(found)
+    assert error == pytest.approx((0, 0, 1, 0.02**2 * 8 / 7))
+    assert error.half_width(0.95) == pytest.approx(norm.isf(0.025) * 0.02 * np.sqrt(8 / 7))
+    assert error.p(0.03) == pytest.approx(2 * norm.sf(0.03 / (0.02 * np.sqrt(8 / 7))))
 
 
 def test_an_interval_stays_in_the_range_of_its_metric() -> None:
@@ -254,15 +266,13 @@ def test_an_interval_stays_in_the_range_of_its_metric() -> None:
     assert stats.two_level_interval("any", found).high == 1
 
 
-COLUMNS = hadamard(8)[1:].astype(float)  # [7, R] that have nothing in common
-
-
 def test_persons_count_by_what_they_do_to_all_runs() -> None:
     """The first column, and not what each run has of its own."""
     runs = tuple(stats.Run(seed, seed) for seed in range(3))
     draws = 0.03 * COLUMNS[0] + 0.05 * COLUMNS[1:4]
     found = stats.Resampled(runs, np.arange(9), np.array([0.4, 0.5, 0.6]), draws)
-    assert stats.standard_error(found) == pytest.approx((0.03**2 * 8 / 7, 0.01 / 3, 2))
+    variance = 0.03**2 * 8 / 7
+    assert stats.standard_error(found) == pytest.approx((variance, 0.01 / 3, 2, variance + 0.05**2 * 8 / 21))
     opposed = found._replace(draws=np.outer([0.05, -0.05, 0], COLUMNS[0]))
     assert stats.standard_error(opposed).persons == 0
     undefined = np.where(np.eye(3, 8), np.nan, draws)  # a replicate that one run lacks counts for none
@@ -285,9 +295,16 @@ def test_persons_count_by_runs_that_share_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3, 5])
-@pytest.mark.parametrize(("alike", "run"), [(0.0, 0.0), (0.3, 0.05), (1.0, 0.05)])
-def test_what_a_run_makes_of_some_persons_counts_once(count: int, alike: float, run: float) -> None:
+@pytest.mark.parametrize(
+    ("count", "alike", "run", "most"),
+    [
+        *((3, 1.0, 0.05, 0.97), (5, 1.0, 0.0, 0.97), (5, 0.3, 0.1, 0.97), (10, 0.3, 0.05, 0.97)),
+        *((2, 0.0, 0.05, 0.995), (5, 0.0, 0.0, 0.985)),  # few runs that have nothing in common
+    ],
+)
+def test_what_a_run_makes_of_some_persons_counts_once(
+    count: int, alike: float, run: float, most: float
+) -> None:
     """Persons that are hard for all runs by `alike`, for one by 0.5; `run` is better or worse for all."""
     held = 0
     runs = tuple(stats.Run(seed, seed) for seed in range(count))
@@ -297,7 +314,7 @@ def test_what_a_run_makes_of_some_persons_counts_once(count: int, alike: float, 
         weights = rng.multinomial(80, np.full(80, 1 / 80), 200) / 80  # [R, N]
         found = stats.Resampled(runs, np.arange(80), x.mean(axis=1), x @ weights.T)
         held += abs(found.values.mean()) <= stats.standard_error(found).half_width(0.95)
-    assert 0.93 <= held / 1000 <= 0.97
+    assert 0.93 <= held / 1000 <= most
 
 
 CROSSED = [stats.Run(checkpoint, seed) for checkpoint in range(5) for seed in range(5)]

@@ -112,16 +112,24 @@ def test_cores_and_gpu_are_asked_of_one_machine(
     ("address", "joined"), [(None, ("local", 3)), ("10.0.0.1:6379", ("10.0.0.1:6379", None))]
 )
 def test_no_cluster_is_joined_that_was_not_named(
-    monkeypatch: pytest.MonkeyPatch, address: str | None, joined: tuple[str, int | None]
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str | None,
+    joined: tuple[str, int | None],
 ) -> None:
     """Ray would join one that somebody else has started on this machine; and here, it counts all cores."""
     asked = []
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
     monkeypatch.setattr(cluster.ray, "init", lambda place, *, num_cpus, **_: asked.append((place, num_cpus)))
+    monkeypatch.setattr(cluster.ray, "available_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: Mock(gcs_address="10.0.0.1:6379"))
     monkeypatch.setattr(cluster.socket, "create_connection", lambda *_, **__: Mock())
-    cluster.join(replace(load(), workers=3), address)
+    with caplog.at_level(logging.INFO):
+        cluster.join(replace(load(), workers=3), address)
     assert asked == [joined]
+    said = ["joined the Ray cluster at 10.0.0.1:6379, where 2 cores and 0 GPUs are free"] if address else []
+    assert caplog.messages == said
 
 
 def test_a_process_whose_gpu_answers_errors_only_is_ended(

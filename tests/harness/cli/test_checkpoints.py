@@ -91,6 +91,12 @@ def test_an_image_encoder_alone_is_refused_where_words_are_needed(tmp_path: Path
     assert "there is no such cell" in str(done.exception)
 
 
+def test_the_file_of_a_named_checkpoint_s_method_is_asked_for(tmp_path: Path, method: str) -> None:
+    imported(tmp_path, method)
+    done = invoke("sweep", "--tasks", "chexpert", "--checkpoints", "published", "--dry-run")
+    assert "published is of tiny, a file of somebody's own. Give it by --methods" in str(done.exception)
+
+
 def test_a_sweep_of_named_checkpoints_is_of_their_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a checkpoint that is named would have all other methods trained."""
     method = plan.method("random_init", "demo")

@@ -53,8 +53,9 @@ class Reader:
         names = [f"label:{name}" for name in (*LABELS, "Mass")]
         frame = pd.DataFrame(rows, columns=[*names, "split"]).astype(dict.fromkeys(names, "Int8"))
         ids = [f"i{number:03d}" for number in range(len(frame))]
-        same = dict.fromkeys(("image_id", "path", "person_id", "study_id"), ids)
-        frame = frame.assign(**same, view="PA", frontal=True, sex="", age=1.0)
+        same = dict.fromkeys(("image_id", "person_id", "study_id"), ids)
+        paths = [f"/data/{name}.png" for name in ids]
+        frame = frame.assign(**same, path=paths, view="PA", frontal=True, sex="", age=1.0)
         return frame if self.order is None else frame.iloc[self.order]
 
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.errors import TrainingDiverged
+from harness.contracts import ImageFeatures
+from harness.errors import TrainingDiverged, UsageError
 from harness.evaluate import classifier, finetune
 from harness.evaluate.finetune import Finetuned
 from harness.metrics.auroc import macro_auroc
+from tests.fakes import Tiny
 from tests.harness.evaluate import parts
 from tests.harness.evaluate.parts import CLASSES, LABELS, TASK
 
@@ -190,6 +192,15 @@ def test_unknown_labels_enter_no_loss() -> None:
     assert torch.equal(gradient != 0, known)
     nothing = classifier.objective(logits, torch.full((6, 3), -1), exclusive=False)
     assert nothing.item() == 0
+
+
+def test_features_that_are_maps_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def maps(self: Tiny, x: torch.Tensor) -> ImageFeatures:
+        return ImageFeatures(self.encoder(x), None, None, {})
+
+    monkeypatch.setattr(Tiny, "encode_image", maps)
+    with pytest.raises(UsageError, match=r"encode_image gives pooled \[1, 8, \d, \d\] for 1 pictures"):
+        fitted(tmp_path)
 
 
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_initial_weights_are_a_checkpoint_per_seed() -> None:
 
 
 def test_initial_weights_that_the_method_s_file_makes_no_more_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As of an encoder of one's own that was trained again under the same name and version."""
     current, random_init = settings.load(), plan.method("random_init", "demo")
@@ -304,12 +304,22 @@ def test_initial_weights_that_the_method_s_file_makes_no_more_are_refused(
         return build(wanted, seed + 7)
 
     monkeypatch.setattr(make, "network", again)
-    refusal = rf"{stored.folder} has other weights .*encoder\..*--checkpoint {stored.name}"
+    refusal = rf"{stored.folder} has other weights .*encoder\..* name them: {stored.name} "
     with pytest.raises(CheckpointError, match=refusal):
         find()
 
     def gone(*_: object) -> nn.Module:
-        raise CheckpointError("no weights of timm/resnet50: the hub cannot be reached")
+        raise FileNotFoundError("mine.pt")
 
     monkeypatch.setattr(make, "network", gone)
-    assert find() == stored  # a copy of published weights, which cannot be asked for here
+    assert find() == stored
+    assert f"{stored.name} cannot be compared with random_init: FileNotFoundError: mine.pt" in caplog.text
+
+
+def test_published_weights_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor = plan.method("random_init", "demo")
+    stored = make.untrained(floor, settings.load(), seed=0)
+    image = replace(floor.profile.image, pretrained=True)
+    profiles = {"demo": replace(floor.profile, image=image)}
+    monkeypatch.setattr(make, "network", None)
+    make.require_same(replace(floor, card=replace(floor.card, profiles=profiles)), stored)
