@@ -6,7 +6,7 @@ task starts from it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from harness.data.splits import Parts
 from harness.files import hash_of
 
 
-class TaskPool(NamedTuple):
+@dataclass(frozen=True)
+class TaskPool:
     """A task's images before a fraction of their labels is drawn: what its cells share."""
 
     located: Located
@@ -42,7 +43,7 @@ class TaskPool(NamedTuple):
             used = self._share(self.parts.train, fraction, seed)
             if cut_validation:
                 validation = self._share(validation, fraction, seed)
-        return TaskData(*self[:-1], used, validation)
+        return TaskData(**vars(self), used=used, validation=validation)
 
     def _share(self, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
         persons = self.frame["person_id"].to_numpy()[rows]
@@ -50,17 +51,10 @@ class TaskPool(NamedTuple):
         return drawn
 
 
-class TaskData(NamedTuple):
-    """The images of one cell; fields as of TaskPool."""
+@dataclass(frozen=True)
+class TaskData(TaskPool):
+    """The images of one cell."""
 
-    located: Located
-    release: str
-    persons_known: bool
-    frame: pd.DataFrame
-    labels: np.ndarray
-    fingerprint: str
-    parts: Parts
-    rules: tuple[str, ...]
     used: np.ndarray  # the training positions whose labels the fraction leaves
     validation: np.ndarray  # the validation positions whose labels may be looked at
 

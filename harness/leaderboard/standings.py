@@ -107,8 +107,13 @@ class Standing:
     replaced: Sequence[Record]  # earlier runs, on checkpoints that were lent to their seeds
 
     @cached_property
+    def runs(self) -> list[Runs]:
+        """Of all its rows and fractions."""
+        return [cell for row in self.cells.values() for cell in row.values()]
+
+    @cached_property
     def every(self) -> list[Record]:
-        return [record for row in self.cells.values() for cell in row.values() for record in cell.records]
+        return [record for cell in self.runs for record in cell.records]
 
     @property
     def ranked(self) -> bool:
@@ -129,8 +134,8 @@ class Standing:
         """Whether somebody is in the test parts of both, as far as their ids tell."""
         if self.own_people:
             return False
-        one, two = (next(iter(next(iter(table.cells.values())).values())) for table in (self, other))
-        return bool(np.isin(one.main.persons, two.main.persons).any())
+        one, two = (table.runs[0].main.persons for table in (self, other))
+        return bool(np.isin(one, two).any())
 
     @property
     def fractions(self) -> list[float]:
@@ -237,32 +242,24 @@ class Ranks(NamedTuple):
 def read(results: Path) -> dict[DataKind, list[Standing]]:
     """All tables by track. Raises BadRecord on the first record that breaks the schema, or that does not lie
     together with the others."""
-    found: dict[DataKind, dict[Table, dict[Row, dict[float, list[tuple[Path, Record]]]]]] = {
-        "phantom": {},
-        "real": {},
-    }
+    tables: dict[tuple[DataKind, Table], dict[Row, dict[float, list[tuple[Path, Record]]]]] = {}
     kept, replaced = together.without_lent(together.checked(records.read_all(results)))
     before: dict[tuple[DataKind, Table], list[Record]] = defaultdict(list)
     for _, record in replaced:
-        before[record.data.kind, together.table_of(record)].append(record)
+        before[_place(record)].append(record)
     for path, record in kept:
-        rows = found[record.data.kind].setdefault(together.table_of(record), {})
+        rows = tables.setdefault(_place(record), {})
         cells = rows.setdefault(together.row_of(record), defaultdict(list))
         cells[record.cell.fraction].append((path, record))
-    return {
-        kind: [
-            Standing(
-                table,
-                {
-                    row: {fraction: _cell(items) for fraction, items in cells.items()}
-                    for row, cells in rows.items()
-                },
-                before[kind, table],
-            )
-            for table, rows in sorted(tables.items())
-        ]
-        for kind, tables in found.items()
-    }
+    found: dict[DataKind, list[Standing]] = {"phantom": [], "real": []}
+    for place, rows in sorted(tables.items()):
+        measured = {row: {share: _cell(items) for share, items in rows[row].items()} for row in rows}
+        found[place[0]].append(Standing(place[1], measured, before[place]))
+    return found
+
+
+def _place(record: Record) -> tuple[DataKind, Table]:
+    return record.data.kind, together.table_of(record)
 
 
 def _cell(items: Sequence[tuple[Path, Record]]) -> Runs:
@@ -274,7 +271,7 @@ def _cell(items: Sequence[tuple[Path, Record]]) -> Runs:
 def measure(found: Sequence[Standing], workers: int) -> None:
     """Resamples every cell, which takes a core a minute for a thousand records; whoever asks later has it at
     once."""
-    cells = [cell for standing in found for row in standing.cells.values() for cell in row.values()]
+    cells = [cell for standing in found for cell in standing.runs]
     resampled = parallel_map(attrgetter("main"), cells, workers=workers, label="measuring", unit="cells")
     for cell, main in zip(cells, resampled, strict=True):
         cell.main = main

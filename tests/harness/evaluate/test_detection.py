@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def data(geometry: Geometry = "pad", upsample: int | None = None) -> tuple[Bench
     labels = np.array([[len(own) > 0] for own in boxes], np.int8)
     parts = Parts(np.arange(30), np.arange(30, 45), np.arange(45, COUNT))
     located = Located(Path("rectangles"), "real")
-    return bench, TaskData(located, "", True, frame, labels, "f", parts, (), parts.train, parts.validation)
+    used = parts.train, parts.validation
+    return bench, TaskData(located, "", True, frame, labels, "f", parts, (), None, *used)
 
 
 def parts_of(bench: Bench, found: TaskData) -> tuple[Examples, Examples, Examples]:
@@ -250,14 +252,14 @@ def test_a_part_without_a_box_is_named() -> None:
     detection.check(TASK, found)
     empty = np.flatnonzero([not boxes for boxes in found.frame["boxes"]])
     with pytest.raises(EmptyClass, match="'box' has no positive among the training images of this draw"):
-        detection.check(TASK, found._replace(used=empty))
+        detection.check(TASK, replace(found, used=empty))
     with pytest.raises(EmptyClass, match="'box' has no positive among the validation images"):
-        detection.check(TASK, found._replace(validation=empty))
+        detection.check(TASK, replace(found, validation=empty))
     with pytest.raises(EmptyClass, match="'box' has no positive among the test images"):
-        detection.check(TASK, found._replace(parts=found.parts._replace(test=empty)))
+        detection.check(TASK, replace(found, parts=found.parts._replace(test=empty)))
 
 
 def test_a_table_without_boxes_is_refused() -> None:
     _, found = data()
     with pytest.raises(BadTable, match="rectangles: the reader gave no column 'boxes'"):
-        detection.check(TASK, found._replace(frame=found.frame.drop(columns="boxes")))
+        detection.check(TASK, replace(found, frame=found.frame.drop(columns="boxes")))

@@ -131,7 +131,7 @@ def test_too_few_pairs_are_refused_with_their_number() -> None:
         none = np.arange(0)
         table = np.ones((2 * count, labels), np.int8)
         parts = Parts(none, none, np.arange(2 * count))
-        return TaskData(Located(None, "real"), "", True, frame, table, "", parts, (), none, none)  # type: ignore[arg-type]
+        return TaskData(Located(None, "real"), "", True, frame, table, "", parts, (), None, none, none)  # type: ignore[arg-type]
 
     retrieval.check(OPEN, data(6, 0))
     with pytest.raises(EmptyClass, match="more than 5 among the test reports, but there are 5"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,14 +213,13 @@ def test_a_part_without_masks_is_refused_at_the_door(made: tuple[Bench, pd.DataF
     frame = made[1]
     labels = (frame[["mask"]] != "").to_numpy(np.int8)
     parts = Parts(train=np.arange(30), validation=np.arange(30, 40, 2), test=np.arange(40, 60))
-    data = TaskData(
-        Located(Path("there"), "real"), "", True, frame, labels, "f", parts, (), parts.train, parts.validation
-    )
+    used = parts.train, parts.validation
+    data = TaskData(Located(Path("there"), "real"), "", True, frame, labels, "f", parts, (), None, *used)
     with pytest.raises(EmptyClass, match="'mask' has no positive among the validation images"):
         segmentation.check(TASK, data)
-    segmentation.check(TASK, data._replace(validation=np.arange(30, 40)))
+    segmentation.check(TASK, replace(data, validation=np.arange(30, 40)))
     with pytest.raises(BadTable, match="there: the reader gave no column 'mask'"):
-        segmentation.check(TASK, data._replace(frame=frame.drop(columns="mask")))
+        segmentation.check(TASK, replace(data, frame=frame.drop(columns="mask")))
 
 
 # --- truth goes to the network's view and back ---------------------------------------------------------
