@@ -96,6 +96,7 @@ class Row(NamedTuple):
     first: str  # the checkpoint without its seed
     second: str
     seeds: tuple[int, ...]
+    checkpoints: int  # different ones, on the side that has fewer
     paired: Paired | str  # or why there is no test
     adjusted: float | None  # p by Holm over all rows
 
@@ -293,6 +294,7 @@ def _row(first: Sequence[Cell], second: Sequence[Cell]) -> Row:
         first=record.pretraining.family,
         second=second[0].record.pretraining.family,
         seeds=tuple(cell.record.cell.seed for cell in first),
+        checkpoints=min(len({cell.record.cell.checkpoint for cell in side}) for side in (first, second)),
         paired=paired(first, second),
         adjusted=None,
     )

@@ -108,8 +108,8 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         show.line(f"\nWhat followed: {len(outcomes)} fields, in up to {max(outcomes)} cells. See --json")
     columns = ["data", "task", "labels", "seeds", "checkpoint of A", "of B", "metric", *NUMBERS, "p by Holm"]
     _table("Paired over seeds and test persons", columns, [_row(row) for row in found.rows])
-    if any(len(row.seeds) == 1 and not isinstance(row.paired, str) for row in found.rows):
-        show.line("Where there is one seed, p tells two runs apart, and not two methods.")
+    if any(row.checkpoints == 1 and not isinstance(row.paired, str) for row in found.rows):
+        show.line("Where a side has one checkpoint, p tells checkpoints apart, and not methods.")
     for row in found.rows:
         if isinstance(row.paired, str):
             show.line(f"No paired test of {row.task} at {row.fraction * 100:g} %: {row.paired}.")

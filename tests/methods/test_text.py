@@ -177,6 +177,7 @@ def test_words_are_never_numbered_without_a_vocabulary(broken: TextBackbone) -> 
             read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "missing"),
     [

@@ -78,13 +78,21 @@ def test_folders_are_compared_on_the_terminal(tmp_path: Path) -> None:
     )
 
 
-def test_what_one_seed_or_too_wide_a_pattern_can_tell_is_said(tmp_path: Path) -> None:
+def test_what_one_checkpoint_or_too_wide_a_pattern_can_tell_is_said(tmp_path: Path) -> None:
     for fraction in (0.1, 1.0):
         for name in "abc":
             fakes.write(tmp_path, method=name, family=f"{name}-x", fraction=fraction)
     task = f"{tmp_path}/phantom/chexpert-linear"
     one = harness("compare", f"{task}/a-*", f"{task}/b-*").out
-    assert "Where there is one seed, p tells two runs apart, and not two methods." in one
+    said = "Where a side has one checkpoint, p tells checkpoints apart, and not methods."
+    assert said in one
+    for name in "de":  # the seeds of a named checkpoint are runs of one training
+        for seed in (0, 1):
+            fakes.write(
+                tmp_path, method=name, family=f"{name}-x", seed=seed, checkpoint=0 if name == "e" else None
+            )
+    assert said in harness("compare", f"{task}/d-*", f"{task}/e-*").out
+    assert said not in harness("compare", f"{task}/d-*", f"{task}/d-*").out
     wide = harness("compare", f"{task}/a-*", f"{task}/[bc]-*").out
     assert "0 cells of A and B match by task, protocol, fraction, seed, method and checkpoint." in wide
     assert "To compare two methods, give A and B one each." in wide
