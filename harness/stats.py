@@ -101,8 +101,7 @@ def resampled(
 
 def two_level_interval(metric: str, found: Resampled) -> Interval:
     """The mean over runs, with an interval that covers test persons and runs: `StandardError.reach` to both
-    sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known
-    of others."""
+    sides, cut off at 0 and 1. A single run has its person bootstrap: nothing is known of others."""
     value, means = float(found.values.mean()), found.draws.mean(axis=0)
     if len(found.runs) == 1:
         return _interval(metric, value, means, LEVEL)
@@ -162,7 +161,7 @@ def standard_error(found: Resampled) -> StandardError:
         if len(set(seeds)) > 1:
             apart &= np.not_equal.outer(seeds, seeds)
     persons = max(float(covariance[apart].mean()), 0.0)
-    resampled = float(covariance.mean())
+    resampled = float(np.var(draws.mean(axis=0), ddof=1))
     return StandardError(persons, *_between_runs(found.runs, found.values), resampled)
 
 
