@@ -197,7 +197,7 @@ def test_where_no_two_rows_have_runs_of_the_same_seeds_there_are_no_groups(tmp_p
             fakes.write(tmp_path, method=name, family=f"{name}-x", fraction=1.0, seed=seed)
     page = leaderboard.build(tmp_path)
     assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
-    assert "No groups: no two rows have the same two seeds at 100 %, as often, and by one run" in page
+    assert "No groups: no two rows have two seeds alike at 100 %, and by one run each" in page
 
 
 def test_a_row_without_the_largest_share_stands_below_those_that_have_it(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_one_run_each_makes_no_groups(tmp_path: Path) -> None:
         fakes.write(tmp_path, skill, method=name, family=f"{name}-x")
     page = leaderboard.build(tmp_path)
     assert [row[-1] for row in tables_of(page)[TABLE]] == ["–", "–"]
-    assert "No groups: no two rows have the same two seeds at 1 %, as often, and by one run each" in page
+    assert "No groups: no two rows have two seeds alike at 1 %, and by one run each a test would tell" in page
 
 
 def test_other_persons_of_the_same_test_images_are_refused(tmp_path: Path) -> None:
