@@ -114,8 +114,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     alone = ", ".join(row.family for row in standing.order if row not in standing.groups)
     if alone and not standing.groups:
         yield (
-            f"No groups: no two rows have two seeds alike{largest}, and by one run each a test would tell runs "
-            "apart, not methods."
+            f"No groups: no two rows have two seeds alike{largest}, and by one run each a test would tell "
+            "runs apart, not methods."
         )
     elif alone:
         yield f"No group, for want of the runs that others share{largest}: {alone}."
