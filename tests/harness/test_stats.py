@@ -256,6 +256,8 @@ def test_runs_that_agree_by_chance_say_no_more_than_their_persons() -> None:
     error = stats.standard_error(found)
     assert error == pytest.approx((0, 0, 1, 0.02**2 * 8 / 7))
     assert error.half_width(0.95) == pytest.approx(norm.isf(0.025) * 0.02 * np.sqrt(8 / 7))
+    nearly = error._replace(runs=1e-8)  # Student's t of so little is little, be it of two runs
+    assert nearly.half_width(0.95) == error.half_width(0.95)
     assert error.p(0.03) == pytest.approx(2 * norm.sf(0.03 / (0.02 * np.sqrt(8 / 7))))
 
 

@@ -316,10 +316,13 @@ def test_initial_weights_that_the_method_s_file_makes_no_more_are_refused(
     assert f"{stored.name} cannot be compared with random_init: FileNotFoundError: mine.pt" in caplog.text
 
 
-def test_published_weights_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     floor = plan.method("random_init", "demo")
     stored = make.untrained(floor, settings.load(), seed=0)
     image = replace(floor.profile.image, pretrained=True)
     profiles = {"demo": replace(floor.profile, image=image)}
     monkeypatch.setattr(make, "network", None)
     make.require_same(replace(floor, card=replace(floor.card, profiles=profiles)), stored)
+    assert caplog.messages == []  # else it would be said that they cannot be compared
