@@ -35,6 +35,8 @@ METRICS: Mapping[Kind, tuple[Metric, ...]] = {
     "zero-shot": ("macro_auroc", "accuracy"),
     "retrieval": ("precision_at_5", "recall_at_5"),
 }
+"""By which of them tasks of each kind may be ranked."""
+
 NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door. They learn
 nothing from a task: no label of its training part is looked at."""

@@ -101,7 +101,7 @@ def _across(sources: list[str], current: Settings, *, json: bool) -> None:
     from harness.data.lookalikes import BITS, CORRELATION, RADIUS, SIDE
 
     tables = {}
-    for source in sources:
+    for source in dict.fromkeys(sources):
         name, card = registry.entry("tasks", source).name, registry.dataset_card(source)
         dataset = registry.load("tasks", source)
         located = locate.find(name, card, dataset, current, PHANTOM)

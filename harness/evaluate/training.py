@@ -22,13 +22,12 @@ from harness.evaluate.search import Report, unheard
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
+Item = TypeVar("Item")  # rows of a batch, or the batch itself
+
 BATCH = 16  # MGCA, but for SIIM
 LOOKS = 20  # at the validation part, evenly spread over the steps
 PUBLISHED = {"epochs": 50, "patience": 10}  # MGCA
 LEAST_STEPS = 400  # MGCA's 50 epochs at most are, with 1 % of the labels, some 250 to 500
-
-
-T = TypeVar("T")
 
 
 class Course(NamedTuple):
@@ -78,8 +77,8 @@ def train(
     name: str,
     head: nn.Module,
     course: Course,
-    batches: Iterator[T],
-    loss: Callable[[T], Tensor],
+    batches: Iterator[Item],
+    loss: Callable[[Item], Tensor],
     look: Callable[[], float],
     report: Report = unheard,
     groups: Sequence[dict[str, Any]] = (),

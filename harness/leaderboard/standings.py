@@ -252,9 +252,9 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
         cells = rows.setdefault(together.row_of(record), defaultdict(list))
         cells[record.cell.fraction].append((path, record))
     found: dict[DataKind, list[Standing]] = {"phantom": [], "real": []}
-    for place, rows in sorted(tables.items()):
-        measured = {row: {share: _cell(items) for share, items in rows[row].items()} for row in rows}
-        found[place[0]].append(Standing(place[1], measured, before[place]))
+    for (kind, table), rows in sorted(tables.items()):
+        cells_of = {row: {share: _cell(items) for share, items in rows[row].items()} for row in rows}
+        found[kind].append(Standing(table, cells_of, before[kind, table]))
     return found
 
 
