@@ -27,6 +27,15 @@ def choose(name: str) -> torch.device:
     return device
 
 
+def require_one_each(processes: int, device: torch.device, cores: int) -> None:
+    """Raises UsageError when there are fewer GPUs, or on the CPU fewer cores, than processes."""
+    unit, have = ("GPU", torch.cuda.device_count()) if device.type == "cuda" else ("CPU", cores)
+    if processes > have:
+        raise UsageError(
+            f"{processes} processes need a {unit} each, and there are {have}. Use --processes {have}"
+        )
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether it computes in bfloat16. GPUs before Ampere only imitate it, slower than float32."""
     if device.type != "cuda":

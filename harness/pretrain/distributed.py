@@ -20,7 +20,7 @@ import torch
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.pretrain.log import STEPS
 from harness.pretrain.team import Team
 from harness.progress import Bar
@@ -31,19 +31,17 @@ Member = Callable[[Team, torch.device], None]
 def run(member: Member, processes: int, *, gpu: bool, folder: Path, steps: int) -> None:
     """Calls `member` in so many processes, and shows how far the training in `folder` is of `steps`.
 
-    Raises the HarnessError of the process that failed, or one with its message; UsageError when there are
-    fewer devices than processes.
+    There is a device for each. Raises the HarnessError of the process that failed, or one with its message.
     """
     storage = folder / "ray"  # Ray's own notes
-    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        "local",
+        num_cpus=None if gpu else processes,  # Ray may count fewer, and would wait for the rest
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
-        unit = "GPU" if gpu else "CPU"
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        have = int(resources.get(unit, 0))
-        if processes > have:
-            raise UsageError(
-                f"{processes} processes need a {unit} each, and there are {have}. Use --processes {have}"
-            )
         trainer = TorchTrainer(
             _loop,
             train_loop_config={"member": member},

@@ -87,6 +87,7 @@ def trained(
     _code(plan)  # read here, because hours later git may tell of code that did not run
     optimisation.check(plan.profile.recipe, f"{plan.source}, profile {plan.profile_name}")
     place = device.choose(settings.device)
+    device.require_one_each(processes, place, settings.workers)
     model = network(plan, seed)
     model.to(place)  # a frozen text encoder reads the corpus there
     _ = model.text_key  # a missing one is said now, not after an hour of decoding

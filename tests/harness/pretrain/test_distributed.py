@@ -125,14 +125,14 @@ def test_an_error_in_one_process_is_the_job_s(tmp_path: Path) -> None:
     assert (unfinished(tmp_path) / STATE).exists()  # what was saved is kept
 
 
-@pytest.mark.slow
-def test_more_processes_than_cores_are_refused(tmp_path: Path) -> None:
+def test_more_processes_than_cores_are_refused_before_anything_is_read(tmp_path: Path, home: Path) -> None:
     folder = written(tmp_path)
     refused = harness(
         *("pretrain", "--method", folder / "moody.py", "--corpus", folder / "toy.py", "--processes", 1000)
     )
     assert refused.code == 2
     assert "error: 1000 processes need a CPU each" in refused.err.splitlines()[-1]
+    assert not home.exists()
 
 
 def test_the_cause_is_the_process_that_knows_it() -> None:
