@@ -5,15 +5,15 @@ Apart because it is answered from names and cards alone, before any data is look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import get_args
 
 from harness import plan, registry
 from harness.contracts import NEEDS_TEXT, DatasetCard, Kind, ProtocolName
-from harness.errors import ImpossiblePairing, UnknownName
-from harness.plan import CellPlan, MethodPlan
+from harness.errors import ImpossiblePairing, UnknownName, UsageError
+from harness.plan import CellPlan
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 """Kinds that read an encoder's features and never its maps or gradients."""
@@ -23,10 +23,6 @@ FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 class Grid:
     cells: tuple[CellPlan, ...]
     impossible: dict[str, str]  # "random_init x chexpert:zero-shot", or a method alone -> why
-
-    @property
-    def methods(self) -> tuple[MethodPlan, ...]:
-        return tuple({cell.method.name: cell.method for cell in self.cells}.values())
 
 
 def cells(
@@ -76,9 +72,10 @@ def cells(
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
                 ]
+    _require_one_file_each((cell.method.name, cell.method.source) for cell in found)
+    _require_one_file_each((cell.dataset, cell.source) for cell in found)
     # what is named twice, or has fractions that are one in the names of records, is one cell
-    alike = {(cell.method.source, cell.source, cell.name): cell for cell in found}
-    return Grid(tuple(alike.values()), impossible)
+    return Grid(tuple({cell.name: cell for cell in found}.values()), impossible)
 
 
 def pattern(task: str) -> str:
@@ -92,6 +89,14 @@ def pattern(task: str) -> str:
 def can_be_tuned(kind: Kind, protocol: str) -> bool:
     """Trained heads, unless they repeat what others published."""
     return kind not in FROZEN and protocol == "clean"
+
+
+def _require_one_file_each(found: Iterable[tuple[str, str]]) -> None:
+    """Raises UsageError where a name is that of two files: so would be the names of their records."""
+    files: dict[str, str] = {}
+    for name, file in found:
+        if files.setdefault(name, file) != file:
+            raise UsageError(f"{files[name]} and {file} are both called {name}. Rename one of them")
 
 
 def _tasks(patterns: Sequence[str]) -> list[str]:

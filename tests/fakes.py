@@ -182,13 +182,13 @@ def write_toy(root: Path, cohort: Cohort, workers: int) -> None:
     stamp(root, cohort, {})
 
 
-def write_dataset(folder: Path) -> Path:
+def write_dataset(folder: Path, card: DatasetCard = TOY) -> Path:
     """The dataset's file, as for `--corpus path/to/file.py`."""
     path = folder / "toy.py"
     path.write_text(
         "from harness.contracts import *\n"
         "from tests.fakes import read_toy as read, write_toy as write_phantom\n\n"
-        f"CARD = {TOY!r}\n"
+        f"CARD = {card!r}\n"
     )
     return path
 

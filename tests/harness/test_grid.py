@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import grid
+from harness.contracts import Split, Task
 from harness.errors import UnknownName, UsageError
 from harness.grid import Grid
+from tests import fakes
+
+TASK = Task(("linear",), ("Edema",), "macro_auroc", 1, {"clean": Split(test=0.2, validation=0.2)})
 
 
 def cells(**changes: object) -> Grid:
@@ -81,6 +86,20 @@ def test_a_dataset_of_one_s_own_is_named_by_its_file() -> None:
     }
     with pytest.raises(UnknownName, match=r"unknown kind 'detect\*'"):
         cells(methods=["random_init"], tasks=[f"{sample}:detect*"])
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Their cells would have one record, and the second would be done when the first is."""
+    methods, datasets = [], []
+    for name in ("a", "b"):
+        (folder := tmp_path / name).mkdir()
+        methods.append(str(fakes.write_method(folder)))
+        datasets.append(str(fakes.write_dataset(folder, replace(fakes.TOY, tasks=(TASK,)))))
+    assert cells(methods=[methods[0], methods[0], "random_init"], tasks=[datasets[0], "chexpert"]).cells
+    with pytest.raises(UsageError, match=r"a/tiny\.py and .*b/tiny\.py are both called tiny\. Rename one"):
+        cells(methods=methods)
+    with pytest.raises(UsageError, match=r"a/toy\.py and .*b/toy\.py are both called toy"):
+        cells(tasks=datasets)
 
 
 def test_records_are_chosen_by_what_a_sweep_takes() -> None:
