@@ -51,14 +51,19 @@ class Pairs:
 
 def check(task: Task, data: TaskData) -> None:
     """Raises EmptyClass when the five best cannot all be right, or cannot be wrong."""
-    test = data.frame.iloc[data.parts.test]
-    reports = min(test.loc[drawn, "study_id"].nunique() for drawn in balanced.draws_of(test).T)
-    classes = len(task.labels)
-    if reports <= FEWEST or (classes and reports // classes < FEWEST):
+    test, classes = data.frame.iloc[data.parts.test], len(task.labels)
+    shown = data.labels[data.parts.test].argmax(axis=1) if classes else np.zeros(len(test), int)
+    reports = min(
+        test.loc[drawn & (shown == each), "study_id"].nunique()
+        for drawn in balanced.draws_of(test).T
+        for each in range(classes or 1)
+    )
+    if reports < FEWEST or (not classes and reports == FEWEST):
         wanted = f"{FEWEST} of each of {classes} classes" if classes else f"more than {FEWEST}"
+        fewest = " of the rarest" if classes else ""
         raise EmptyClass(
             f"retrieval looks at the {FEWEST} best and so needs {wanted} among the test reports, but there "
-            f"are {reports}. Use a dataset with more persons"
+            f"are {reports}{fewest}. Use a dataset with more persons"
         )
 
 
