@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.contracts import Batch, ImageFeatures, Layout, Profile, TextFeatures
-from harness.files import hash_of
+from harness.files import file_hash, hash_of
 from methods import _sentences
 from methods._heads import projection
 from methods._image import PATCH, STRIDES, ImageEncoder, VisionTransformer
@@ -145,7 +146,7 @@ class Mgca(nn.Module):
 
     @property
     def text_key(self) -> str:
-        return hash_of(self.text.key, _sentences.RULES, SHORTEST, self.official)
+        return hash_of(self.text.key, _sentences.RULES, file_hash(Path(__file__)), self.official)
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """Token ids [len(texts), T] of each text's sentences in a row."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ from harness.contracts import (
     TextBackbone,
     TextFeatures,
 )
-from harness.files import hash_of
+from harness.files import file_hash, hash_of
 from methods import _sentences
 from methods._heads import perceptron
 from methods._image import ImageEncoder, ImageOnly
@@ -174,7 +175,7 @@ class Convirt(nn.Module):
 
     @property
     def text_key(self) -> str:
-        return hash_of(self.text.key, _sentences.RULES, SHORTEST, self.official)
+        return hash_of(self.text.key, _sentences.RULES, file_hash(Path(__file__)), self.official)
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """Token ids [len(texts), 1 + S, T] of each whole text and of its sentences."""

@@ -4,20 +4,22 @@ Huang et al., "GLoRIA: A Multimodal Global-Local Representation Learning Framewo
 Medical Image Recognition", ICCV 2021. Checked against the authors' code at commit 416466a, whose local loss
 differs from the paper's formula (two softmaxes, a sharper sum over words): this is the code's.
 
-`official` adds its faults: a prompt's words are counted in characters, those of its cleaned text, so that SEP
-and empty slots take part in zero-shot scores; a word outside the vocabulary hides the last one from the local
-loss; cleaning cuts "2.5 cm" to "5 cm" and keeps hidden names as words.
+`official` adds its faults: a prompt's words are counted in characters, so that SEP and empty slots take part
+in zero-shot scores; a word outside the vocabulary hides the last one from the local loss; cleaning cuts "2.5
+cm" to "5 cm" and keeps hidden names as words.
 
-Not reproduced: prompts that crash beyond 96 characters (slots end there), and those of one word, of which it
-reads nothing; a report that is read no further once its words happen to number five; random sentences that
-repeat between loader processes; scores standardised over whatever images came together (raw scores here);
-batches sorted by length without their ids; a learning rate that by mistake never falls (here it halves, as
-their configuration asks). Widths come from the backbone instead of the table that is wrong for ResNet-18.
+Not reproduced: characters of the prompt as it was given, with its punctuation (here, of what cleaning
+leaves); prompts that crash beyond 96 of them (slots end there), and those of one word, of which it reads
+nothing; a report that is read no further once its words happen to number five; random sentences that repeat
+between loader processes; scores standardised over whatever images came together (raw scores here); batches
+sorted by length without their ids; a learning rate that by mistake never falls (here it halves, as their
+configuration asks). Widths come from the backbone instead of the table that is wrong for ResNet-18.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ from harness.contracts import (
     TextBackbone,
     TextFeatures,
 )
-from harness.files import hash_of
+from harness.files import file_hash, hash_of
 from methods import _sentences
 from methods._image import PATCH, STRIDES, ImageEncoder
 from methods._losses import contrast, cosines, full_precision, nothing_to_contrast, positives
@@ -180,7 +182,7 @@ class Gloria(nn.Module):
 
     @property
     def text_key(self) -> str:
-        return hash_of(self.text.key, _sentences.RULES, SHORTEST, self.official)
+        return hash_of(self.text.key, _sentences.RULES, file_hash(Path(__file__)), self.official)
 
     def prepare_text(self, texts: Sequence[str]) -> Tensor:
         """Token ids [len(texts), 1 + S, T] of each whole text and of its sentences."""

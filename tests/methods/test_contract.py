@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -192,6 +193,17 @@ def test_a_text_without_words_is_zero_where_tokens_are_kept(name: str) -> None:
     if not prepared.is_floating_point():
         assert not prepared[0].any()
     assert prepared[1].any()
+
+
+@pytest.mark.slow
+def test_texts_of_one_key_are_prepared_alike() -> None:
+    """Caches are shared by key, also where two methods read by one backbone."""
+    shared, prepared = CARDS["gloria"].profiles["demo"].text, dict[str, torch.Tensor]()
+    for name in (each.values[0] for each in TRAINED):
+        profile = replace(CARDS[name].profiles["demo"], text=shared)
+        model = registry.load("methods", name).build(profile, initialise=False)
+        found = model.prepare_text(REPORTS)
+        assert torch.equal(prepared.setdefault(model.text_key, found), found), name
 
 
 @pytest.mark.parametrize("name", TRAINED)
