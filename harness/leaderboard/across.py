@@ -65,15 +65,16 @@ def _told(ranks: Ranks) -> str:
 
 
 def protocols(found: Sequence[Standing]) -> Iterator[str]:
-    """Clean beside published, where both are there: what the faults of a protocol are worth."""
-    clean: dict[str, list[Standing]] = {}
+    """Clean beside published, where both are there, of the same data: what the faults of a protocol are
+    worth."""
+    clean: dict[tuple[str, str], Standing] = {}
     for standing in found:
         if standing.ranked:
-            clean.setdefault(standing.table.task, []).append(standing)
+            clean.setdefault((standing.table.task, standing.table.data), standing)
     pairs = [
-        (_nearest(clean[standing.table.task], standing), standing)
+        (clean[standing.table.task, standing.table.data], standing)
         for standing in found
-        if standing.table.protocol == "published" and standing.table.task in clean
+        if standing.table.protocol == "published" and (standing.table.task, standing.table.data) in clean
     ]
     fractions = sorted({fraction for pair in pairs for fraction in pair[1].fractions})
     lines, alike = [], []
@@ -103,11 +104,6 @@ def protocols(found: Sequence[Standing]) -> Iterator[str]:
         + (text_of(lines, ["task", "checkpoint", *map(share, fractions)]) if lines else "")
         + same
     )
-
-
-def _nearest(clean: Sequence[Standing], published: Standing) -> Standing:
-    """Of several, that of the same data; draws of balanced images are other data under each protocol."""
-    return max(clean, key=lambda standing: standing.table.data == published.table.data)
 
 
 class _Change(NamedTuple):

@@ -38,6 +38,12 @@ def test_of_several_releases_the_same_one_stands_beside_the_published_number(tmp
     assert "The same under both protocols: chexpert:linear." in page
 
 
+def test_a_published_number_is_beside_no_clean_one_of_other_data(tmp_path: Path) -> None:
+    fakes.write(tmp_path, 0.0, fingerprint="a" * 64)
+    fakes.write(tmp_path, 9.0, protocol="published", fingerprint="b" * 64)
+    assert "Clean beside published" not in leaderboard.build(tmp_path)
+
+
 def test_where_no_checkpoint_has_both_protocols_nothing_is_said_to_be_the_same(tmp_path: Path) -> None:
     fakes.write(tmp_path, family="imitate-a")
     fakes.write(tmp_path, protocol="published", family="imitate-b")
