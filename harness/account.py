@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from harness import device, provenance, records, registry
+from harness.contracts import Preprocessing
 from harness.cost import Cost
-from harness.data import balanced, published
-from harness.data.cache import Images
+from harness.data import balanced, published, transforms
+from harness.data.cache import CACHE_VERSION, Images
+from harness.data.decode import DECODER_VERSION
 from harness.data.task_data import TaskData
 from harness.files import hash_lines
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.provenance import Code
-from harness.records import Argument, DrawsBlock, HeadBlock, Measured, Part, Record
+from harness.records import Argument, DrawsBlock, HeadBlock, InputBlock, Measured, Part, Record
 from harness.stats import Bootstrap
 
 
@@ -30,6 +32,11 @@ class Arguments(NamedTuple):
 
     given: dict[str, Argument]
     defaults: dict[str, Argument]
+
+
+def seen(preprocessing: Preprocessing) -> InputBlock:
+    """What an encoder is shown of a picture, by the code that is here now."""
+    return InputBlock(**asdict(preprocessing), code=(DECODER_VERSION, CACHE_VERSION, transforms.VERSION))
 
 
 def record(
@@ -65,7 +72,7 @@ def record(
             rules=published.in_force(data.rules, plan.kind, plan.task, plan.protocol),
         ),
         metrics={name: Measured(**interval._asdict()) for name, interval in measured.metrics.items()},
-        interval=records.Interval(
+        interval=records.IntervalBlock(
             level=measured.level, replicates=measured.replicates, undefined=measured.undefined
         ),
         parts={
@@ -98,7 +105,7 @@ def record(
             commit=card.commit,
             dirty=card.dirty,
         ),
-        preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
+        preprocessing=seen(card.profile.preprocessing),
         head=head,
         code=records.CodeBlock(
             **asdict(code(plan)),

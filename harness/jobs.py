@@ -11,7 +11,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness import identity, records, registry, weights
+from harness import account, identity, records, registry, weights
 from harness import run as road
 from harness.contracts import DataKind
 from harness.data import locate, published, table, task_data
@@ -38,7 +37,7 @@ from harness.identity import Identity
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock, InputBlock
+from harness.records import CellBlock
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class Job(NamedTuple):
             knowledge_of_persons=self.known.persons_known,
             rules=frozenset(self.known.rules),
             version_of_the_head=road.evaluator(self.cell).VERSION,
-            preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
+            preprocessing=account.seen(self.checkpoint.card.profile.preprocessing),
         )
 
     def place(self, results: Path) -> Path:
@@ -101,10 +100,10 @@ class Job(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Why a cell has no job, which is its failure."""
+    """A cell that has no job."""
 
     tried: Tried
-    error: HarnessError | None  # None: it has no checkpoint, and none was to be made
+    error: HarnessError | None = None  # None: it has no checkpoint, and none was to be made
 
 
 def complete(results: Path, job: Job) -> bool:
@@ -166,7 +165,7 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
-    makers = {method.name: method for method in wanted.methods}
+    makers = {cell.method.name: cell.method for cell in wanted.cells}
     found = []
     for name in names:
         maker = makers.get(checkpoint.found(store, name).card.method)
@@ -195,8 +194,8 @@ def match(
     settings: Settings,
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
-) -> Iterator[tuple[CellPlan, Job | Lost]]:
-    """Each cell with its job, or with why its data or its checkpoint cannot be had.
+) -> Iterator[Job | Lost]:
+    """Each cell with its checkpoint and data, or with why they cannot be had.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
     there are; else the one of its seed, or of the lowest, that fits; else what `make` makes. Without `make`
@@ -214,12 +213,11 @@ def match(
                 find = partial(_checkpoint, cell, settings, kind, named, make, memo)
                 chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
-                place = tables.get(("place", cell.dataset))
+                place = tables.get("place")
                 kind = place.kind if isinstance(place, Located) else kind
-                yield cell, Lost(_without(kind, cell, named), error)
-            else:
-                lost = Lost(_without(kind, cell, named), None)
-                yield cell, Job(cell, chosen, known, chosen in named) if chosen else lost
+                yield Lost(_without(kind, cell, named), error)
+                continue
+            yield Job(cell, chosen, known, chosen in named) if chosen else Lost(_without(kind, cell, named))
 
 
 def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
@@ -243,8 +241,8 @@ def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
 def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:
     """Raises HarnessError for whatever a reader may meet."""
     try:
-        located = _once(tables, ("place", cell.dataset), partial(_located, cell, settings, draw))
-        whole = _once(tables, cell.dataset, partial(_table, cell, located))
+        located = _once(tables, "place", partial(_located, cell, settings, draw))
+        whole = _once(tables, "table", partial(_table, cell, located))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except locate.NotDrawn:
         return NOT_DRAWN

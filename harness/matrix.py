@@ -14,7 +14,7 @@ from typing import NamedTuple
 from harness import jobs, plan, records, weights
 from harness.contracts import DataKind, ProfileName, ProtocolName
 from harness.data import locate
-from harness.errors import BadRecord, MissingDataset
+from harness.errors import BadRecord, MissingDataset, NewerRecord
 from harness.grid import Grid
 from harness.jobs import Job, Lost
 from harness.plan import MethodPlan
@@ -26,7 +26,7 @@ class Matrix(NamedTuple):
     """What there is to do, without doing it."""
 
     rows: list[Row]
-    missing: dict[str, str]  # dataset, or a method's pre-training -> why it cannot be had
+    missing: dict[str, str]  # cell, or a method's pre-training -> why it cannot be run
     untrained: list[str]  # methods without a checkpoint
     undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
@@ -51,9 +51,10 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     untrained: dict[str, None] = {}  # in order
     undrawn = 0
     in_the_way: Counter[str] = Counter()
-    for cell, job in jobs.match(wanted.cells, settings, named, make=None):
+    for job in jobs.match(wanted.cells, settings, named, make=None):
+        cell = job.tried.cell
         if isinstance(job, Lost) and job.error:
-            missing[cell.dataset] = str(job.error)
+            missing[cell.name] = str(job.error)
             continue
         if isinstance(job, Lost) and cell.method.profile.recipe and cell.method.name not in untrained:
             untrained[cell.method.name] = None
@@ -62,16 +63,22 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         done = False
         if isinstance(job, Job) and job.known is jobs.NOT_DRAWN:
             undrawn += 1
-        elif isinstance(job, Job) and (reason := jobs.in_the_way(settings.results, job)):
-            in_the_way[reason] += 1
         elif isinstance(job, Job):
-            done = job.place(settings.results).is_file()
+            try:
+                reason = jobs.in_the_way(settings.results, job)
+            except (NewerRecord, OSError) as error:  # as in a sweep
+                missing[cell.name] = str(error)
+                continue
+            if reason:
+                in_the_way[reason] += 1
+            else:
+                done = job.place(settings.results).is_file()
         task = _words(cell.task_id, cell.protocol, cell.options)
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
-    spent, sizes = _costs(settings.results)
+    costs = _costs(settings.results)
     rows = [
-        Row(like.task, method, sum(done), len(done) - sum(done), spent.get(like), sizes.get(like))
+        Row(like.task, method, sum(done), len(done) - sum(done), *costs.get(like, (None, None)))
         for (like, method), done in counts.items()
     ]
     return Matrix(rows, missing, list(untrained), undrawn, dict(in_the_way))
@@ -101,10 +108,9 @@ class _Like(NamedTuple):
     task: str
 
 
-def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
-    """Of cells that are alike: seconds, and MiB."""
-    spent: dict[_Like, list[float]] = defaultdict(list)
-    sizes: dict[_Like, list[float]] = defaultdict(list)
+def _costs(results: Path) -> dict[_Like, tuple[float, float]]:
+    """Of cells that are alike, on average: seconds, and MiB."""
+    found: dict[_Like, list[tuple[float, float]]] = defaultdict(list)
     for path in sorted(results.glob("*/*/*/*.json")):
         try:
             record = records.read(path)
@@ -112,8 +118,10 @@ def _costs(results: Path) -> tuple[dict[_Like, float], dict[_Like, float]]:
             continue  # what is to be done about it is said of its cell
         task = _words(record.cell.task, record.cell.protocol, record.cell.options)
         like = _Like(record.data.kind, record.pretraining.profile, task)
-        spent[like].append(sum(record.cost.seconds.values()))
         files = (file for file in (path, path.with_suffix(".npz")) if file.exists())
-        sizes[like].append(sum(file.stat().st_size for file in files) / 2**20)
-    means = [{like: fmean(values) for like, values in found.items()} for found in (spent, sizes)]
-    return means[0], means[1]
+        size = sum(file.stat().st_size for file in files) / 2**20
+        found[like].append((sum(record.cost.seconds.values()), size))
+    return {
+        like: (fmean(seconds for seconds, _ in each), fmean(size for _, size in each))
+        for like, each in found.items()
+    }

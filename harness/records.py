@@ -85,7 +85,7 @@ class Measured(_Block):
         return f"{self.value * 100:.1f} [{self.low * 100:.1f}, {self.high * 100:.1f}]"
 
 
-class Interval(_Block):
+class IntervalBlock(_Block):
     """How the intervals were made."""
 
     level: float
@@ -148,6 +148,7 @@ class InputBlock(_Block):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     upsample: int | None
+    code: tuple[int, int, int] = (2, 1, 1)  # versions of what decodes, resizes and views pictures
 
 
 class TrialBlock(_Block):
@@ -221,7 +222,7 @@ class Record(_Block):
     cell: CellBlock
     task: TaskBlock
     metrics: dict[str, Measured]  # the task's own among them; names as in harness/metrics/
-    interval: Interval
+    interval: IntervalBlock
     parts: dict[Literal["train", "used", "validation", "test"], Part]  # used: the drawn fraction of train
     data: DataBlock
     pretraining: PretrainingBlock

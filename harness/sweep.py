@@ -1,8 +1,7 @@
 """Many cells: on this machine's cores, on its GPUs, or on a Ray cluster, with nothing lost when killed.
 
-Apart because how work is scheduled is the secret of this file and of `tuning.py`. Ray Tune runs it; what is
-done is decided by the records alone (`jobs.py`), so that a sweep that was killed goes on by being started
-again.
+Apart because how Ray Tune is used is the secret of this file, `trial.py` and `tuning.py`. What is done is
+decided by the records alone (`jobs.py`), so that a sweep that was killed goes on by being started again.
 Machines of a cluster share the folders of data, caches and results.
 """
 
@@ -20,13 +19,13 @@ from typing import Any, NamedTuple
 import ray
 from ray import tune
 
-from harness import cluster, failures, jobs, tuning, weights
+from harness import cluster, failures, jobs, trial, tuning, weights
 from harness import run as road
 from harness.account import Arguments
 from harness.cluster import Machines
 from harness.cost import Cost
 from harness.errors import HarnessError, NewerRecord, UsageError
-from harness.grid import FROZEN, Grid
+from harness.grid import Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ from harness.settings import Settings
 logger = logging.getLogger(__name__)
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not the trials of one kind
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not one run of trials
 
 
 NOT_SHARED = (
@@ -126,17 +125,17 @@ def _jobs(
     options: Options,
 ) -> Iterator[Job]:
     """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
-    told = set()
-    for cell, job in jobs.match(wanted.cells, settings, named, partial(_made, settings, options)):
+    warned = set()
+    for job in jobs.match(wanted.cells, settings, named, partial(_made, settings, options)):
         if isinstance(job, Job):
-            pair = job.checkpoint.name, cell.dataset
-            if pair not in told:
-                told.add(pair)
-                weights.say_what_was_seen(job.checkpoint, cell, job.data)
+            pair = job.checkpoint.name, job.cell.dataset
+            if pair not in warned:
+                warned.add(pair)
+                weights.say_what_was_seen(job.checkpoint, job.cell, job.data)
             yield job
         elif job.error:
             failures.write(settings, job.tried, job.error)
-            summary.failed[cell.name] = str(job.error)
+            summary.failed[job.tried.cell.name] = str(job.error)
 
 
 def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
@@ -176,54 +175,44 @@ def _tune(
     arguments: Arguments,
 ) -> dict[str, str]:
     """One trial for each group of cells that share an encoder's features, and one for each other cell that is
-    not tuned. What the cells that ended said: "" of a record, or why there is none."""
+    not tuned. Returns, of each cell that ended, why it has no record: "" where it has one."""
     machine = cluster.join(settings, options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     told: dict[str, str] = {}
     try:
         with Bar("cells", len(todo), "cells") as bar:
-            for name in ("frozen", "heavy", "tuned"):
-                if chosen := [job for job in todo if _trial_kind(job) == name]:
-                    run_config = tune.RunConfig(
-                        name=name,
-                        storage_path=str(storage),
-                        verbose=0,
-                        failure_config=tune.FailureConfig(max_failures=options.retries),
-                        callbacks=[_Shown(bar, told)],
-                    )
-                    _run_kind(name, chosen, settings, arguments, machine, run_config)
+            config = partial(
+                tune.RunConfig,
+                storage_path=str(storage),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=options.retries),
+                callbacks=[_Shown(bar, told)],
+            )
+            if groups := jobs.grouped(job for job in todo if not job.cell.tuned):
+                _run_groups(groups, settings, arguments, machine, config(name="groups"))
+            if tuned := [job for job in todo if job.cell.tuned]:
+                share = machine.share(len(tuned))
+                tuning.run(tuned, settings, arguments, machine.gpus, share, config(name="tuned"))
     finally:
         shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
     return told
 
 
-def _run_kind(
-    name: str,
-    chosen: Sequence[Job],
+def _run_groups(
+    groups: Sequence[Sequence[Job]],
     settings: Settings,
     arguments: Arguments,
     machine: Machines,
     run_config: tune.RunConfig,
 ) -> None:
-    if name == "tuned":
-        tuning.run(chosen, settings, arguments, machine.gpus, machine.share(len(chosen)), run_config)
-        return
-    groups = jobs.grouped(chosen)
     share = machine.share(len(groups))
-    trial = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
+    one = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
     tune.Tuner(
-        tune.with_resources(trial, {"cpu": 1, "gpu": machine.gpus}),
+        tune.with_resources(one, {"cpu": 1, "gpu": machine.gpus}),
         param_space={"group": tune.grid_search(list(range(len(groups))))},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=run_config,
     ).fit()
-
-
-def _trial_kind(job: Job) -> str:
-    """How it runs: many cells to a trial, one, or one with the trials that search for its settings."""
-    if job.cell.tuned:
-        return "tuned"
-    return "frozen" if job.cell.kind in FROZEN else "heavy"
 
 
 def _begun_last(todo: Sequence[Job], settings: Settings) -> list[Job]:
@@ -254,7 +243,7 @@ def _trial(
     share: int,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    settings = tuning.begin_process(settings, share)
+    settings = trial.begin_process(settings, share)
     prepared: road.Prepared | None = None
 
     def compute(job: Job) -> road.Outcome:
@@ -265,4 +254,4 @@ def _trial(
         return road.finish(prepared, job.cell, arguments, cost)
 
     for job in _begun_last(groups[config["group"]], settings):
-        tuning.report_cell(job, settings, compute)
+        trial.report_cell(job, settings, compute)

@@ -9,28 +9,23 @@ that down instead, and those that were to follow wait for the next sweep.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness import failures, searches
 from harness import run as road
+from harness import searches, trial
 from harness.account import Arguments
 from harness.cost import Cost
 from harness.errors import HarnessError
 from harness.evaluate.search import Space
 from harness.jobs import Job, complete
-from harness.parallel import WORKERS
 from harness.searches import Search
 from harness.settings import Settings
 
@@ -48,9 +43,9 @@ def run(
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
     found = [searches.of(job, settings, STOPPING) for job in jobs]
-    trial = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, share=share)
+    one = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, share=share)
     tune.Tuner(
-        tune.with_resources(trial, {"cpu": 1, "gpu": gpus}),
+        tune.with_resources(one, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=InOrder(found),
             scheduler=Halving([road.evaluator(job.cell).SPACE for job in jobs], found),
@@ -137,22 +132,13 @@ def asha(space: Space) -> ASHAScheduler:
     )
 
 
-def begin_process(settings: Settings, share: int) -> Settings:
-    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores, which the
-    settings that it returns are of."""
-    torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
-    os.environ[WORKERS] = str(share)  # what reads tables asks for it
-    logging.getLogger("harness").setLevel(logging.WARNING)
-    return replace(settings, workers=share)
-
-
 # --- a trial ------------------------------------------------------------------------------------------
 
 
 def _trial(
     config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, share: int
 ) -> None:
-    settings = begin_process(settings, share)
+    settings = trial.begin_process(settings, share)
     job, search = jobs[config["cell"]], config["search"]
     if search.over:
         _score(job, search, settings, arguments)
@@ -175,7 +161,7 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
         prepared = road.prepare(job.cell, settings, job.checkpoint, Cost())
         road.attempt(prepared, job.cell, search.configurations[number], report)
     except Exception as error:
-        if spoils_process(error):
+        if trial.spoils_process(error):
             raise
         kind = type(error).__name__
         failed = {"steps": last["steps"], "ended": kind, "reason": f"{kind}: {error}"}
@@ -205,38 +191,6 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
         return road.finish(prepared, job.cell, arguments, cost, search=block)
 
-    report_cell(job, settings, compute)
+    trial.report_cell(job, settings, compute)
     if complete(settings.results, job):
         search.forget()
-
-
-# --- a cell -------------------------------------------------------------------------------------------
-
-
-def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outcome]) -> None:
-    """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
-    if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
-        return
-    ended = {"cells": 1, "cell": job.cell.name}
-    try:
-        road.require_results(settings.results)  # before hours whose record would find no room
-        failures.begin(settings, job.tried)
-        record = compute(job).record
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        try:
-            failures.write(settings, job.tried, error)
-        finally:  # also where no failure can be written: the sweep tells it then
-            tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": reason})
-        if spoils_process(error):
-            raise
-    else:
-        failures.forget(settings.results, job.tried)
-        value = record.metrics[record.task.metric].value * 100
-        tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
-
-
-def spoils_process(error: Exception) -> bool:
-    """Whether every later use of the GPU by this process fails too, as after an illegal access of its memory.
-    Whoever raises it on has the trial tried again by a new process."""
-    return "CUDA error" in str(error)

@@ -54,12 +54,15 @@ ARROWS: Mapping[str, str] = {
     f"device {TOOLS}",
     "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
-    "jobs": f"run weights grid failures plan registry pretrain.checkpoint data.* records identity {TOOLS}",
+    "jobs": "run account weights grid failures plan registry pretrain.checkpoint data.* records identity "
+    f"{TOOLS}",
     "matrix": f"jobs grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
     "searches": f"jobs run weights evaluate.search records {TOOLS}",
-    "tuning": f"searches run jobs failures account evaluate.search cost {TOOLS}",
+    "trial": "run jobs failures parallel settings",
+    "tuning": f"trial searches run jobs account evaluate.search cost {TOOLS}",
     "cluster": "settings errors",
-    "sweep": f"cluster tuning run weights jobs grid failures plan account pretrain.checkpoint cost {TOOLS}",
+    "sweep": "cluster trial tuning run weights jobs grid failures plan account pretrain.checkpoint cost "
+    f"{TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
@@ -83,9 +86,9 @@ TYPES_ONLY: Mapping[tuple[str, str], str] = {
 """Arrows for the type checker alone, against the table, each with its reason."""
 
 OWNERS: Mapping[str, str] = {
-    "ray.tune": "sweep tuning",  # how cells and trials are scheduled is their secret
+    "ray.tune": "sweep tuning trial",  # how cells and trials are scheduled is their secret
     "ray.train": "pretrain.distributed",  # so is how processes are started
-    "ray": "cluster sweep tuning pretrain.distributed",
+    "ray": "cluster sweep tuning trial pretrain.distributed",
     "typer": "cli.*",  # the engine is a library: it parses no arguments
 }
 """Packages that only these files may import."""
@@ -266,11 +269,11 @@ PLANTED = {
     "relative": ("harness/cli/run.py", "from . import show", "relatively"),
     "unplaced file": ("harness/helpers.py", "", "has no row"),
     "unpackaged folder": ("harness/data/deep/x.py", "", "without __init__.py"),
-    "ray outside the sweep": ("harness/run.py", "from ray import tune", "only sweep tuning may"),
+    "ray outside the sweep": ("harness/run.py", "from ray import tune", "only sweep tuning trial may"),
     "ray in evaluation": (
         "harness/evaluate/linear.py",
         "import ray",
-        "only cluster sweep tuning pretrain.distributed may",
+        "only cluster sweep tuning trial pretrain.distributed may",
     ),
     "heavy at the start": ("harness/contracts.py", "import pandas as pd", "contracts is not light"),
     "heavy in a try": (

@@ -102,7 +102,7 @@ def sweep(
             "command runs only what failed."
         )
         raise typer.Exit(1)
-    show.say(f"Next: {show.leaderboard(results)}")
+    show.say(f"Next: {show.leaderboard_command(results)}")
 
 
 def _makers(store: Path, names: Sequence[str]) -> list[str]:
@@ -130,12 +130,12 @@ def _left_out(impossible: Mapping[str, str]) -> Iterator[str]:
         yield f"{subject} x {', '.join(found)}: {reason}" if found[0] else f"{subject}: {reason}"
 
 
-def _told(failed: Mapping[str, str]) -> Iterator[str]:
-    """The cells that failed for the same reason stand in one line."""
+def _told(reasons: Mapping[str, str]) -> Iterator[str]:
+    """The cells that have the same reason stand in one line."""
     from harness.errors import few
 
     cells: dict[str, list[str]] = {}
-    for cell, reason in failed.items():
+    for cell, reason in reasons.items():
         cells.setdefault(reason, []).append(cell)
     for reason, found in cells.items():
         yield f"{few(found, shown=1)}: {reason}"
@@ -151,8 +151,8 @@ def _shares(text: str) -> list[float]:
 
 
 def _show(matrix: Matrix) -> None:
-    for dataset, reason in matrix.missing.items():
-        show.say(f"cannot run: {dataset}: {reason}")
+    for line in _told(matrix.missing):
+        show.say(f"cannot run: {line}")
     for reason, count in matrix.in_the_way.items():
         show.say(f"would be put aside and run again: {count} record{'s' if count > 1 else ''}: {reason}")
     columns = ["task", "method", "done", "to do", "seconds each", "MiB each"]

@@ -16,6 +16,9 @@ from torch import Generator, Tensor
 from harness.contracts import Preprocessing
 from harness.errors import UsageError
 
+VERSION = 1
+"""Counts changes of the views for evaluation, and of how `bank.py` encodes them, that change features."""
+
 NAMES = (
     "crop",
     "resized_crop",

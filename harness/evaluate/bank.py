@@ -30,9 +30,6 @@ from harness.settings import BankDtype
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-"""Counts changes of this file and of transforms.py that change features."""
-
 BATCH = 128  # pictures a forward
 
 
@@ -60,7 +57,7 @@ def open_bank(
     """Pooled features of all `images`, in their order. Raises CorruptCache when a stored bank is not the one
     that was written, DataError where a feature is not finite."""
     key = hash_of(
-        VERSION,
+        transforms.VERSION,
         *(source.method, source.method_version, source.code, source.weights),
         asdict(source.preprocessing),
         *(images.fingerprint, arithmetic(device), torch.__version__, version("timm"), dtype),

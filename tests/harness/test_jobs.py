@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from harness import failures, grid, jobs, plan, records, registry, sweep, weights
+from harness import account, failures, grid, jobs, plan, records, registry, sweep, weights
 from harness.cluster import Machines
 from harness.contracts import Split, Task
 from harness.data import locate, published, task_data
@@ -82,8 +82,10 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         (told(persons_known=False), "knowledge of persons"),  # the split being drawn by image
         (told(rules=(published.BY_IMAGE,)), "rules"),
         (job, "version of the head"),
+        (job, "preprocessing"),  # by a decoder that was mended
     ):
         monkeypatch.setattr(evaluator, "VERSION", evaluator.VERSION + (name == "version of the head"))
+        monkeypatch.setattr(account, "DECODER_VERSION", 2 + (other is job and name == "preprocessing"))
         before = path.read_bytes()
         assert records.place_of(tmp_path, "phantom", other.block) == path
         assert not jobs.complete(tmp_path, other)
@@ -218,7 +220,7 @@ def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
     card = job.checkpoint.card.model_copy(update={"profile_name": "paper"})
     imported = job._replace(checkpoint=replace(job.checkpoint, card=card))
     monkeypatch.setattr(jobs, "_data", unreadable)
-    [(_, lost)] = jobs.match([job.cell], load(), [imported.checkpoint], make=None)
+    [lost] = jobs.match([job.cell], load(), [imported.checkpoint], make=None)
     for tried in (imported.tried, lost.tried):
         failures.write(load(results=tmp_path), tried, HarnessError("no"))
     record = records.read(stored(tmp_path, imported, profile="paper"))
@@ -278,7 +280,7 @@ def matched(toy: Path, settings: Settings) -> list[Any]:
         for seed in (0, 1)
     ]
     store = [make.untrained(cell.method, settings, seed=cell.seed) for cell in cells[:2]]
-    return [job for _, job in jobs.match(cells, settings, store, make=None)]
+    return list(jobs.match(cells, settings, store, make=None))
 
 
 def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: Path) -> None:
@@ -361,7 +363,7 @@ def test_one_checkpoint_for_all_seeds_is_tried_once(
     ]
     found = list(jobs.match(cells, load(), [], fails))  # type: ignore[arg-type]
     assert made == list(range(tried))
-    assert all(isinstance(lost, Lost) and str(lost.error) == "it diverged" for _, lost in found)
+    assert all(isinstance(lost, Lost) and str(lost.error) == "it diverged" for lost in found)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +394,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     options = sweep.Options(None, None, 0)
     settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
     found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, options)))
-    lost = found[0][1]
+    lost, other = found
     assert isinstance(lost, Lost) and lost.tried == Tried("phantom", cells[0], "", "demo")
     assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)
-    assert isinstance(found[1][1], Job) and found[1][1].checkpoint.name == made.name
+    assert isinstance(other, Job) and other.checkpoint.name == made.name

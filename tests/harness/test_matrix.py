@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness import grid, jobs, matrix
+from harness import grid, jobs, matrix, plan
+from harness.errors import NewerRecord, UsageError
 from harness.grid import Grid
 from harness.jobs import Known
 from harness.pretrain import make
@@ -17,13 +19,13 @@ from tests import fakes
 KNOWN = Known("phantom", "f" * 64, "b" * 64, True, ())
 
 
-def cells() -> Grid:
+def cells(methods: Sequence[str] = ("random_init",), seeds: int = 1) -> Grid:
     return grid.cells(
-        methods=["random_init"],
+        methods=methods,
         tasks=["chexpert"],
         protocols=["clean"],
         fractions=[1.0],
-        seeds=1,
+        seeds=seeds,
         profile="demo",
     )
 
@@ -78,6 +80,36 @@ def test_weights_of_others_cost_what_those_of_their_size_took(
     assert seconds() is None
     fakes.write(tmp_path, profile="paper", family="imitate-paper-1a2b3c4d")
     assert seconds() == 1.0
+
+
+@pytest.mark.parametrize("error", [NewerRecord("Update it"), PermissionError(13, "another's")])
+def test_a_record_that_cannot_be_judged_is_said_of_its_cell_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def in_the_way(_: Path, job: jobs.Job) -> str:
+        if job.cell.seed == 0:
+            raise error
+        return ""
+
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
+    monkeypatch.setattr(matrix.jobs, "in_the_way", in_the_way)
+    wanted = cells(seeds=2)
+    made = [make.untrained(cell.method, load(), seed=cell.seed) for cell in wanted.cells]
+    found = matrix.matrix(wanted, load(results=tmp_path), made)
+    assert found.missing == {wanted.cells[0].name: str(error)}
+    assert [row.left for row in found.rows] == [1]
+
+
+def test_two_reasons_of_one_dataset_are_both_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(method: plan.MethodPlan, *_: object) -> None:
+        raise UsageError(f"{method.name} has checkpoints of several corpora")
+
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
+    monkeypatch.setattr(jobs.weights, "fitting", find)
+    found = matrix.matrix(cells(methods=["convirt", "gloria"]), load(results=tmp_path), [])
+    assert list(found.missing.values()) == [
+        f"{name} has checkpoints of several corpora" for name in ("convirt", "gloria")
+    ]
 
 
 def test_a_training_that_would_find_no_corpus_is_said_before_anything_runs(

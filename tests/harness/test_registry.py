@@ -240,7 +240,7 @@ def test_a_task_is_named_by_its_dataset_and_kind(house: Path) -> None:
             "It offers xrays:linear, xrays:zero-shot, xrays:zero-shot-2x10",
         ),
         ("xrays:zero-shot-2x", UnknownName, "Did you mean 'zero-shot-2x10'"),
-        ("reports", ImpossiblePairing, "a corpus to pre-train on.*pretrain --corpus reports"),
+        ("reports", ImpossiblePairing, "a corpus to pre-train on.*pretrain --method METHOD --corpus reports"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(

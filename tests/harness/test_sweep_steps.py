@@ -59,9 +59,9 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
 
     monkeypatch.setattr(sweep.road, "prepare", lambda *_: object())
     monkeypatch.setattr(sweep.road, "finish", finish)
-    monkeypatch.setattr(sweep.tuning, "complete", lambda _, job: job.cell.seed in done)
+    monkeypatch.setattr(sweep.trial, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda settings, _: settings)
+    monkeypatch.setattr(sweep.trial, "begin_process", lambda settings, _: settings)
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
             sweep._trial(
@@ -82,7 +82,7 @@ def test_a_process_of_a_sweep_reads_tables_with_its_share_of_the_cores(
     monkeypatch.setenv(parallel.WORKERS, "7")
     logger, threads = logging.getLogger("harness"), torch.get_num_threads()
     level = logger.level
-    assert sweep.tuning.begin_process(load(), 3).workers == 3
+    assert sweep.trial.begin_process(load(), 3).workers == 3
     logger.setLevel(level)  # this is no process of a sweep
     torch.set_num_threads(threads)
     assert parallel.workers() == 3
@@ -145,7 +145,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 
     monkeypatch.setattr(sweep.road, "prepare", prepare)
     monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
-    monkeypatch.setattr(sweep.tuning, "begin_process", lambda settings, _: settings)
+    monkeypatch.setattr(sweep.trial, "begin_process", lambda settings, _: settings)
     settings, group = load(results=tmp_path), jobs(3)
 
     def process() -> None:
@@ -173,7 +173,7 @@ def test_a_full_disk_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pyt
 def test_a_cell_that_lacks_its_data_fails_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [job] = jobs(1)
     lost = Lost(job.tried, HarnessError("no table"))
-    monkeypatch.setattr(sweep.jobs, "match", lambda *_: iter([(job.cell, lost)]))
+    monkeypatch.setattr(sweep.jobs, "match", lambda *_: iter([lost]))
     wanted, nothing = grid.Grid((job.cell,), {}), sweep.Options(None, None, 0)
     done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert done.failed == {job.cell.name: "no table"} and done.left == 0
@@ -321,9 +321,9 @@ def test_no_cell_is_computed_whose_record_would_find_no_room(
 ) -> None:
     full, reports = Mock(side_effect=UsageError("no space")), list[dict[str, Any]]()
     monkeypatch.setattr(sweep.road, "require_results", full)
-    monkeypatch.setattr(sweep.tuning.tune, "report", reports.append)
+    monkeypatch.setattr(sweep.trial.tune, "report", reports.append)
     compute, [job] = Mock(), jobs(1)
-    sweep.tuning.report_cell(job, load(results=tmp_path), compute)
+    sweep.trial.report_cell(job, load(results=tmp_path), compute)
     assert not compute.called and reports[0]["reason"] == "UsageError: no space"
 
 

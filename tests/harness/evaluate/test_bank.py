@@ -175,7 +175,7 @@ def test_whatever_shapes_the_features_is_in_the_key(tmp_path: Path, monkeypatch:
         assert not opened(tmp_path, source(**change)).cached, change
     assert not opened(tmp_path, pictures=images(seed=1)).cached
     assert not opened(tmp_path, dtype="float16").cached
-    monkeypatch.setattr(bank, "VERSION", bank.VERSION + 1)
+    monkeypatch.setattr(bank.transforms, "VERSION", bank.transforms.VERSION + 1)
     assert not opened(tmp_path).cached
     assert len(list(tmp_path.iterdir())) == 4 + len(changes)
 

@@ -1,0 +1,58 @@
+"""What a process does that Ray has started for cells: it computes them and reports what became of each.
+
+Apart because a cell ends in the same way in every trial, whether its settings were searched for or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from ray import tune
+
+from harness import failures
+from harness import run as road
+from harness.jobs import Job, complete
+from harness.parallel import WORKERS
+from harness.settings import Settings
+
+
+def begin_process(settings: Settings, share: int) -> Settings:
+    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores, which the
+    settings that it returns are of."""
+    torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
+    os.environ[WORKERS] = str(share)  # what reads tables asks for it
+    logging.getLogger("harness").setLevel(logging.WARNING)
+    return replace(settings, workers=share)
+
+
+def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outcome]) -> None:
+    """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
+    if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
+        return
+    ended = {"cells": 1, "cell": job.cell.name}
+    try:
+        road.require_results(settings.results)  # before hours whose record would find no room
+        failures.begin(settings, job.tried)
+        record = compute(job).record
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            failures.write(settings, job.tried, error)
+        finally:  # also where no failure can be written: the sweep tells it then
+            tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": reason})
+        if spoils_process(error):
+            raise
+    else:
+        failures.forget(settings.results, job.tried)
+        value = record.metrics[record.task.metric].value * 100
+        tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
+
+
+def spoils_process(error: Exception) -> bool:
+    """Whether every later use of the GPU by this process fails too, as after an illegal access of its memory.
+    Whoever raises it on has the trial tried again by a new process."""
+    return "CUDA error" in str(error)
