@@ -77,11 +77,11 @@ def tie_groups(ordered: Sequence[T], p: Mapping[frozenset[T], float], alpha: flo
     """Group 1, 2, ... of each name, from best to worst: a group is its best member and all that follow it
     directly without differing from it. `p` holds the adjusted p-value of each pair."""
     groups: dict[T, int] = {}
-    best: T | None = None
+    best, group = None, 0
     for name in ordered:
         if best is None or p[frozenset((best, name))] < alpha:
-            best = name
-        groups[name] = groups.get(best, len(set(groups.values())) + 1)
+            best, group = name, group + 1
+        groups[name] = group
     return groups
 
 

@@ -69,7 +69,7 @@ class Failure(CellBlock):
 
     @property
     def key(self) -> Key:
-        """What was tried for want of a checkpoint of its own is done with any that the cell is done with."""
+        """Of a cell that was lent another seed's checkpoint, the same whichever it is done with later."""
         cell = self.model_copy(update={"checkpoint": ""}) if self.lent else self
         return _key(self.data, self.profile, cell)
 
@@ -147,8 +147,8 @@ def reason(results: Path, tried: Tried) -> str:
 
 
 def forget(results: Path, tried: Tried) -> None:
-    """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none. Nor does
-    the want of a checkpoint, where there is one."""
+    """What an earlier sweep wrote down is not this one's reason, and a cell that is done needs none. With it
+    goes the failure of having no checkpoint, now that there is one."""
     for each in (tried, tried._replace(checkpoint="")):
         for path in (path_of(results, each), _log(results, each), _begun(results, each)):
             path.unlink(missing_ok=True)

@@ -182,7 +182,9 @@ def corpus(chosen: MethodPlan, source: str | None) -> CorpusPlan:
     Raises ImpossiblePairing when the dataset has no reports, or the method nothing to train.
     """
     if chosen.profile.recipe is None:
-        raise ImpossiblePairing(f"{chosen.name} is not trained: its initial weights are its checkpoint")
+        raise ImpossiblePairing(
+            f"{chosen.name} is not trained: its initial weights are its checkpoint, which run and sweep make"
+        )
     cards = {name: entry.card for name, entry in registry.entries("tasks").items()}
     corpora = [name for name, card in cards.items() if isinstance(card, DatasetCard) and card.corpus]
     if source is None:

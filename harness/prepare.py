@@ -55,7 +55,10 @@ def cache_plans(
             found[key] = found[key]._replace(methods=tuple(methods))
     if not found:
         names = ", ".join(plan.name for plan in plans)
-        raise ImpossiblePairing(f"{name} is a corpus to pre-train on, and {names} is not trained")
+        raise ImpossiblePairing(
+            f"{names} would read no picture of {name}: its tasks are with reports, or it is too small for "
+            "them, and there is nothing to train on it. Name another --method"
+        )
     return list(found.values())
 
 

@@ -141,7 +141,8 @@ def task_of(text: str) -> FoundTask:
     name = found.name
     if not card.tasks:
         raise ImpossiblePairing(
-            f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --corpus {name}"
+            f"{name} is a corpus to pre-train on, not a task: python -m harness pretrain --method METHOD "
+            f"--corpus {name}"
         )
     wanted = wanted or next(iter(card.by_name))
     if wanted in card.by_name:

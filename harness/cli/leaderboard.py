@@ -38,7 +38,7 @@ def leaderboard(
     if check:
         if difference:
             show.line(difference)
-            raise BadRecord(f"{target} is stale. Rebuild it: {show.leaderboard(results)}")
+            raise BadRecord(f"{target} is stale. Rebuild it: {show.leaderboard_command(results)}")
         show.line(f"{target} is up to date")
         return
     if difference:

@@ -44,4 +44,4 @@ def import_(
 
     done = bundle.read(file, settings.load(results=results).results)
     show.line(f"{file}: {len(done.new)} cells imported, {done.known} were there already")
-    show.say(f"Next: {show.leaderboard(results)}")
+    show.say(f"Next: {show.leaderboard_command(results)}")

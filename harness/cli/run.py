@@ -94,4 +94,4 @@ def run(
             "Whose picture an image is, is not known for all here: split and interval are by the best ids "
             "there are, and a person may stand in two parts."
         )
-    show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard(results)}")
+    show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard_command(results)}")

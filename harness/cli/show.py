@@ -43,7 +43,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def leaderboard(results: Path | None) -> str:
+def leaderboard_command(results: Path | None) -> str:
     """The command that puts the records of this folder on their page."""
     return "python -m harness leaderboard" + (f" --results {shlex.quote(str(results))}" if results else "")
 

@@ -74,8 +74,15 @@ def _read(path: Path) -> list[Printed]:
 
 
 def _ours(path: Path) -> Ours:
-    variants = json.loads(path.read_bytes()) if path.exists() else []
-    return {(one["method"], one["variant"]): (one["ours"], one["corpora"]) for one in variants}
+    """Raises BadRecord where it says this of no variants."""
+    try:
+        variants = json.loads(path.read_bytes()) if path.exists() else []
+        return {(one["method"], one["variant"]): (one["ours"], one["corpora"]) for one in variants}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRecord(
+            f"{path}: {type(error).__name__}: {error}. Mend it: a list of objects with method, variant, ours "
+            "and corpora"
+        ) from error
 
 
 def _method(row: Printed) -> str:

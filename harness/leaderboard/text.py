@@ -1,6 +1,6 @@
 """How the page words what stands in all of its tables.
 
-Apart because four files write them.
+Apart because every file of this folder writes some.
 """
 
 from __future__ import annotations
