@@ -56,8 +56,10 @@ class Imported(NamedTuple):
 def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Sequence[str] = ()) -> Manifest:
     """The cells whose task and method fit one of the patterns, or all. The same cells give the same file.
 
-    Raises BadRecord for a cell that must not leave, UsageError when none fits.
+    Raises BadRecord for a cell that must not leave, UsageError when none fits, or where a file is already.
     """
+    if bundle.exists():
+        raise UsageError(f"{bundle} is there already. Delete it first, or give a new file")
     every = list(records.read_all(results))
     cells = [
         (path, record)

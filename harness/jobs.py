@@ -163,15 +163,20 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 # --- what a cell needs ------------------------------------------------------------------------------
 
 
-def checkpoints(store: Path, wanted: Grid, names: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid."""
+def checkpoints(
+    store: Path, wanted: Grid, names: Sequence[str], profile: str | None = None
+) -> list[Checkpoint]:
+    """The checkpoints of these names. Raises UnknownName, or UsageError for one of no method in the grid, or
+    of another `profile` than somebody asks for."""
     makers = {cell.method.name: cell.method for cell in wanted.cells}
     found = []
     for name in names:
         maker = makers.get(checkpoint.found(store, name).card.method)
         if maker is None:
             raise UsageError(f"checkpoint {name} is of no method in this sweep. Name its method in --methods")
-        found.append(checkpoint.named(store, name, method=maker.name, version=maker.card.version))
+        found.append(
+            checkpoint.named(store, name, method=maker.name, version=maker.card.version, profile=profile)
+        )
     return found
 
 
@@ -261,7 +266,9 @@ def _located(cell: CellPlan, settings: Settings, draw: bool) -> Located:
 
 
 def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
-    return table.read(registry.load("tasks", cell.source), located.root)
+    whole = table.read(registry.load("tasks", cell.source), located.root)
+    task_data.say_release(cell.dataset, cell.dataset_card, located, table.release(whole, cell.dataset_card))
+    return whole
 
 
 def _checkpoint(

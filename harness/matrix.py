@@ -27,7 +27,7 @@ class Matrix(NamedTuple):
 
     rows: list[Row]
     missing: dict[str, str]  # cell, or a method's pre-training -> why it cannot be run
-    untrained: list[str]  # methods without a checkpoint
+    untrained: dict[str, str]  # method without a checkpoint -> what it would be trained on
     undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
 
@@ -48,7 +48,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     of the labels, and with what they decoded and encoded: of some, one pays for what all seeds share."""
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
-    untrained: dict[str, None] = {}  # in order
+    untrained: dict[str, str] = {}
     undrawn = 0
     in_the_way: Counter[str] = Counter()
     for job in jobs.match(wanted.cells, settings, named, make=None):
@@ -56,10 +56,12 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         if isinstance(job, Lost) and job.error:
             missing[cell.name] = str(job.error)
             continue
-        if isinstance(job, Lost) and cell.method.profile.recipe and cell.method.name not in untrained:
-            untrained[cell.method.name] = None
-            if reason := _no_corpus(cell.method, settings):
-                missing[f"the pre-training of {cell.method.name}"] = reason
+        if isinstance(job, Lost) and cell.method.profile.recipe:
+            try:
+                untrained[cell.method.name] = _corpus(cell.method, settings)
+            except MissingDataset as error:
+                missing[cell.name] = f"{cell.method.name} would be pre-trained first, and there is {error}"
+                continue
         done = False
         if isinstance(job, Job) and job.known is jobs.NOT_DRAWN:
             undrawn += 1
@@ -81,19 +83,19 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         Row(like.task, method, sum(done), len(done) - sum(done), *costs.get(like, (None, None)))
         for (like, method), done in counts.items()
     ]
-    return Matrix(rows, missing, list(untrained), undrawn, dict(in_the_way))
+    return Matrix(rows, missing, untrained, undrawn, dict(in_the_way))
 
 
-def _no_corpus(method: MethodPlan, settings: Settings) -> str:
-    """Why a method without a checkpoint cannot be trained; "" where it can, be it on a phantom."""
-    if not settings.data_roots or weights.stands_in(method):
-        return ""
+def _corpus(method: MethodPlan, settings: Settings) -> str:
+    """What a method without a checkpoint would be trained on. Raises MissingDataset where there is none."""
     source = plan.corpus(method, None)
     try:
-        locate.real(source.name, source.card, settings)
-    except MissingDataset as error:
-        return str(error)
-    return ""
+        if settings.data_roots and locate.real(source.name, source.card, settings).kind == "real":
+            return source.name
+    except MissingDataset:
+        if not weights.stands_in(method):
+            raise
+    return f"a PHANTOM of {source.name}"
 
 
 def _words(task: str, protocol: ProtocolName, options: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ def _card_in(text: str, path: Path) -> Any:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             constants[node.target.id] = node.value
     if "CARD" not in constants:
-        raise ValueError("it has no CARD; see CONTRIBUTING.md")
+        raise ValueError("it has no CARD; see CONTRIBUTING.md, and docs/ for whole files")
     return _value(constants["CARD"], constants)
 
 

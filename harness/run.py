@@ -89,6 +89,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
+        task_data.say_release(plan.dataset, card, located, pool.release)
         evaluator(plan).check(plan.task, _drawn(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:

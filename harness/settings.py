@@ -61,6 +61,13 @@ class Settings:
     def phantoms(self) -> Path:
         return self.home / "phantoms"
 
+    def require_roots(self) -> None:
+        """Raises UsageError for a data root that is no folder, as of a disk that is not mounted: what lies in
+        the others may be another copy."""
+        for root in self.data_roots:
+            if not root.is_dir():
+                raise UsageError(f"the data root {root} is not a folder. Check --data-root or HARNESS_DATA")
+
 
 def load(data_root: Path | None = None, results: Path | None = None) -> Settings:
     """Settings from the environment; explicit arguments win. Raises UsageError for a value that cannot be."""

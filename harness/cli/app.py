@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import typer
 
@@ -48,4 +49,12 @@ def main() -> None:
             raise
         place = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"error: {place}{error.strerror}. Finished work is kept: cure it and run again\n")
+        sys.exit(1)
+    except Exception as error:
+        logging.exception("")
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        sys.stderr.write(
+            f"error: {type(error).__name__}: {error} ({last.filename}, line {last.lineno}). Nobody foresaw "
+            "it: mend that file if it is yours, else report it with these lines\n"
+        )
         sys.exit(1)

@@ -59,6 +59,8 @@ def _records(first: Cell, second: Cell, *, json: bool) -> None:
     for group, heading in HEADINGS.items():
         rows = [[item.name, *_told(item)] for item in found if item.group == group]
         _table(heading, ["field", "A", "B"], rows)
+    if not found:
+        show.line("\nThey differ in no field.")
     if isinstance(test, str):
         show.line(f"\nNo paired test: {test}.")
     else:

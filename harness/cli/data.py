@@ -32,6 +32,7 @@ def where(
     from harness.errors import MissingDataset
 
     current = settings.load(data_root)
+    current.require_roots()
     rows = []
     for name, entry in registry.entries("tasks").items():
         if not isinstance(entry.card, DatasetCard):

@@ -19,16 +19,17 @@ Bundle = Annotated[Path, typer.Argument(help="A .zip of records and their predic
 def export(
     file: Bundle,
     results: Annotated[Path | None, typer.Option(help="Folder of records. Default: results/")] = None,
-    tasks: Annotated[str, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = "",
-    methods: Annotated[str, typer.Option(help="Names, comma between. Default: all.")] = "",
+    tasks: Annotated[str | None, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Names, comma between. Default: all.")] = None,
 ) -> None:
     """Write a bundle: no pictures, no ids, no paths, and every number checked."""
     from harness import bundle, grid, registry
 
     show.require_folder(results)
-    wanted = [grid.pattern(word) for word in show.words(tasks)]
+    wanted = [grid.pattern(word) for word in show.words("--tasks", tasks)]
     makers = [
-        registry.entry("methods", word).name if word.endswith(".py") else word for word in show.words(methods)
+        registry.entry("methods", word).name if word.endswith(".py") else word
+        for word in show.words("--methods", methods)
     ]
     done = bundle.write(settings.load(results=results).results, file, wanted, makers)
     show.line(f"{file}: {len(done.files) // 2} cells")

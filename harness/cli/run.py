@@ -26,7 +26,7 @@ def run(
         str | None,
         typer.Option(help="Its name. Default: that of --seed, else of the lowest seed; else one is made."),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
+    profile: Annotated[str | None, typer.Option(help=show.PROFILE)] = None,
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fraction of the validation labels too.")
@@ -46,7 +46,7 @@ def run(
     wanted = plan.cell(
         method,
         task,
-        profile=profile,
+        profile=profile or show.USUAL,
         protocol=protocol,
         fraction=fraction,
         seed=seed,
@@ -57,7 +57,13 @@ def run(
         from harness.pretrain.checkpoint import named
 
         maker = wanted.method
-        chosen = named(current.checkpoints, checkpoint, method=maker.name, version=maker.card.version)
+        chosen = named(
+            current.checkpoints,
+            checkpoint,
+            method=maker.name,
+            version=maker.card.version,
+            profile=profile,
+        )
     from harness import run as road
 
     done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context), figures=save_figures)

@@ -14,6 +14,10 @@ import typer
 if TYPE_CHECKING:
     from harness.account import Arguments
 
+USUAL = "demo"
+PROFILE = f"Size: demo (minutes on CPUs) or paper. Default: that of a named checkpoint, else {USUAL}."
+"""Of commands that take checkpoints by name."""
+
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
@@ -58,9 +62,15 @@ def require_folder(results: Path | None) -> None:
         )
 
 
-def words(text: str) -> list[str]:
-    """Of an option with commas between."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+def words(option: str, text: str | None) -> list[str]:
+    """Of an option with commas between; none where it was left out. Raises UsageError where it was given and
+    has none, as by a script's variable that is not set: all is not what was asked for."""
+    from harness.errors import UsageError
+
+    found = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not found:
+        raise UsageError(f"{option} is empty. Name some, or leave it out")
+    return found
 
 
 def arguments(context: typer.Context) -> Arguments:

@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 def sweep(
     context: typer.Context,
     methods: Annotated[
-        str, typer.Option(help="Names or paths, comma between. Default: those of --checkpoints, or all.")
-    ] = "",
-    tasks: Annotated[str, typer.Option(help="Ids, patterns such as 'rsna:*', or paths. Default: all.")] = "",
+        str | None,
+        typer.Option(help="Names or paths, comma between. Default: those of --checkpoints, or all."),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Ids, patterns such as 'rsna:*', or paths. Default: all.")
+    ] = None,
     protocols: Annotated[str, typer.Option(help="clean, published, or clean,published.")] = "clean",
     fractions: Annotated[str, typer.Option(help="Shares of the training labels.")] = "0.01,0.1,1",
     seeds: Annotated[int, typer.Option(help="How many; 5 are 0 to 4.", min=1)] = 5,
     checkpoints: Annotated[
-        str, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
-    ] = "",
+        str | None, typer.Option(help="Names; of several of a method, a cell's seed picks one.")
+    ] = None,
     tune: Annotated[
         int | None, typer.Option(help="Settings of each trained head to compare on validation.", min=2)
     ] = None,
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fractions of the validation labels too.")
     ] = False,
-    profile: Annotated[str, typer.Option(help="Size: demo (minutes on CPUs) or paper.")] = "demo",
+    profile: Annotated[str | None, typer.Option(help=show.PROFILE)] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -46,21 +49,21 @@ def sweep(
     from harness.errors import UsageError
 
     current = settings.load(data_root, results)
-    if checkpoints and not methods:
-        methods = ",".join(_makers(current.checkpoints, show.words(checkpoints)))
+    current.require_roots()
+    names = show.words("--checkpoints", checkpoints)
     wanted = grid.cells(
-        methods=show.words(methods),
-        tasks=show.words(tasks),
-        protocols=show.words(protocols),
+        methods=show.words("--methods", methods) or _makers(current.checkpoints, names),
+        tasks=show.words("--tasks", tasks),
+        protocols=show.words("--protocols", protocols),
         fractions=_shares(fractions),
         seeds=seeds,
-        profile=profile,
+        profile=profile or show.USUAL,
         tuned=tune or 0,
         cut_validation=cut_validation,
     )
     from harness import jobs
 
-    named = jobs.checkpoints(current.checkpoints, wanted, show.words(checkpoints))
+    named = jobs.checkpoints(current.checkpoints, wanted, names, profile)
     wanted = jobs.possible(wanted, named)
     for line in _left_out(wanted.impossible):
         show.say(f"left out: {line}")
@@ -79,7 +82,10 @@ def sweep(
     if dry_run:
         from harness.matrix import matrix
 
-        _show(matrix(wanted, current, named))
+        found = matrix(wanted, current, named)
+        _show(found, limit)
+        if found.missing:
+            raise typer.Exit(1)
         return
     from harness import failures
     from harness import sweep as sweeping
@@ -145,12 +151,12 @@ def _shares(text: str) -> list[float]:
     from harness.errors import UsageError
 
     try:
-        return [float(word) for word in show.words(text)]
+        return [float(word) for word in show.words("--fractions", text)]
     except ValueError as error:
         raise UsageError(f"--fractions {text!r}: {error}. Give shares such as 0.01,0.1,1") from error
 
 
-def _show(matrix: Matrix) -> None:
+def _show(matrix: Matrix, limit: int | None) -> None:
     for line in _told(matrix.missing):
         show.say(f"cannot run: {line}")
     for reason, count in matrix.in_the_way.items():
@@ -162,12 +168,16 @@ def _show(matrix: Matrix) -> None:
     ]
     show.table("Cells", columns, lines)
     if matrix.untrained:
-        show.line(f"To be pre-trained first, which is not counted below: {', '.join(matrix.untrained)}.")
+        trainings = ", ".join(f"{method} on {corpus}" for method, corpus in matrix.untrained.items())
+        show.line(f"To be pre-trained first, which is not counted below: {trainings}.")
     if matrix.undrawn:
         show.line(
             f"Of {matrix.undrawn} the phantom is not drawn yet: whether they are done, the sweep will see."
         )
     left = sum(row.left for row in matrix.rows)
+    if not left:
+        show.line("0 cells to do.")
+        return
     known = [row for row in matrix.rows if row.seconds is not None]
     seconds = sum(row.left * (row.seconds or 0) for row in known)
     size = sum(row.left * (row.size or 0) for row in known)
@@ -176,7 +186,8 @@ def _show(matrix: Matrix) -> None:
     if unknown := left - sum(row.left for row in known):
         more = f"What {unknown} more will take is unknown: no cell like them was run."
         cost = f"{cost} {more}" if known else more
-    show.line(f"{left} cells to do. {cost}")
+    taken = f", of which --limit takes {limit}" if limit and limit < left else ""
+    show.line(f"{left} cells to do{taken}. {cost}")
 
 
 def _number(value: float | None) -> str:

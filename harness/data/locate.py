@@ -71,10 +71,10 @@ def find(
 
 def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     """The dataset's folder under the data roots: the root itself, or a folder named as the download or as
-    the dataset. Raises MissingDataset listing what was looked for and where."""
+    the dataset. Raises MissingDataset listing what was looked for and where, UsageError for a root that is no
+    folder."""
+    settings.require_roots()
     for root in settings.data_roots:
-        if not root.is_dir():
-            raise MissingDataset(f"the data root {root} is not a folder. Check --data-root or HARNESS_DATA")
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
             if all(_holds(folder, marker) for marker in card.markers):
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")

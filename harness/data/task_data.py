@@ -6,6 +6,7 @@ task starts from it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from harness.data.locate import Located
 from harness.data.published import Published
 from harness.data.splits import Parts
 from harness.files import hash_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class TaskData(TaskPool):
 
     used: np.ndarray  # the training positions whose labels the fraction leaves
     validation: np.ndarray  # the validation positions whose labels may be looked at
+
+
+def say_release(name: str, card: DatasetCard, located: Located, release: str) -> None:
+    """Where a real dataset is maybe a part of one: its numbers look like those of the whole."""
+    if located.kind == "real" and card.variants and not release:
+        logger.warning(
+            "%s in %s has the counts of no known release: its numbers may not be those of the dataset. What "
+            "differs says: python -m harness data doctor %s",
+            *(name, located.root, name),
+        )
 
 
 def load(

@@ -121,7 +121,7 @@ def examples(bench: Bench, data: TaskData, rows: np.ndarray) -> Examples:
 def require_classes_in_each_part(data: TaskData, truth: np.ndarray, labels: Sequence[str]) -> None:
     """Raises EmptyClass unless each column of `truth` [N, L] has a 1 and a 0 in every part that is used."""
     or_seed = " or another --seed" if published.draws_by_seed(data.rules) else ""
-    more = "Use a dataset with more persons, or a task of your own without this label (see CONTRIBUTING.md)"
+    more = "Use a dataset with more persons, or a task of your own as in docs/chestxray14_sample.py"
     cut = len(data.used) < len(data.parts.train), len(data.validation) < len(data.parts.validation)
     for rows, name, cure in (
         (

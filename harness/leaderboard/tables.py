@@ -104,6 +104,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
         else "of persons who are not all known: splits and intervals are by the best ids there are."
     )
     yield f"Version {task.version}, data `{table.data[:12]}`, split `{table.split[:12]}`."
+    if first.data.kind == "real":
+        yield f"Release {first.data.release}." if first.data.release else "No known release has its counts."
     if task.metric == "dice":
         yield f"Predicting nothing has {sum(test.negatives.values()) / test.images * 100:.1f}."
     if task.metric == "accuracy":

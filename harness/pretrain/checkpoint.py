@@ -138,13 +138,19 @@ def found(store: Path, name: str) -> Checkpoint:
     return read(store / name)
 
 
-def named(store: Path, name: str, *, method: str, version: int) -> Checkpoint:
-    """The same. Raises UsageError, too, when another method or version made it."""
+def named(store: Path, name: str, *, method: str, version: int, profile: str | None = None) -> Checkpoint:
+    """The same. Raises UsageError, too, when another method or version made it, or when it is of another
+    `profile` than somebody asks for."""
     chosen = found(store, name)
     if (chosen.card.method, chosen.card.method_version) != (method, version):
         raise UsageError(
             f"checkpoint {name} is of {chosen.card.method}, version {chosen.card.method_version}, not of "
             f"{method}, version {version}. Name another, or none to have one made"
+        )
+    if profile not in (None, chosen.card.profile_name):
+        raise UsageError(
+            f"checkpoint {name} is of the {chosen.card.profile_name} profile, not of {profile}. Leave "
+            "--profile out, or name another checkpoint"
         )
     return chosen
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray.exceptions
 
-from harness import account, failures, grid, jobs, plan, records, registry, sweep, weights
-from harness.cluster import Machines
-from harness.contracts import Split, Task
-from harness.data import locate, published, task_data
+from harness import account, failures, grid, jobs, plan, records, weights
+from harness.data import published
 from harness.errors import CheckpointError, HarnessError, NewerRecord, UnknownName, UsageError
 from harness.evaluate import linear as evaluator
-from harness.failures import Tried
-from harness.jobs import Job, Known, Lost
-from harness.phantom import Cohort
+from harness.jobs import Job, Known
 from harness.pretrain import checkpoint, make
 from harness.pretrain.checkpoint import Imported
-from harness.settings import Settings, load
+from harness.settings import load
 from tests import fakes
 
 KNOWN = Known("phantom", "f" * 64, "b" * 64, True, ())
@@ -246,83 +240,6 @@ def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:
     assert [len(group) for group in jobs.grouped([job, other])] == [1, 1]
 
 
-# --- data -----------------------------------------------------------------------------------------------
-
-
-TOY = """
-import pandas as pd
-from harness.contracts import *
-from tests.fakes import read_toy, write_toy as write_phantom
-
-CARD = {card!r}
-
-def read(root):
-    counted = root / "times read"
-    counted.write_text(counted.read_text() + "x" if counted.exists() else "x")
-    return read_toy(root).assign(**{{"label:Edema": [number % 2 for number in range(30)]}})
-"""
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """A dataset of one's own with two tasks, and its phantom under a data root."""
-    splits: Any = {"clean": Split(0.3, 0.2)}
-    tasks = [Task((kind,), ("Edema",), "macro_auroc", 1, splits) for kind in ("linear", "finetune")]  # type: ignore[arg-type]
-    path = tmp_path / "toy.py"
-    path.write_text(TOY.format(card=replace(fakes.TOY, tasks=tuple(tasks), corpus=None)))
-    return path
-
-
-def matched(toy: Path, settings: Settings) -> list[Any]:
-    cells = [
-        plan.cell("random_init", f"{toy}:{kind}", profile="demo", protocol="clean", fraction=1.0, seed=seed)
-        for kind in ("linear", "finetune")
-        for seed in (0, 1)
-    ]
-    store = [make.untrained(cell.method, settings, seed=cell.seed) for cell in cells[:2]]
-    return list(jobs.match(cells, settings, store, make=None))
-
-
-def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: Path) -> None:
-    root = tmp_path / "data" / "toy"
-    root.mkdir(parents=True)
-    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
-    found = matched(toy, load(data_root=tmp_path / "data"))
-    located = locate.Located(root, "phantom")
-    pool = task_data.load(
-        located, registry.load("tasks", str(toy)), found[0].cell.dataset_card, found[0].cell.task, "clean"
-    )
-    digest = pool.parts.digest(pool.frame["image_id"].tolist())
-    assert {job.known for job in found} == {("phantom", pool.fingerprint, digest, True, ())}
-    assert [job.checkpoint.card.seed for job in found] == [0, 1, 0, 1]  # that of the cell's seed
-    assert (root / "times read").read_text() == "xx"  # once for all, and once here
-
-
-def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
-    assert {job.known for job in matched(toy, load())} == {jobs.NOT_DRAWN}
-    assert not list((home / "phantoms").rglob("*.png"))
-
-
-def test_a_dataset_that_cannot_be_read_costs_its_own_cells(tmp_path: Path, toy: Path) -> None:
-    (tmp_path / "data" / "toy").mkdir(parents=True)
-    (tmp_path / "data" / "toy" / "reports.csv").write_text("nothing\n")
-    found = matched(toy, load(data_root=tmp_path / "data"))
-    assert len(found) == 4
-    assert {each.tried.data for each in found} == {"real"}
-    assert "toy cannot be read: KeyError: 'image_id'" in str(found[0].error)
-
-
-def test_a_phantom_under_a_data_root_fails_as_a_phantom(tmp_path: Path, toy: Path) -> None:
-    root = tmp_path / "data" / "toy"
-    root.mkdir(parents=True)
-    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
-    (root / "reports.csv").write_text("nothing\n")
-    assert {each.tried.data for each in matched(toy, load(data_root=tmp_path / "data"))} == {"phantom"}
-
-
-# --- checkpoints ----------------------------------------------------------------------------------------
-
-
 def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job) -> None:
     def wanted(method: str) -> grid.Grid:
         return grid.cells(
@@ -343,58 +260,3 @@ def test_a_checkpoint_of_no_method_in_the_sweep_is_refused(home: Path, job: Job)
     (job.checkpoint.folder / checkpoint.CARD).write_text("{}")
     with pytest.raises(CheckpointError, match=r"written: Field required\. Delete "):  # and not unknown
         jobs.checkpoints(store, wanted("random_init"), [name])
-
-
-@pytest.mark.parametrize(("method", "tried"), [("imitate", 1), ("random_init", 3)])
-def test_one_checkpoint_for_all_seeds_is_tried_once(
-    home: Path, monkeypatch: pytest.MonkeyPatch, method: str, tried: int
-) -> None:
-    made = []
-
-    def fails(cell: plan.CellPlan) -> None:
-        made.append(cell.seed)
-        raise HarnessError("it diverged")
-
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
-    cells = [
-        plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=fraction, seed=seed)
-        for fraction in (0.1, 1.0)
-        for seed in range(3)
-    ]
-    found = list(jobs.match(cells, load(), [], fails))  # type: ignore[arg-type]
-    assert made == list(range(tried))
-    assert all(isinstance(lost, Lost) and str(lost.error) == "it diverged" for lost in found)
-
-
-@pytest.mark.parametrize(
-    "error", [ray.exceptions.WorkerCrashedError(), ray.exceptions.OutOfMemoryError("full")]
-)
-def test_a_method_whose_pre_training_is_killed_fails_alone(
-    error: Exception, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed:
-        def options(self, **resources: float) -> Killed:
-            return self
-
-        def remote(self, *arguments: object) -> None:
-            return None
-
-    def get(reference: object) -> None:
-        raise error
-
-    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
-    monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(1, 0.0, 1))
-    monkeypatch.setattr(sweep.ray, "remote", lambda **_: lambda function: Killed())
-    monkeypatch.setattr(sweep.ray, "get", get)
-    cells = [
-        plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
-        for method in ("imitate", "random_init")
-    ]
-    made = make.untrained(cells[1].method, load(), seed=0)
-    options = sweep.Options(None, None, 0)
-    settings = load(data_root=tmp_path)  # a phantom may lie under a data root too
-    found = list(jobs.match(cells, settings, [], partial(sweep._made, settings, options)))
-    lost, other = found
-    assert isinstance(lost, Lost) and lost.tried == Tried("phantom", cells[0], "", "demo")
-    assert isinstance(lost.error, HarnessError) and "imitate has no checkpoint" in str(lost.error)
-    assert isinstance(other, Job) and other.checkpoint.name == made.name

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import grid, jobs, matrix, plan
+from harness.data.locate import Located
 from harness.errors import NewerRecord, UsageError
 from harness.grid import Grid
 from harness.jobs import Known
@@ -130,7 +131,15 @@ def test_a_training_that_would_find_no_corpus_is_said_before_anything_runs(
     }
     (root := tmp_path / "data").mkdir()
     current = load(root, tmp_path / "results")
-    [(what, reason)] = matrix.matrix(wanted["paper"], current, []).missing.items()
-    assert what == "the pre-training of convirt" and "no MIMIC-CXR" in reason and str(root) in reason
-    assert matrix.matrix(wanted["demo"], current, []).missing == {}  # a phantom stands in
-    assert matrix.matrix(wanted["paper"], load(results=tmp_path), []).untrained == ["convirt"]
+    found = matrix.matrix(wanted["paper"], current, [])
+    of_convirt = [cell.name for cell in wanted["paper"].cells if cell.method.name == "convirt"]
+    assert list(found.missing) == of_convirt and found.untrained == {}
+    [reason] = set(found.missing.values())
+    assert "convirt would be pre-trained first, and there is no MIMIC-CXR" in reason and str(root) in reason
+    assert [row.method for row in found.rows] == ["random_init"]
+    found = matrix.matrix(wanted["demo"], current, [])
+    assert (found.missing, found.untrained) == ({}, {"convirt": "a PHANTOM of mimic_cxr"})  # which stands in
+    monkeypatch.setattr(matrix.locate, "real", lambda *_: Located(root, "real"))
+    assert matrix.matrix(wanted["paper"], current, []).untrained == {"convirt": "mimic_cxr"}
+    alone = load(results=tmp_path)
+    assert matrix.matrix(wanted["paper"], alone, []).untrained == {"convirt": "a PHANTOM of mimic_cxr"}

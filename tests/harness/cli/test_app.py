@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry
+from harness import registry, settings
 from harness.cli import sweep
 from harness.cli.app import main
 from tests import fakes
@@ -113,6 +113,10 @@ USAGE = {
     "doctor": (["data", "doctor", "chexprt"], "Did you mean 'chexpert'?"),
     "prepare": (["data", "prepare", "chexpert", "--method", "imitat"], "Did you mean 'imitate'?"),
     "verb": (["rum"], "rum"),
+    "tasks": (["sweep", "--tasks", ""], "--tasks is empty. Name some, or leave it out"),
+    "methods": (["sweep", "--methods", " , "], "--methods is empty"),
+    "checkpoints": (["sweep", "--checkpoints", ""], "--checkpoints is empty"),
+    "root": (["sweep", "--tasks", "rsna", "--data-root", "/nowhere"], "root /nowhere is not a folder"),
 }
 
 
@@ -161,6 +165,19 @@ def test_a_missing_dataset_ends_with_1_and_the_cure(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: no CheXpert")
     assert str(tmp_path) in done.stderr
     assert done.stdout == ""
+
+
+def test_an_error_that_nobody_foresaw_ends_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", "list", "checkpoints"])
+    monkeypatch.setattr(settings, "load", lambda *_: 1 // 0)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ZeroDivisionError: ") and f"({__file__}, line " in last
+    assert "Traceback" in caplog.text
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.123, "0.12"), (99.6, "100"), (5400.0, "5400"), (None, "?")])

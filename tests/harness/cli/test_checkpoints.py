@@ -91,6 +91,18 @@ def test_an_image_encoder_alone_is_refused_where_words_are_needed(tmp_path: Path
     assert "there is no such cell" in str(done.exception)
 
 
+def test_a_size_beside_a_checkpoint_of_another_is_refused() -> None:
+    """The checkpoint's was used, and nothing said so."""
+    method = plan.method("random_init", "demo")
+    name = make.untrained(method, settings.load(), seed=0).name
+    asked = ["--profile", "paper"]
+    for command in (
+        ["run", "--method", "random_init", "--task", "chexpert", "--checkpoint", name, *asked],
+        ["sweep", "--tasks", "chexpert", "--checkpoints", name, *asked],
+    ):
+        assert f"{name} is of the demo profile, not of paper" in str(invoke(*command).exception)
+
+
 def test_the_file_of_a_named_checkpoint_s_method_is_asked_for(tmp_path: Path, method: str) -> None:
     imported(tmp_path, method)
     done = invoke("sweep", "--tasks", "chexpert", "--checkpoints", "published", "--dry-run")

@@ -100,6 +100,7 @@ def test_what_one_checkpoint_or_too_wide_a_pattern_can_tell_is_said(tmp_path: Pa
 
 def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
     paths = [fakes.write(tmp_path, kind=kind) for kind in ("phantom", "real")]
+    assert "They differ in no field." in harness("compare", paths[0], paths[0]).out
     done = harness("compare", *paths)
     assert (done.code, done.out) == (2, "")
     assert "A was measured on phantom data and B on real" in done.err
@@ -122,7 +123,11 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "their").exists()
     task = records.read(path).cell.task.partition(":")[0]  # alone it is its default kind
     method = ROOT.parent / "methods" / f"{records.read(path).cell.method}.py"
-    done = harness("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
+    again = ("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
+    done = harness(*again)
+    assert done.code == 2 and f"{bundle} is there already. Delete it first" in done.err
+    bundle.unlink()
+    done = harness(*again)
     assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
     monkeypatch.setenv("HOME", str(tmp_path))
     done = harness("leaderboard", "--results=~/theirs")  # which no shell expands

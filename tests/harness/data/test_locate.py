@@ -10,7 +10,7 @@ import pytest
 from harness import settings
 from harness.contracts import DatasetCard, PhantomSize
 from harness.data import locate
-from harness.errors import DataError, MissingDataset
+from harness.errors import DataError, MissingDataset, UsageError
 from harness.files import write_json
 from harness.phantom import STAMP, Cohort
 from harness.settings import Settings
@@ -91,7 +91,7 @@ def test_a_missing_dataset_is_an_error_with_the_cure(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataset, match=r"absent is not a folder\. Check --data-root"):
+    with pytest.raises(UsageError, match=r"absent is not a folder\. Check --data-root"):
         locate.real("toy", CARD, looking_in(tmp_path / "absent"))
 
 

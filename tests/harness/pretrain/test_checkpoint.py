@@ -281,6 +281,13 @@ def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
         checkpoint.named(tmp_path, "tiny-demo-1a2b3c4d-s9", method="tiny", version=1)
 
 
+def test_a_profile_that_is_asked_for_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = stored(tmp_path)
+    assert checkpoint.named(tmp_path, folder.name, method="tiny", version=1, profile="demo").folder == folder
+    with pytest.raises(UsageError, match=r"is of the demo profile, not of paper\. Leave --profile out"):
+        checkpoint.named(tmp_path, folder.name, method="tiny", version=1, profile="paper")
+
+
 @pytest.mark.parametrize(("method", "version"), [("other", 1), ("tiny", 2)])
 def test_another_method_s_checkpoint_is_refused(tmp_path: Path, method: str, version: int) -> None:
     name = stored(tmp_path).name
