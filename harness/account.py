@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from harness import device, provenance, records, registry
-from harness.contracts import Preprocessing
 from harness.cost import Cost
 from harness.data import balanced, published, transforms
 from harness.data.cache import CACHE_VERSION, Images
@@ -23,7 +22,7 @@ from harness.files import hash_lines
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.provenance import Code
-from harness.records import Argument, DrawsBlock, HeadBlock, InputBlock, Measured, Part, Record
+from harness.records import Argument, DrawsBlock, HeadBlock, Measured, Part, Record
 from harness.stats import Bootstrap
 
 
@@ -34,9 +33,8 @@ class Arguments(NamedTuple):
     defaults: dict[str, Argument]
 
 
-def seen(preprocessing: Preprocessing) -> InputBlock:
-    """What an encoder is shown of a picture, by the code that is here now."""
-    return InputBlock(**asdict(preprocessing), code=(DECODER_VERSION, CACHE_VERSION, transforms.VERSION))
+READING = DECODER_VERSION, CACHE_VERSION, transforms.VERSION
+"""Of the code that is here now, see `DataBlock.code`."""
 
 
 def record(
@@ -86,6 +84,7 @@ def record(
             release=data.release,
             fingerprint=data.fingerprint,
             images=images.fingerprint,
+            code=READING,
             split=data.parts.digest(ids),
             draws=_draws(data, labels) if plan.task.balanced else None,
             fraction=_labelled(plan, data, ids),
@@ -105,7 +104,7 @@ def record(
             commit=card.commit,
             dirty=card.dirty,
         ),
-        preprocessing=seen(card.profile.preprocessing),
+        preprocessing=records.InputBlock(**asdict(card.profile.preprocessing)),
         head=head,
         code=records.CodeBlock(
             **asdict(code(plan)),

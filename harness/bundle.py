@@ -59,7 +59,7 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
     Raises BadRecord for a cell that must not leave, UsageError when none fits, or where a file is already.
     """
     if bundle.exists():
-        raise UsageError(f"{bundle} is there already. Delete it first, or give a new file")
+        raise UsageError(f"{bundle} is there already, and nothing is replaced. Give a new file")
     every = list(records.read_all(results))
     cells = [
         (path, record)

@@ -5,9 +5,10 @@ Apart because it is answered from names and cards alone, before any data is look
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import get_args
 
 from harness import plan, registry
@@ -72,8 +73,8 @@ def cells(
                 found += [
                     replace(first, fraction=share, seed=seed) for share in shares for seed in range(seeds)
                 ]
-    _require_one_file_each((cell.method.name, cell.method.source) for cell in found)
-    _require_one_file_each((cell.dataset, cell.source) for cell in found)
+    _require_one_file_each("methods", {cell.method.source: cell.method.name for cell in found})
+    _require_one_file_each("tasks", {cell.source: cell.dataset for cell in found})
     # what is named twice, or has fractions that are one in the names of records, is one cell
     return Grid(tuple({cell.name: cell for cell in found}.values()), impossible)
 
@@ -91,12 +92,13 @@ def can_be_tuned(kind: Kind, protocol: str) -> bool:
     return kind not in FROZEN and protocol == "clean"
 
 
-def _require_one_file_each(found: Iterable[tuple[str, str]]) -> None:
-    """Raises UsageError where a name is that of two files: so would be the names of their records."""
-    files: dict[str, str] = {}
-    for name, file in found:
-        if files.setdefault(name, file) != file:
-            raise UsageError(f"{files[name]} and {file} are both called {name}. Rename one of them")
+def _require_one_file_each(group: registry.Group, names: Mapping[str, str]) -> None:
+    """Raises UsageError where two files have one name: `names` are those of sources, and of their records."""
+    files: dict[str, Path] = {}
+    for source, name in names.items():
+        path = registry.entry(group, source).path.resolve()
+        if files.setdefault(name, path) != path:
+            raise UsageError(f"{files[name]} and {path} are both called {name}. Rename one of them")
 
 
 def _tasks(patterns: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ class Identity(NamedTuple):
     # by which persons are resampled, also where a split does not depend on it
     knowledge_of_persons: bool
     rules: frozenset[str]
+    reading_of_pictures: tuple[int, int, int]  # versions of the code that does it
     version_of_the_head: int
     preprocessing: InputBlock
 
@@ -38,6 +39,7 @@ def of(record: Record) -> Identity:
         data=(record.data.fingerprint, record.data.split),
         knowledge_of_persons=record.data.persons_known,
         rules=frozenset(record.task.rules),
+        reading_of_pictures=record.data.code,
         version_of_the_head=record.head.version,
         preprocessing=record.preprocessing,
     )

@@ -11,6 +11,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -32,12 +33,12 @@ from harness.errors import (
     few,
 )
 from harness.failures import Tried
-from harness.grid import FROZEN, Grid
+from harness.grid import Grid
 from harness.identity import Identity
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock
+from harness.records import CellBlock, InputBlock
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ class Job(NamedTuple):
             data=(self.known.fingerprint, self.known.split),
             knowledge_of_persons=self.known.persons_known,
             rules=frozenset(self.known.rules),
+            reading_of_pictures=account.READING,
             version_of_the_head=road.evaluator(self.cell).VERSION,
-            preprocessing=account.seen(self.checkpoint.card.profile.preprocessing),
+            preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
         )
 
     def place(self, results: Path) -> Path:
@@ -151,12 +153,10 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs that read the same features stand together; one of a kind that trains more than a probe stands
-    alone."""
+    """Jobs of frozen kinds: those that read the same features stand together."""
     groups: dict[object, list[Job]] = {}
-    for number, job in enumerate(jobs):
-        shared = (job.checkpoint.name, job.cell.task_id, job.cell.protocol)
-        groups.setdefault(shared if job.cell.kind in FROZEN else number, []).append(job)
+    for job in jobs:
+        groups.setdefault((job.checkpoint.name, job.cell.task_id, job.cell.protocol), []).append(job)
     return list(groups.values())
 
 
@@ -213,10 +213,10 @@ def match(
             kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                known: Known = _once(memo, (cell.task_id, cell.protocol), read)
+                known: Known = once(memo, (cell.task_id, cell.protocol), read)
                 kind = known.kind
                 find = partial(_checkpoint, cell, settings, kind, named, make, memo)
-                chosen = _once(memo, (cell.method.name, cell.seed, kind), find)
+                chosen = once(memo, (cell.method.name, cell.seed, kind), find)
             except HarnessError as error:
                 place = tables.get("place")
                 kind = place.kind if isinstance(place, Located) else kind
@@ -231,7 +231,7 @@ def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tri
     return Tried(data, cell, "", given.card.profile_name if given else cell.method.profile_name)
 
 
-def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
+def once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
     """What cannot be had is tried once, not once per cell: its error is raised again."""
     if key not in memo:
         try:
@@ -246,8 +246,8 @@ def _once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
 def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:
     """Raises HarnessError for whatever a reader may meet."""
     try:
-        located = _once(tables, "place", partial(_located, cell, settings, draw))
-        whole = _once(tables, "table", partial(_table, cell, located))
+        located = once(tables, "place", partial(_located, cell, settings, draw))
+        whole = once(tables, "table", partial(_table, cell, located))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except locate.NotDrawn:
         return NOT_DRAWN
@@ -284,7 +284,7 @@ def _checkpoint(
     if chosen or not make:
         return chosen
     of_seed = None if cell.method.profile.recipe else cell.seed  # a trained one is made for all seeds
-    made: Checkpoint = _once(memo, ("made", cell.method.name, of_seed), partial(make, cell))
+    made: Checkpoint = once(memo, ("made", cell.method.name, of_seed), partial(make, cell))
     return made
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class Matrix(NamedTuple):
     """What there is to do, without doing it."""
 
     rows: list[Row]
-    missing: dict[str, str]  # cell, or a method's pre-training -> why it cannot be run
+    missing: dict[str, str]  # cell -> why it cannot be run
     untrained: dict[str, str]  # method without a checkpoint -> what it would be trained on
     undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
@@ -49,6 +50,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, str] = {}
+    corpora: dict[object, str] = {}
     undrawn = 0
     in_the_way: Counter[str] = Counter()
     for job in jobs.match(wanted.cells, settings, named, make=None):
@@ -58,7 +60,8 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
             continue
         if isinstance(job, Lost) and cell.method.profile.recipe:
             try:
-                untrained[cell.method.name] = _corpus(cell.method, settings)
+                look = partial(_corpus, cell.method, settings)
+                untrained[cell.method.name] = jobs.once(corpora, cell.method.name, look)
             except MissingDataset as error:
                 missing[cell.name] = f"{cell.method.name} would be pre-trained first, and there is {error}"
                 continue

@@ -30,6 +30,11 @@ def workers() -> int:
         if not (asked.isdecimal() and int(asked) > 0):
             raise UsageError(f"{WORKERS} is {asked!r}. Set it to a number of processes, 1 or more")
         return int(asked)
+    return cores()
+
+
+def cores() -> int:
+    """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

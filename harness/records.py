@@ -116,6 +116,9 @@ class DataBlock(_Block):
     release: str  # the known variant whose counts the data has, or "" when none fits
     fingerprint: str  # of sorted image ids with their labels, and the boxes, masks or reports scored
     images: str  # of the decoded pixels
+    code: tuple[int, int, int] = (2, 1, 1)
+    """Versions of what decodes, resizes and views pictures. The default stays when they are raised: it is of
+    records from before they were kept."""
     split: str  # of the ids in train, validation and test
     draws: DrawsBlock | None = None  # None: all of the test part counts
     fraction: str  # of the ids whose labels the fraction leaves
@@ -148,7 +151,6 @@ class InputBlock(_Block):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     upsample: int | None
-    code: tuple[int, int, int] = (2, 1, 1)  # versions of what decodes, resizes and views pictures
 
 
 class TrialBlock(_Block):

@@ -25,7 +25,7 @@ from harness.account import Arguments
 from harness.cluster import Machines
 from harness.cost import Cost
 from harness.errors import HarnessError, NewerRecord, UsageError
-from harness.grid import Grid
+from harness.grid import FROZEN, Grid
 from harness.jobs import Job
 from harness.plan import CellPlan
 from harness.pretrain.checkpoint import Checkpoint
@@ -174,25 +174,32 @@ def _tune(
     options: Options,
     arguments: Arguments,
 ) -> dict[str, str]:
-    """One trial for each group of cells that share an encoder's features, and one for each other cell that is
-    not tuned. Returns, of each cell that ended, why it has no record: "" where it has one."""
+    """One trial for each group of cells that share an encoder's features, then one for each other cell. Those
+    first: they are fewer, so that each has more cores to decode with. Returns, of each cell that ended, why
+    it has no record: "" where it has one."""
     machine = cluster.join(settings, options.address)
     storage = settings.home / "tune" / uuid.uuid4().hex[:12]
     told: dict[str, str] = {}
     try:
         with Bar("cells", len(todo), "cells") as bar:
-            config = partial(
-                tune.RunConfig,
-                storage_path=str(storage),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=options.retries),
-                callbacks=[_Shown(bar, told)],
-            )
-            if groups := jobs.grouped(job for job in todo if not job.cell.tuned):
-                _run_groups(groups, settings, arguments, machine, config(name="groups"))
+
+            def config(name: str) -> tune.RunConfig:
+                return tune.RunConfig(
+                    name=name,
+                    storage_path=str(storage),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=options.retries),
+                    callbacks=[_Shown(bar, told)],
+                )
+
+            frozen = [job for job in todo if job.cell.kind in FROZEN]
+            heavy = [job for job in todo if job.cell.kind not in FROZEN and not job.cell.tuned]
+            for name, groups in (("frozen", jobs.grouped(frozen)), ("heavy", [[job] for job in heavy])):
+                if groups:
+                    _run_groups(groups, settings, arguments, machine, config(name))
             if tuned := [job for job in todo if job.cell.tuned]:
                 share = machine.share(len(tuned))
-                tuning.run(tuned, settings, arguments, machine.gpus, share, config(name="tuned"))
+                tuning.run(tuned, settings, arguments, machine.gpus, share, config("tuned"))
     finally:
         shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
     return told

@@ -129,6 +129,13 @@ def _facts(record: Record) -> Iterator[_Fact]:
         "Sweep the task again, which runs the cells of other rules",
     )
     yield _Fact(
+        "ways to read pictures",
+        table,
+        record.data.code,
+        "between them the code changed what encoders see",
+        "Sweep the task again, or delete the records of the older version",
+    )
+    yield _Fact(
         "versions of the head",
         table,
         record.head.version,

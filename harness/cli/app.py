@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import sysconfig
 import traceback
 
 import typer
@@ -52,9 +53,14 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         logging.exception("")
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next((frame for frame in reversed(frames) if not _of_a_library(frame)), frames[-1])
         sys.stderr.write(
             f"error: {type(error).__name__}: {error} ({last.filename}, line {last.lineno}). Nobody foresaw "
             "it: mend that file if it is yours, else report it with these lines\n"
         )
         sys.exit(1)
+
+
+def _of_a_library(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(("<", *(sysconfig.get_path(name) for name in ("stdlib", "purelib"))))

@@ -50,6 +50,7 @@ def pretrain(
     from harness import plan
 
     current = settings.load(data_root)
+    current.require_roots()
     if method == ALL:
         methods = plan.trainable(profile, official=official)
     else:

@@ -42,11 +42,12 @@ def run(
     from harness import plan
 
     current = settings.load(data_root, results)
+    current.require_roots()
     save_figures = save_figures and save_figures.expanduser()  # no shell does in --save-figures=~/figures
     wanted = plan.cell(
         method,
         task,
-        profile=profile or show.USUAL,
+        profile=show.USUAL if profile is None else profile,
         protocol=protocol,
         fraction=fraction,
         seed=seed,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from harness.account import Arguments
 
 USUAL = "demo"
-PROFILE = f"Size: demo (minutes on CPUs) or paper. Default: that of a named checkpoint, else {USUAL}."
-"""Of commands that take checkpoints by name."""
+PROFILE = f"Size: demo (minutes on CPUs) or paper. Default: {USUAL}; a named checkpoint has its own."
+"""Of commands that take checkpoints by name, which is asked for only by who names it."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

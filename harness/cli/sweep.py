@@ -57,7 +57,7 @@ def sweep(
         protocols=show.words("--protocols", protocols),
         fractions=_shares(fractions),
         seeds=seeds,
-        profile=profile or show.USUAL,
+        profile=show.USUAL if profile is None else profile,
         tuned=tune or 0,
         cut_validation=cut_validation,
     )

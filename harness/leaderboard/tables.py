@@ -105,7 +105,7 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     )
     yield f"Version {task.version}, data `{table.data[:12]}`, split `{table.split[:12]}`."
     if first.data.kind == "real":
-        yield f"Release {first.data.release}." if first.data.release else "No known release has its counts."
+        yield f"Release {first.data.release or 'unknown, by its counts'}."
     if task.metric == "dice":
         yield f"Predicting nothing has {sum(test.negatives.values()) / test.images * 100:.1f}."
     if task.metric == "accuracy":

@@ -24,7 +24,8 @@ class Retrieval:
 
     A weight counts queries; candidates are all of their draw, whatever they weigh, and the report of several
     pictures is one. K goes as far as every query could have as many right answers, and for recall as far as
-    there are wrong ones, were each report of one picture; for the five best it is seen to that they are.
+    there are wrong ones, were each report of one picture. Where the five best could not all be right, data
+    are refused before (evaluate/retrieval.py).
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from harness import device, provenance, registry
 from harness.data import locate, table
 from harness.files import clear, locked, replacing, sync
+from harness.parallel import cores
 from harness.plan import CorpusPlan, MethodPlan
 from harness.pretrain import checkpoint, corpus, health, optimisation
 from harness.pretrain.batches import Batches
@@ -87,7 +88,7 @@ def trained(
     _code(plan)  # read here, because hours later git may tell of code that did not run
     optimisation.check(plan.profile.recipe, f"{plan.source}, profile {plan.profile_name}")
     place = device.choose(settings.device)
-    device.require_one_each(processes, place, settings.workers)
+    device.require_one_each(processes, place, cores())
     model = network(plan, seed)
     model.to(place)  # a frozen text encoder reads the corpus there
     _ = model.text_key  # a missing one is said now, not after an hour of decoding

@@ -352,8 +352,9 @@ def test_predictions_alone_may_disagree(tmp_path: Path, files: Files, record: st
         (lambda raw: raw["preprocessing"].update(size=9), "two ways to prepare pictures under one name"),
         (lambda raw: raw["task"].update(rules=["last-batch-dropped"]), "two sets of rules"),
         (lambda raw: raw["head"].update(version=99), "two versions of the head"),
+        (lambda raw: raw["data"].update(code=[3, 1, 1]), "two ways to read pictures"),
     ],
-    ids=["weights", "version", "pre-processing", "rules", "head"],
+    ids=["weights", "version", "pre-processing", "rules", "head", "reading"],
 )
 def test_cells_that_the_leaderboard_would_refuse_together_are_not_mixed(
     tmp_path: Path, files: Files, record: str, change: Callable[[dict[str, Any]], object], reason: str

@@ -46,6 +46,15 @@ def test_a_device_that_nothing_here_was_tried_on_is_refused() -> None:
         device.choose("meta")
 
 
+@pytest.mark.parametrize(("place", "unit"), [(CPU, "CPU"), (GPU, "GPU")], ids=str)
+def test_each_process_has_a_device(monkeypatch: pytest.MonkeyPatch, place: torch.device, unit: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4 if unit == "GPU" else 0)
+    cores = 4 if unit == "CPU" else 2
+    device.require_one_each(4, place, cores)
+    with pytest.raises(UsageError, match=f"5 processes need a {unit} each, and there are 4"):
+        device.require_one_each(5, place, cores)
+
+
 def test_draws_go_on_where_they_were() -> None:
     torch.manual_seed(0)
     expected = torch.rand(4)

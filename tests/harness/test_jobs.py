@@ -75,11 +75,11 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         (told(split="0" * 64), "data"),  # persons became known
         (told(persons_known=False), "knowledge of persons"),  # the split being drawn by image
         (told(rules=(published.BY_IMAGE,)), "rules"),
+        (job, "reading of pictures"),  # by a decoder that was mended
         (job, "version of the head"),
-        (job, "preprocessing"),  # by a decoder that was mended
     ):
         monkeypatch.setattr(evaluator, "VERSION", evaluator.VERSION + (name == "version of the head"))
-        monkeypatch.setattr(account, "DECODER_VERSION", 2 + (other is job and name == "preprocessing"))
+        monkeypatch.setattr(account, "READING", (2 + (name == "reading of pictures"), 1, 1))
         before = path.read_bytes()
         assert records.place_of(tmp_path, "phantom", other.block) == path
         assert not jobs.complete(tmp_path, other)

@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[UsageError], str]] = {
     "dataset": ({"task": "xray"}, UnknownName, "Did you mean 'xrays'"),
     "kind": ({"task": "xrays:lineal"}, UnknownName, "Did you mean 'linear'"),
     "kind not offered": ({"task": "xrays:detection"}, ImpossiblePairing, "It offers xrays:linear"),
-    "corpus as task": ({"task": "notes"}, ImpossiblePairing, "pretrain --corpus notes"),
+    "corpus as task": ({"task": "notes"}, ImpossiblePairing, "pretrain --method METHOD --corpus notes"),
     "no words": (
         {"method": "floor", "task": "xrays:zero-shot"},
         ImpossiblePairing,

@@ -33,6 +33,7 @@ def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "PHANTOM" not in done.stderr
+    assert f"rsna in {realdata / 'rsna'} has the counts of no known release" in done.stderr  # 169 pictures
     record = Record.model_validate(json.loads(done.stdout))
     assert (record.data.kind, record.data.persons_known) == ("real", True)
     [(path, stored)] = records.read_all(tmp_path / "results")

@@ -7,7 +7,7 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from ray.tune.experiment import Trial
 
 from harness import cluster, failures, grid, parallel, plan, sweep
 from harness.account import Arguments
+from harness.cluster import Machines
 from harness.errors import HarnessError, NewerRecord, UsageError
 from harness.jobs import Job, Known, Lost
 from harness.plan import CellPlan
@@ -130,6 +131,23 @@ def test_no_cluster_is_joined_that_was_not_named(
     assert asked == [joined]
     said = ["joined the Ray cluster at 10.0.0.1:6379, where 2 cores and 0 GPUs are free"] if address else []
     assert caplog.messages == said
+
+
+def test_cells_that_share_features_run_before_those_that_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And have all cores to decode with, however many the others are."""
+    [frozen] = jobs(1)
+    heavy = [frozen._replace(cell=replace(frozen.cell, kind="finetune", seed=seed)) for seed in range(9)]
+    ran = []
+
+    def run(groups: Sequence[Sequence[Job]], *_: object) -> None:
+        ran.append([[job.cell.kind for job in group] for group in groups])
+
+    monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(8, 0.0, 8))
+    monkeypatch.setattr(sweep, "_run_groups", run)
+    sweep._tune([*heavy, frozen], load(), sweep.Options(None, None, 0), Arguments({}, {}))
+    assert ran == [[["linear"]], [["finetune"]] * 9]
 
 
 def test_a_process_whose_gpu_answers_errors_only_is_ended(

@@ -172,3 +172,4 @@ def test_what_is_done_is_not_counted_again(data_root: Path, tmp_path: Path, deco
 def test_a_method_that_is_not_trained_has_no_use_for_a_corpus(data_root: Path) -> None:
     done = invoke("prepare", "openi", "--data-root", str(data_root), "--method", "random_init")
     assert isinstance(done.exception, ImpossiblePairing)
+    assert "random_init would read no picture of openi" in str(done.exception)

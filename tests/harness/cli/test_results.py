@@ -125,7 +125,7 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.
     method = ROOT.parent / "methods" / f"{records.read(path).cell.method}.py"
     again = ("results", "export", bundle, "--results", results, "--tasks", task, "--methods", method)
     done = harness(*again)
-    assert done.code == 2 and f"{bundle} is there already. Delete it first" in done.err
+    assert done.code == 2 and f"{bundle} is there already, and nothing is replaced" in done.err
     bundle.unlink()
     done = harness(*again)
     assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err

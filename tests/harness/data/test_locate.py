@@ -95,6 +95,13 @@ def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
         locate.real("toy", CARD, looking_in(tmp_path / "absent"))
 
 
+def test_a_root_behind_the_one_that_has_it_is_a_folder_too(tmp_path: Path) -> None:
+    """Else another machine, where it is mounted, may find another copy."""
+    toy(tmp_path / "toy")
+    with pytest.raises(UsageError, match="absent is not a folder"):
+        locate.real("toy", CARD, looking_in(tmp_path, tmp_path / "absent"))
+
+
 def test_a_phantom_is_written_once(home: Path) -> None:
     writer, current = Writer(), settings.load()
     first = locate.phantom("toy", CARD, writer, current)

@@ -72,6 +72,15 @@ def test_a_line_that_is_no_printed_number_is_named(tmp_path: Path, line: bytes, 
         leaderboard.build(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[{}]", "[1]"], ids=["no JSON", "no method", "no object"])
+def test_variants_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "reported").mkdir()
+    shutil.copy(COMMITTED / "linear.csv", tmp_path / "reported")
+    (tmp_path / "reported" / "variants.json").write_text(text)
+    with pytest.raises(BadRecord, match=r"variants\.json: .*Mend it: a list of objects with method, variant"):
+        leaderboard.build(tmp_path)
+
+
 def beside_ours(results: Path, *printed: str, **record: object) -> tuple[list[list[str]], str]:
     """The verdicts on lines of a file of printed numbers, and the text around them."""
     (results / "reported").mkdir(parents=True)
