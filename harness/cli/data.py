@@ -77,7 +77,8 @@ def doctor(
     else:
         release = report.release or ("synthetic" if report.kind == "phantom" else "no known release")
         show.line(f"{card.title} ({report.kind}, {release}) in {report.root}")
-        show.line(f"{report.images:,} pictures in its tables, {report.looked_at:,} of them opened")
+        if report.images:  # else they could not be read
+            show.line(f"{report.images:,} pictures in its tables, {report.looked_at:,} of them opened")
         rows = [
             [
                 finding.name,

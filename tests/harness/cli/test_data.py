@@ -53,13 +53,23 @@ def test_a_fault_ends_with_1_its_name_and_its_cure(data_root: Path, tmp_path: Pa
     picture.write_bytes(picture.read_bytes()[:300])
     done = invoke("doctor", "chexpert", "--data-root", str(tmp_path))
     assert done.exit_code == 1
-    for word in ("unreadable", "yes", "Download them again", "results would change"):
+    for word in (
+        "pictures in its tables",
+        "unreadable",
+        "yes",
+        "Download them again",
+        "results would change",
+    ):
         assert word in done.stdout
     done = invoke("doctor", "chexpert", "--data-root", str(tmp_path), "--json")
     assert done.exit_code == 1
     [finding] = json.loads(done.stdout)["findings"]
     assert (finding["name"], finding["matters"], finding["count"]) == ("unreadable", True, 1)
     assert str(picture) in finding["examples"][0]
+    table = root / "train.csv"
+    table.write_text(table.read_text().replace("Sex", "sx", 1))
+    done = invoke("doctor", "chexpert", "--data-root", str(tmp_path))
+    assert "not readable" in done.stdout and "pictures in its tables" not in done.stdout
 
 
 # --- prepare -----------------------------------------------------------------------------------------
