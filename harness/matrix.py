@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness import jobs, plan, records, weights
 from harness.contracts import DataKind, ProfileName, ProtocolName
@@ -50,7 +50,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, str] = {}
-    corpora: dict[object, str] = {}
+    corpora: dict[object, Any] = {}
     undrawn = 0
     in_the_way: Counter[str] = Counter()
     for job in jobs.match(wanted.cells, settings, named, make=None):
