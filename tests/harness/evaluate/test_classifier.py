@@ -113,7 +113,7 @@ def test_a_label_that_a_whole_part_lacks_has_another_cure(place: int) -> None:
     short[place : place + (200 if place == 0 else 100), 1] = 0
     whole = data(short)
     with pytest.raises(
-        EmptyClass, match=r"\. Use a dataset with more persons, or a task of your own without"
+        EmptyClass, match=r"\. Use a dataset with more persons, or a task of your own as in docs"
     ):
         classifier.check(TASK, whole)
     if place == 200:
