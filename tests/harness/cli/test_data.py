@@ -46,6 +46,7 @@ def test_a_sound_folder_ends_with_0(data_root: Path) -> None:
     assert (report["sound"], report["kind"], report["findings"]) == (True, "phantom", [])
 
 
+@pytest.mark.slow
 def test_a_fault_ends_with_1_its_name_and_its_cure(data_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "chexpert"
     locate.write(registry.load("tasks", "chexpert"), root, Cohort("chexpert", 20, 3, (48, 56)), workers=1)

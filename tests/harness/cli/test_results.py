@@ -106,6 +106,7 @@ def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
     assert "A was measured on phantom data and B on real" in done.err
 
 
+@pytest.mark.slow
 def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, bundle = tmp_path / "results", tmp_path / "mine.zip"
     [path, *_] = sorted((ROOT / "phantom").glob("chexpert-linear/*/clean-1pct-s0.json"))
