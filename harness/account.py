@@ -34,7 +34,7 @@ class Arguments(NamedTuple):
 
 
 READING = DECODER_VERSION, CACHE_VERSION, transforms.VERSION
-"""Of the code that is here now, see `DataBlock.code`."""
+"""Of the code that is here now, see `DataBlock.reading`."""
 
 
 def record(
@@ -84,7 +84,7 @@ def record(
             release=data.release,
             fingerprint=data.fingerprint,
             images=images.fingerprint,
-            code=READING,
+            reading=READING,
             split=data.parts.digest(ids),
             draws=_draws(data, labels) if plan.task.balanced else None,
             fraction=_labelled(plan, data, ids),

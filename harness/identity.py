@@ -39,7 +39,7 @@ def of(record: Record) -> Identity:
         data=(record.data.fingerprint, record.data.split),
         knowledge_of_persons=record.data.persons_known,
         rules=frozenset(record.task.rules),
-        reading_of_pictures=record.data.code,
+        reading_of_pictures=record.data.reading,
         version_of_the_head=record.head.version,
         preprocessing=record.preprocessing,
     )

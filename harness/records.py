@@ -116,7 +116,7 @@ class DataBlock(_Block):
     release: str  # the known variant whose counts the data has, or "" when none fits
     fingerprint: str  # of sorted image ids with their labels, and the boxes, masks or reports scored
     images: str  # of the decoded pixels
-    code: tuple[int, int, int] = (2, 1, 1)
+    reading: tuple[int, int, int] = (2, 1, 1)
     """Versions of what decodes, resizes and views pictures. The default stays when they are raised: it is of
     records from before they were kept."""
     split: str  # of the ids in train, validation and test

@@ -131,7 +131,7 @@ def _facts(record: Record) -> Iterator[_Fact]:
     yield _Fact(
         "ways to read pictures",
         table,
-        record.data.code,
+        record.data.reading,
         "between them the code changed what encoders see",
         "Sweep the task again, or delete the records of the older version",
     )

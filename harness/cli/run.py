@@ -26,7 +26,7 @@ def run(
         str | None,
         typer.Option(help="Its name. Default: that of --seed, else of the lowest seed; else one is made."),
     ] = None,
-    profile: Annotated[str | None, typer.Option(help=show.PROFILE)] = None,
+    profile: Annotated[str | None, typer.Option(help=show.PROFILE_HELP)] = None,
     protocol: Annotated[str, typer.Option(help="clean or published.")] = "clean",
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fraction of the validation labels too.")
@@ -47,7 +47,7 @@ def run(
     wanted = plan.cell(
         method,
         task,
-        profile=show.USUAL if profile is None else profile,
+        profile=show.DEFAULT_PROFILE if profile is None else profile,
         protocol=protocol,
         fraction=fraction,
         seed=seed,

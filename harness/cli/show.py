@@ -14,9 +14,9 @@ import typer
 if TYPE_CHECKING:
     from harness.account import Arguments
 
-USUAL = "demo"
-PROFILE = f"Size: demo (minutes on CPUs) or paper. Default: {USUAL}; a named checkpoint has its own."
-"""Of commands that take checkpoints by name, which is asked for only by who names it."""
+DEFAULT_PROFILE = "demo"
+PROFILE_HELP = "Size: demo (minutes on CPUs) or paper. Default: demo; a named checkpoint has its own."
+"""Of the commands that take checkpoints by name: for them, one that was not asked for is None."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

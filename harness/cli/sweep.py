@@ -36,7 +36,7 @@ def sweep(
     cut_validation: Annotated[
         bool, typer.Option("--cut-validation", help="Take the fractions of the validation labels too.")
     ] = False,
-    profile: Annotated[str | None, typer.Option(help=show.PROFILE)] = None,
+    profile: Annotated[str | None, typer.Option(help=show.PROFILE_HELP)] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -57,7 +57,7 @@ def sweep(
         protocols=show.words("--protocols", protocols),
         fractions=_shares(fractions),
         seeds=seeds,
-        profile=show.USUAL if profile is None else profile,
+        profile=show.DEFAULT_PROFILE if profile is None else profile,
         tuned=tune or 0,
         cut_validation=cut_validation,
     )

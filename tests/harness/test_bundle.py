@@ -352,7 +352,7 @@ def test_predictions_alone_may_disagree(tmp_path: Path, files: Files, record: st
         (lambda raw: raw["preprocessing"].update(size=9), "two ways to prepare pictures under one name"),
         (lambda raw: raw["task"].update(rules=["last-batch-dropped"]), "two sets of rules"),
         (lambda raw: raw["head"].update(version=99), "two versions of the head"),
-        (lambda raw: raw["data"].update(code=[3, 1, 1]), "two ways to read pictures"),
+        (lambda raw: raw["data"].update(reading=[3, 1, 1]), "two ways to read pictures"),
     ],
     ids=["weights", "version", "pre-processing", "rules", "head", "reading"],
 )

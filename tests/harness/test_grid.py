@@ -96,7 +96,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         methods.append(str(fakes.write_method(folder)))
         datasets.append(str(fakes.write_dataset(folder, replace(fakes.TOY, tasks=(TASK,)))))
     assert cells(methods=[methods[0], methods[0], "random_init"], tasks=[datasets[0], "chexpert"]).cells
-    ours = str(Path(grid.registry.entry("methods", "random_init").path))
+    ours = str(grid.registry.entry("methods", "random_init").path)
     assert cells(methods=[ours, "random_init"]).cells == cells(methods=["random_init"]).cells
     with pytest.raises(UsageError, match=r"a/tiny\.py and .*b/tiny\.py are both called tiny\. Rename one"):
         cells(methods=methods)

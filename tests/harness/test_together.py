@@ -57,11 +57,11 @@ def test_a_seed_is_not_of_two_checkpoints_at_two_fractions() -> None:
     assert [record for _, record in replaced] == lent
 
 
-def test_a_checkpoint_may_have_been_read_pictures_of_two_datasets_by_code_of_two_versions() -> None:
+def test_one_checkpoint_may_have_records_of_two_datasets_that_were_read_by_two_versions() -> None:
     """What no record says is by the code from before it was said, whatever that code is now."""
     old, new = fakes.record(), fakes.record(task="rsna:linear", fingerprint="e" * 64)
-    assert old.data.code == (2, 1, 1)
-    new = new.model_copy(update={"data": new.data.model_copy(update={"code": (3, 1, 1)})})
+    assert old.data.reading == (2, 1, 1)
+    new = new.model_copy(update={"data": new.data.model_copy(update={"reading": (3, 1, 1)})})
     assert together.checked([(Path("old"), old), (Path("new"), new)], "")
 
 
