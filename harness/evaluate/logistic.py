@@ -113,46 +113,55 @@ def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tu
     return weights.to(features.device), intercepts.to(features.device), gradient
 
 
+@torch.inference_mode()  # the steps are so small that what autograd keeps of each counts
 def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tuple[Tensor, Tensor, float]:
     z, axes, spectrum = _principal_axes(features)
     sign = torch.as_tensor(np.where(truth == -1, 0, 2 * truth.astype(np.int64) - 1).T.copy()).to(z)
     problem = _Problem(
         z,
+        z.T.contiguous() if z.numel() <= SMALL else z.T,
         torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
-        torch.cat((spectrum, spectrum.new_tensor([len(z)]))),
+        torch.cat((spectrum / len(z), spectrum.new_ones(1))),
         sign.repeat(len(strengths), 1),
+        sign.abs().sum(dim=1).repeat(len(strengths)),
         z.new_tensor(strengths).repeat_interleave(len(sign)),
     )
     solution, gradient = _minimise(problem)
     solution = solution.reshape(len(strengths), len(sign), -1)  # [S, L, r + 1]
-    return (solution[..., :-1] @ axes.T).mT.contiguous(), solution[..., -1], gradient
+    weights = solution[..., :-1].mT
+    for matrix in axes:
+        weights = matrix @ weights
+    return weights, solution[..., -1], gradient
 
 
-def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z [N, r] with features = z axes^T, axes [D, r] orthonormal, and the squared lengths [r] of z's columns,
-    which are orthogonal. r is the smaller of N and D. QR first where N < D: unlike the eigenvectors of the
-    N x N Gram matrix it keeps small directions exactly orthonormal, so that ‖w‖ is the norm it was."""
+def _principal_axes(features: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """z [N, r] with features = z axes^T, the orthonormal axes [D, r] as matrices to apply in turn, and the
+    squared lengths [r] of z's columns, which are orthogonal. r is the smaller of N and D. QR first where
+    N < D: unlike the eigenvectors of the N x N Gram matrix it keeps small directions exactly orthonormal, so
+    that ‖w‖ is the norm it was."""
     n, d = features.shape
-    base = None
+    bases = []
     if n < d:
         base, triangle = torch.linalg.qr(features.T)
         features = triangle.T
+        bases.append(base)
     spectrum, rotation = torch.linalg.eigh(features.T @ features)
-    axes = rotation if base is None else base @ rotation
-    return features @ rotation, axes, spectrum.clamp(min=0)
+    return features @ rotation, [rotation, *bases], spectrum.clamp(min=0)
 
 
 class _Problem(NamedTuple):
     """K independent fits on the same rows. A solution is [K, r + 1]: weights, and the intercept last."""
 
     z: Tensor  # [N, r]
+    transposed: Tensor  # [r, N] z; a copy where it is small, as products with a view take longer
     penalty: Tensor  # [r + 1] 1, but 0 for the intercept
-    lengths: Tensor  # [r + 1] squared, of z's columns and of the ones that the intercept stands for
+    squares: Tensor  # [r + 1] means, of z's columns and of the ones that the intercept stands for
     sign: Tensor  # [K, N] 1, -1, or 0 for unknown, which makes the loss a constant
+    known: Tensor  # [K] images
     strength: Tensor  # [K]
 
     def keep(self, fits: Tensor) -> _Problem:
-        return self._replace(sign=self.sign[fits], strength=self.strength[fits])
+        return self._replace(sign=self.sign[fits], known=self.known[fits], strength=self.strength[fits])
 
     def start(self) -> _Point:
         """No weights, and the log-odds of the label as intercept."""
@@ -163,26 +172,26 @@ class _Problem(NamedTuple):
         return self.at(w, margins, self.objective(w, margins))
 
     def margins(self, w: Tensor) -> Tensor:
-        """[K, N]"""
-        return torch.addmm(w[:, -1:], w[:, :-1], self.z.T)
+        """[K, N] positive where the label is right, 0 where it is unknown."""
+        return self.sign * torch.addmm(w[:, -1:], w[:, :-1], self.transposed)
 
     def objective(self, w: Tensor, margins: Tensor) -> Tensor:
         """[K]"""
-        loss = -logsigmoid(self.sign * margins).sum(dim=1)
+        loss = -logsigmoid(margins).sum(dim=1)
         return self.strength * loss + (w * w) @ self.penalty / 2
 
     def at(self, w: Tensor, margins: Tensor, objective: Tensor) -> _Point:
-        wrong = torch.sigmoid(-self.sign * margins)  # the probability of what the label is not
-        weight = self.strength[:, None] * self.sign
-        slope = -weight * wrong
-        gradient = self.penalty * w + torch.cat((slope @ self.z, slope.sum(dim=1, keepdim=True)), dim=1)
-        uncertainty = (weight * self.sign * wrong * (1 - wrong)).mean(dim=1, keepdim=True)
-        return _Point(w, margins, objective, gradient, self.penalty + uncertainty * self.lengths)
+        wrong = self.sign * torch.sigmoid(-margins)  # the probability of what the label is not, signed
+        pull = torch.cat((wrong @ self.z, wrong.sum(dim=1, keepdim=True)), dim=1)
+        gradient = torch.addcmul(self.penalty * w, self.strength[:, None], pull, value=-1)
+        uncertainty = self.strength * torch.linalg.vecdot(wrong, self.sign - wrong)
+        curvature = torch.addcmul(self.penalty, uncertainty[:, None], self.squares)
+        return _Point(w, margins, objective, gradient, curvature)
 
     def relative(self, gradient: Tensor) -> Tensor:
         """[K] norms per known image and unit of C: those of the mean loss."""
         norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
-        return norm / (self.strength * self.sign.abs().sum(dim=1))
+        return norm / (self.strength * self.known)
 
 
 class _Point(NamedTuple):
@@ -196,9 +205,10 @@ class _Point(NamedTuple):
 
 
 class _Pair(NamedTuple):
+    """Scaled so that their product is one; or zeros, which forgets the pair."""
+
     step: Tensor  # [K, r + 1]
     change: Tensor  # [K, r + 1] of the gradient, which the step made
-    scale: Tensor  # [K] 1 / their product, or 0, which forgets the pair
 
 
 def _minimise(problem: _Problem) -> tuple[Tensor, float]:
@@ -220,8 +230,9 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
             memory = deque((_Pair(*(part[going] for part in pair)) for pair in memory), maxlen=MEMORY)
         before, point = point, _step(problem, point, _direction(point, memory))
         step, change = point.w - before.w, point.gradient - before.gradient
-        product = torch.linalg.vecdot(step, change)
-        memory.append(_Pair(step, change, torch.where(product > 0, 1 / product, 0)))
+        product = torch.linalg.vecdot(step, change)[:, None]
+        scale = torch.where(product > 0, product.rsqrt(), 0)
+        memory.append(_Pair(scale * step, scale * change))
     raise TrainingDiverged(
         f"{len(fits)} of {len(solutions)} linear probes have a relative gradient of up to "
         f"{float(size.max()):.1e} after {STEPS} steps, not {TOLERANCE:.0e}. Look at the features: some are "
@@ -233,13 +244,13 @@ def _direction(point: _Point, memory: Sequence[_Pair]) -> Tensor:
     """[K, r + 1] of L-BFGS: the two-loop recursion, with the curvature as initial Hessian."""
     direction = -point.gradient
     projections = []
-    for step, change, scale in reversed(memory):
-        projections.append(scale * torch.linalg.vecdot(step, direction))
-        direction = torch.addcmul(direction, projections[-1][:, None], change, value=-1)
+    for step, change in reversed(memory):
+        projections.append(torch.linalg.vecdot(step, direction)[:, None])
+        direction = torch.addcmul(direction, projections[-1], change, value=-1)
     direction = direction / point.curvature
-    for (step, change, scale), projection in zip(memory, reversed(projections), strict=True):
-        rest = projection - scale * torch.linalg.vecdot(change, direction)
-        direction = torch.addcmul(direction, rest[:, None], step)
+    for (step, change), projection in zip(memory, reversed(projections), strict=True):
+        rest = projection - torch.linalg.vecdot(change, direction)[:, None]
+        direction = torch.addcmul(direction, rest, step)
     return direction
 
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from harness.evaluate import logistic
 
-TOLERANCE = 1e-7  # scikit-learn's own 1e-4 stops at objectives up to 70 % above the optimum
+# Both stop by the gradient of the mean loss. With 1e-7 scikit-learn's objective is up to 1e-5 above the
+# optimum, with its own 1e-4 up to 70 %.
+TOLERANCE = logistic.TOLERANCE
 
 
-@pytest.mark.parametrize("n,d", [(40, 2048), (400, 512), (2000, 256)])
+@pytest.mark.parametrize("n,d", [(40, 2048), (400, 512), (400, 2048), (2000, 256)])
 def test_at_least_twice_as_fast_as_a_loop_over_scikit_learn(
     benchmark: BenchmarkFixture, n: int, d: int
 ) -> None:
@@ -31,13 +34,14 @@ def test_at_least_twice_as_fast_as_a_loop_over_scikit_learn(
         return float(strength * np.logaddexp(0, -margin).sum() + w @ w / 2)
 
     start = time.perf_counter()
-    loop = {
-        (s, label): LogisticRegression(C=strength, tol=TOLERANCE, max_iter=100_000).fit(
-            features, truth[:, label]
-        )
-        for s, strength in enumerate(logistic.GRID)
-        for label in range(5)
-    }
+    with threadpool_limits(1):  # as ours; its products are too small for more, which slow it down
+        loop = {
+            (s, label): LogisticRegression(C=strength, tol=TOLERANCE, max_iter=100_000).fit(
+                features, truth[:, label]
+            )
+            for s, strength in enumerate(logistic.GRID)
+            for label in range(5)
+        }
     looped = time.perf_counter() - start
     weights, intercepts, _ = benchmark(logistic.solve, torch.from_numpy(features), truth, logistic.GRID)
     excess = [
