@@ -99,8 +99,8 @@ def sweep(
     for line in _told(done.failed):
         show.say(f"failed: {line}")
     show.line(
-        f"{done.done} cells done, {done.before} were done before, {len(done.failed)} failed, "
-        f"{done.left} beyond the limit, {len(wanted.impossible)} pairs impossible"
+        f"Cells: {done.done} done, {done.before} done before, {len(done.failed)} failed, "
+        f"{done.left} beyond the limit. Pairs impossible: {len(wanted.impossible)}"
     )
     if done.failed:
         show.say(

@@ -39,7 +39,7 @@ def whole(place: Place) -> dict[str, tuple[object, ...]]:
     process = place.start(Path(os.path.relpath(results)))
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    assert f"{CELLS} cells done, 0 were done before, 0 failed" in said
+    assert f"Cells: {CELLS} done, 0 done before, 0 failed" in said
     return found(results)
 
 
@@ -47,7 +47,7 @@ def test_a_second_sweep_finds_everything_done(place: Place, whole: dict[str, obj
     assert len(whole) == CELLS
     again = harness(*place.arguments(place.home / "whole"))
     assert again.code == 0, again.err
-    assert f"0 cells done, {CELLS} were done before" in again.out
+    assert f"Cells: 0 done, {CELLS} done before" in again.out
     assert found(place.home / "whole") == whole
 
 
@@ -97,7 +97,7 @@ def test_ctrl_c_or_a_time_limit_ends_it_and_calls_no_cell_a_failure(
     said, _ = process.communicate()
     assert process.returncode == 130, said
     assert "Stopped. The same command goes on where it was." in said
-    assert "cells done" not in said and "failed" not in said and "Traceback" not in said
+    assert "Cells:" not in said and "failed" not in said and "Traceback" not in said
     assert written(tmp_path) < CELLS
 
 
@@ -110,14 +110,14 @@ def test_a_cell_that_fails_stops_no_other_and_runs_again(
     process = place.start(tmp_path)
     said, _ = process.communicate()
     assert process.returncode == 1, said
-    assert f"{CELLS - 1} cells done, 0 were done before, 1 failed" in said
+    assert f"Cells: {CELLS - 1} done, 0 done before, 1 failed" in said
     assert "failed: " in said and len(list(failures.read_all(tmp_path))) == 1
     (blocked / "in the way").rmdir()
     blocked.rmdir()
     process = place.start(tmp_path)
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    assert f"1 cells done, {CELLS - 1} were done before, 0 failed" in said
+    assert f"Cells: 1 done, {CELLS - 1} done before, 0 failed" in said
     assert list(failures.read_all(tmp_path)) == []
     assert found(tmp_path) == whole
 
