@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from harness.account import Arguments
 
 DEFAULT_PROFILE = "demo"
-PROFILE_HELP = "Size: demo (minutes on CPUs) or paper. Default: demo; a named checkpoint has its own."
+PROFILE_HELP = (
+    f"Size: demo (minutes on CPUs) or paper. Default: {DEFAULT_PROFILE}; a named checkpoint has its own."
+)
 """Of the commands that take checkpoints by name: for them, one that was not asked for is None."""
 
 

@@ -123,7 +123,6 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
         torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
         torch.cat((spectrum / len(z), spectrum.new_ones(1))),
         sign.repeat(len(strengths), 1),
-        sign.abs().sum(dim=1).repeat(len(strengths)),
         z.new_tensor(strengths).repeat_interleave(len(sign)),
     )
     solution, gradient = _minimise(problem)
@@ -157,11 +156,10 @@ class _Problem(NamedTuple):
     penalty: Tensor  # [r + 1] 1, but 0 for the intercept
     squares: Tensor  # [r + 1] means, of z's columns and of the ones that the intercept stands for
     sign: Tensor  # [K, N] 1, -1, or 0 for unknown, which makes the loss a constant
-    known: Tensor  # [K] images
     strength: Tensor  # [K]
 
     def keep(self, fits: Tensor) -> _Problem:
-        return self._replace(sign=self.sign[fits], known=self.known[fits], strength=self.strength[fits])
+        return self._replace(sign=self.sign[fits], strength=self.strength[fits])
 
     def start(self) -> _Point:
         """No weights, and the log-odds of the label as intercept."""
@@ -191,7 +189,7 @@ class _Problem(NamedTuple):
     def relative(self, gradient: Tensor) -> Tensor:
         """[K] norms per known image and unit of C: those of the mean loss."""
         norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
-        return norm / (self.strength * self.known)
+        return norm / (self.strength * self.sign.abs().sum(dim=1))
 
 
 class _Point(NamedTuple):
