@@ -81,16 +81,16 @@ def test_killed_at_any_time_it_ends_with_the_same_records(
         with contextlib.suppress(ProcessLookupError):  # it was quicker
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    process = place.start(tmp_path)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
+    ended = harness(*place.arguments(tmp_path))
+    assert ended.code == 0, ended.err
     assert found(tmp_path) == whole
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_or_a_time_limit_ends_it_and_calls_no_cell_a_failure(
-    place: Place, whole: dict[str, object], tmp_path: Path, sent: signal.Signals
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
+    monkeypatch.setenv("HARNESS_WORKERS", "1")
     process = place.start(tmp_path)
     until(lambda: written(tmp_path) >= 1, process)
     process.send_signal(sent)
@@ -102,22 +102,22 @@ def test_ctrl_c_or_a_time_limit_ends_it_and_calls_no_cell_a_failure(
 
 
 def test_a_cell_that_fails_stops_no_other_and_runs_again(
-    place: Place, whole: dict[str, object], tmp_path: Path
+    place: Place, whole: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder where a record should go fails one cell; when it is gone, that cell alone is left."""
+    """A folder where a record should go fails one cell; when it is gone, that cell alone is left. By one
+    process, which goes on to the other cells."""
+    monkeypatch.setenv("HARNESS_WORKERS", "1")
     blocked = tmp_path / sorted(whole)[5]
     (blocked / "in the way").mkdir(parents=True)
-    process = place.start(tmp_path)
-    said, _ = process.communicate()
-    assert process.returncode == 1, said
-    assert f"Cells: {CELLS - 1} done, 0 done before, 1 failed" in said
-    assert "failed: " in said and len(list(failures.read_all(tmp_path))) == 1
+    ended = harness(*place.arguments(tmp_path))
+    assert ended.code == 1, ended.err
+    assert f"Cells: {CELLS - 1} done, 0 done before, 1 failed" in ended.out
+    assert "failed: " in ended.err and len(list(failures.read_all(tmp_path))) == 1
     (blocked / "in the way").rmdir()
     blocked.rmdir()
-    process = place.start(tmp_path)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert f"Cells: 1 done, {CELLS - 1} done before, 0 failed" in said
+    ended = harness(*place.arguments(tmp_path))
+    assert ended.code == 0, ended.err
+    assert f"Cells: 1 done, {CELLS - 1} done before, 0 failed" in ended.out
     assert list(failures.read_all(tmp_path)) == []
     assert found(tmp_path) == whole
 
