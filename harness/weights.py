@@ -6,7 +6,7 @@ Apart because a sweep asks the same before its cells run as `run` does of one.
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from harness import plan as plans
@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.evaluate.bank import Source
 from harness.files import file_hash, hash_of
 from harness.plan import CellPlan, MethodPlan
-from harness.pretrain import checkpoint, make
+from harness.pretrain import checkpoint, make, reading
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import PACKAGE_ROOT, Settings
 
@@ -115,4 +115,5 @@ def source(method: MethodPlan, chosen: Checkpoint) -> Source:
         card.profile.preprocessing,
         lambda: make.load(method, chosen),
         recipe.text_units[-1] if recipe else "",
+        partial(reading.require_same, chosen),
     )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.contracts import ImageFeatures, Method, Preprocessing
+from harness.contracts import ImageFeatures, Method, Preprocessing, TextMethod
 from harness.data import arrays, transforms
 from harness.data.cache import Images
 from harness.device import arithmetic
@@ -43,6 +43,8 @@ class Source(NamedTuple):
     preprocessing: Preprocessing
     build: Callable[[], nn.Module]
     text_unit: str = ""  # what of a report its embeddings are compared with, see Recipe.text_units
+    check_text: Callable[[TextMethod], None] = lambda _: None
+    """Raises CheckpointError where what was built reads texts otherwise than it was trained to."""
 
 
 class Bank(NamedTuple):

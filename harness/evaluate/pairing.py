@@ -57,6 +57,7 @@ def _compared(bench: Bench, rows: np.ndarray, texts: Sequence[str], alike: Alike
     preprocessing, device = bench.encoder.preprocessing, bench.device
     with frozen(bench.encoder.build(), device) as model, Bar("comparing", len(rows)) as bar:
         method = cast(TextMethod, model)
+        bench.encoder.check_text(method)
         prepared = method.prepare_text(texts)
         readable = prepared.flatten(1).any(dim=1)
         if not readable.any():

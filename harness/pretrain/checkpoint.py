@@ -58,6 +58,7 @@ class CheckpointCard(BaseModel):
     steps: int
     loss: dict[str, float]  # what the log holds of a step, mean over the last epoch
     retrieval: dict[str, float]  # validation, "recall@1" and so on, and the same by chance
+    text_sample: tuple[float, ...] = ()  # how it read texts, see pretrain/reading.py
     warnings: tuple[str, ...] = ()  # what makes the weights doubtful
     processes: int = 1  # that shared the training
     seconds: float

@@ -19,7 +19,7 @@ from harness.data import locate, table
 from harness.files import clear, locked, replacing, sync
 from harness.parallel import cores
 from harness.plan import CorpusPlan, MethodPlan
-from harness.pretrain import checkpoint, corpus, health, optimisation
+from harness.pretrain import checkpoint, corpus, health, optimisation, reading
 from harness.pretrain.batches import Batches
 from harness.pretrain.checkpoint import Checkpoint
 from harness.pretrain.corpus import Corpus
@@ -147,6 +147,7 @@ def _train(
     if team.rank == 0:
         clear(folder)  # a state is large, and each kill may leave one half written
     code = _code(plan)
+    sample = reading.sample(model) if team.rank == 0 else ()  # type: ignore[arg-type]
     training = Training(
         model,
         data,
@@ -162,7 +163,7 @@ def _train(
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
         where = device.describe(place)
-        _write(folder, plan, model, seed, data, outcome, where, team.size, dirty=training.dirty)
+        _write(folder, plan, model, seed, data, outcome, where, team.size, training.dirty, sample)
 
 
 def _code(plan: MethodPlan) -> Code:
@@ -203,6 +204,7 @@ def _write(
     place: str,
     processes: int = 1,
     dirty: bool = False,
+    text_sample: tuple[float, ...] = (),
 ) -> None:
     """`dirty`: whether the training says so; other code may be here since it was cut off."""
     code = _code(plan)
@@ -220,6 +222,7 @@ def _write(
             "corpus_kind": data.kind if data else None,
             "corpus_fingerprint": data.fingerprint if data else None,
             **outcome._asdict(),
+            "text_sample": text_sample,
             "processes": processes,
             "device": place,
             "commit": code.commit,

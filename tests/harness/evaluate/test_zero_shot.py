@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.contracts import ImageFeatures, Task, TextFeatures
 from harness.cost import Cost
 from harness.data.cache import Images
-from harness.errors import DataError, UsageError
+from harness.errors import CheckpointError, DataError, UsageError
 from harness.evaluate import pairing, zero_shot
 from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples
@@ -142,6 +142,16 @@ def test_texts_without_any_words_for_the_method_are_named() -> None:
     test = examples()
     with pytest.raises(DataError, match=r"tiny finds nothing to read in any of 2 texts, such as '123'"):
         pairing.compare(test.bench, test.rows, ["123", "456"], pairing.cosine)
+
+
+def test_nothing_is_compared_by_a_method_that_reads_otherwise_than_it_was_trained_to() -> None:
+    def refuse(method: object) -> None:
+        raise CheckpointError(f"{type(method).__name__} reads otherwise")
+
+    test = examples()
+    bench = replace(test.bench, encoder=test.bench.encoder._replace(check_text=refuse))
+    with pytest.raises(CheckpointError, match="Wordy reads otherwise"):
+        pairing.compare(bench, test.rows, ["edema"], pairing.cosine)
 
 
 def test_a_prompt_without_words_for_the_method_is_named() -> None:

@@ -19,7 +19,7 @@ from harness.contracts import Batch
 from harness.errors import CheckpointError, MissingDataset, UsageError
 from harness.phantom import STAMP, Cohort
 from harness.plan import CorpusPlan, MethodPlan
-from harness.pretrain import checkpoint, make
+from harness.pretrain import checkpoint, make, reading
 from harness.pretrain.checkpoint import CARD, WEIGHTS, Checkpoint
 from harness.pretrain.log import EPOCHS, STEPS
 from harness.pretrain.state import STATE
@@ -65,6 +65,7 @@ def test_what_was_trained_is_taken_from_the_store(
     assert (card.method, card.corpus, card.corpus_kind, card.seed) == ("tiny", "toy", "phantom", 0)
     assert card.profile == method.profile
     assert card.steps == 10  # 19 pairs for training: two batches, five times
+    assert card.text_sample == tuple(reading.TEXT.count(chr(97 + number)) for number in range(fakes.LETTERS))
     assert {"recall@1", "chance@1"} <= card.retrieval.keys()
     assert sorted(path.name for path in first.folder.iterdir() if "events" not in path.name) == [
         "card.json",
