@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harness.errors import DataError, EmptyClass
 
@@ -61,18 +62,22 @@ class Comparison:
 
 
 class Before:
-    """The weight of what stands before certain places of a ranking, added up between them only."""
+    """The weight of what stands before certain places of a ranking, added up between them only: how often
+    each image stands between two of them, times the weights, is a product with a sparse matrix."""
 
     def __init__(self, image: np.ndarray, places: np.ndarray) -> None:
         """`image` [M] of each rank, `places` [U] in 0..M."""
         cuts, where = np.unique(np.concatenate(([0], places)), return_inverse=True)
-        self._image, self._starts, self._where = image[: cuts[-1]], cuts[:-1], where[1:]
+        ranked = image[: cuts[-1]]
+        between = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))  # of each rank
+        shape = len(cuts) - 1, ranked.max(initial=-1) + 1
+        self._counts = csr_array((np.ones(len(ranked)), (between, ranked)), shape=shape)
+        self._where = where[1:]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """[U, R]"""
-        before = np.zeros((len(self._starts) + 1, weights.shape[1]))
-        segments = np.add.reduceat(weights.take(self._image, axis=0), self._starts, axis=0)
-        np.cumsum(segments, axis=0, out=before[1:])
+        before = np.zeros((self._counts.shape[0] + 1, weights.shape[1]))
+        np.cumsum(self._counts @ weights[: self._counts.shape[1]], axis=0, out=before[1:])
         return before.take(self._where, axis=0)
 
 

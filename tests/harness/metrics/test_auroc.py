@@ -93,3 +93,15 @@ def test_nonsense_is_refused() -> None:
         metrics.auroc(np.array([0, 1, 1]), np.array([0.1, 0.2, np.nan]))
     with pytest.raises(DataError, match="2"):
         metrics.auroc(np.array([0, 1, 2]), np.arange(3))
+
+
+@pytest.mark.parametrize(("images", "ranks", "places"), [(7, 40, 12), (7, 40, 0), (3, 0, 4), (300, 300, 90)])
+def test_what_stands_before_a_place_is_added_up_whoever_stands_there_how_often(
+    images: int, ranks: int, places: int
+) -> None:
+    rng = np.random.default_rng(ranks)
+    image, asked = rng.integers(images, size=ranks), rng.integers(ranks + 1, size=places)
+    weights = rng.exponential(size=(images, 5))
+    expected = [weights[image[:place]].sum(axis=0) for place in asked]
+    found = metrics.Before(image, asked)(weights)
+    assert found == pytest.approx(np.reshape(expected, (places, 5)), abs=1e-12)
