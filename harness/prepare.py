@@ -19,7 +19,7 @@ from harness.data import cache, task_data
 from harness.data.cache import Wanted
 from harness.data.locate import Located
 from harness.errors import EmptyClass, HarnessError, ImpossiblePairing, UnreadableImage
-from harness.files import hash_lines
+from harness.files import hash_lines, size_of
 from harness.plan import MethodPlan
 from harness.pretrain import corpus
 from harness.settings import Settings
@@ -92,7 +92,7 @@ def check_disk(needed: int, settings: Settings) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise HarnessError(
-            f"{settings.images}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. Free the "
+            f"{settings.images}: {size_of(needed)} are needed and {size_of(free)} are free. Free the "
             "rest, set HARNESS_HOME to another disk, or name fewer methods with --method"
         )
 

@@ -120,6 +120,7 @@ def prepare(
             show.say(f"left out: {other}: {reason}")
     from harness import prepare
     from harness.data import locate, table
+    from harness.files import size_of
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
@@ -134,7 +135,7 @@ def prepare(
                 ", ".join(each.methods),
                 f"{len(each.asked.ids):,}",
                 f"{found.pictures:,}",
-                f"{found.size / 1e9:.2f} GB",
+                size_of(found.size),
                 str(timedelta(seconds=round(found.seconds))),
             ]
             for each, found in zip(caches, estimates, strict=True)
