@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, file_words, options
-from harness.errors import BadRecord, NewerRecord, first_of
+from harness.errors import BadRecord, NewerRecord, few, first_of
 from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -286,21 +286,25 @@ def read(path: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        if _is_newer(error):
+        if names := _newer(error):
             raise NewerRecord(
-                f"{path}: schema_version is of a harness newer than this one. Update it (git pull); the "
-                "record is sound"
+                f"{path}: {few(names)} is of a harness newer than this one. Update it (git pull); the "
+                "record is sound, unless it was edited"
             ) from error
         raise BadRecord(
             f"{path}: {first_of(error)}. Records are never edited by hand: delete it and run the cell again"
         ) from error
 
 
-def _is_newer(error: ValidationError) -> bool:
-    """Whether what is wrong with a record is that its schema came after this one."""
+def _newer(error: ValidationError) -> list[str]:
+    """The fields of a record that came after this harness, where nothing else is wrong with it."""
     [known] = get_args(Record.model_fields["schema_version"].annotation)
-    found = [each["input"] for each in error.errors() if each["loc"] == ("schema_version",)]
-    return any(isinstance(number, int) and number > known for number in found)
+    wrong = error.errors()
+    found = [each["input"] for each in wrong if each["loc"] == ("schema_version",)]
+    if any(isinstance(number, int) and number > known for number in found):
+        return ["schema_version"]  # what else is wrong with it may be new too
+    unknown = [each for each in wrong if each["type"] == "extra_forbidden"]
+    return [".".join(map(str, each["loc"])) for each in unknown] if len(unknown) == len(wrong) else []
 
 
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:

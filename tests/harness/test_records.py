@@ -41,7 +41,10 @@ def test_a_record_from_before_searches_is_one_without(tmp_path: Path) -> None:
 
 
 BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "unknown key": (lambda raw: raw["cell"].update(colour="red"), "cell.colour"),
+    "unknown key beside another fault": (
+        lambda raw: raw["cell"].update(colour="red", fraction=0.0),
+        "cell.fraction",
+    ),
     "missing key": (lambda raw: raw["data"].pop("split"), "data.split"),
     "NaN metric": (lambda raw: raw["metrics"]["macro_auroc"].update(value=float("nan")), "macro_auroc.value"),
     "infinite cost": (lambda raw: raw["cost"].update(peak_memory_mib=float("inf")), "cost.peak_memory_mib"),
@@ -80,6 +83,10 @@ def test_of_a_newer_record_it_is_the_harness_that_is_out_of_date(tmp_path: Path)
     with pytest.raises(NewerRecord, match=r"s0\.json: schema_version .* Update it") as refused:
         records.read(path)
     assert "delete" not in str(refused.value)
+    raw["cell"]["colour"] = "red"  # a field with a default raises no version
+    path.write_text(json.dumps(raw))
+    with pytest.raises(NewerRecord, match=r"s0\.json: cell\.colour is of a harness newer than this one"):
+        records.read(path)
 
 
 @pytest.mark.parametrize(
