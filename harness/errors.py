@@ -41,6 +41,13 @@ def first_of(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
+def unknown_fields(error: ValidationError) -> list[str]:
+    """Those of a file that came after this harness, where nothing else is wrong with it."""
+    wrong = error.errors(include_url=False)
+    unknown = [each for each in wrong if each["type"] == "extra_forbidden"]
+    return [".".join(map(str, each["loc"])) for each in unknown] if len(unknown) == len(wrong) else []
+
+
 class HarnessError(Exception):
     """The user can do something about it: printed without a traceback."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, file_words, options
-from harness.errors import BadRecord, NewerRecord, few, first_of
+from harness.errors import BadRecord, NewerRecord, few, first_of, unknown_fields
 from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -297,14 +297,11 @@ def read(path: Path) -> Record:
 
 
 def _newer(error: ValidationError) -> list[str]:
-    """The fields of a record that came after this harness, where nothing else is wrong with it."""
+    """The fields of a record that came after this harness."""
     [known] = get_args(Record.model_fields["schema_version"].annotation)
-    wrong = error.errors()
-    found = [each["input"] for each in wrong if each["loc"] == ("schema_version",)]
-    if any(isinstance(number, int) and number > known for number in found):
-        return ["schema_version"]  # what else is wrong with it may be new too
-    unknown = [each for each in wrong if each["type"] == "extra_forbidden"]
-    return [".".join(map(str, each["loc"])) for each in unknown] if len(unknown) == len(wrong) else []
+    found = [each["input"] for each in error.errors() if each["loc"] == ("schema_version",)]
+    newer = any(isinstance(number, int) and number > known for number in found)
+    return ["schema_version"] if newer else unknown_fields(error)  # what else is wrong may be new too
 
 
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:

@@ -161,6 +161,14 @@ def test_a_broken_folder_is_listed_with_its_reason_and_never_chosen(
         checkpoint.named(tmp_path, bad.name, method="tiny", version=1)
 
 
+def test_of_a_newer_card_it_is_the_harness_that_is_out_of_date(tmp_path: Path) -> None:
+    card = stored(tmp_path) / CARD
+    card.write_text(card.read_text().replace('"steps"', '"stairs": 3,\n "steps"'))
+    with pytest.raises(CheckpointError, match=r"stairs is of a harness newer than this one") as refused:
+        checkpoint.read(card.parent)
+    assert "elete" not in str(refused.value)
+
+
 def test_a_folder_of_another_user_is_listed_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
