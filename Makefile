@@ -9,10 +9,10 @@ check: # style and types
 	$(PYTHON) -m mypy
 
 test: # the whole suite, on all cores
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	$(PYTHON) -m pytest -n auto
 
 test-fast: # what fits between two edits
-	$(PYTHON) -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTHON) -m pytest -n auto -m "not slow"
 
 bench: # speed, as ratios within one run; alone, because neighbours would distort it
 	$(PYTHON) -m pytest tests/benchmarks --benchmark-only

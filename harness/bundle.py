@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness import differences, provenance, records, together
-from harness.errors import BadRecord, HarnessError, UnknownName, UsageError
+from harness.errors import BadRecord, HarnessError, NewerRecord, UnknownName, UsageError
 from harness.files import file_hash, hash_bytes, replacing
 from harness.metrics import score
 from harness.records import Record
@@ -123,6 +123,8 @@ def read(bundle: Path, results: Path) -> Imported:
             together.checked(cells, APART)
         except (BadRecord, MemoryError) as error:
             found = str(error).replace(f"{folder}/", "")
+            if isinstance(error, NewerRecord):
+                raise NewerRecord(f"{bundle}: nothing was imported. {found}") from error
             raise BadRecord(
                 f"{bundle} is not sound, and nothing was imported. What its maker can cure: {found}"
             ) from error

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 SHOWN = 3  # of many, in a message
 
@@ -35,17 +35,30 @@ def few(items: Sequence[object], between: str = ", ", shown: int = SHOWN) -> str
     return between.join(map(str, items[:shown])) + more
 
 
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's, of models and of dataclasses
+
+
 def first_of(error: ValidationError) -> str:
     """What is wrong with a file, and in which field of it."""
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
-def unknown_fields(error: ValidationError) -> list[str]:
-    """Those of a file that came after this harness, where nothing else is wrong with it."""
+def of_another_version(error: ValidationError, model: type[BaseModel]) -> str:
+    """Says so where nothing else is wrong with a file of this `model` than fields that are not known here, or
+    where its schema_version is higher; "" where it is broken."""
     wrong = error.errors(include_url=False)
-    unknown = [each for each in wrong if each["type"] == "extra_forbidden"]
-    return [".".join(map(str, each["loc"])) for each in unknown] if len(unknown) == len(wrong) else []
+    [known] = get_args(model.model_fields["schema_version"].annotation)
+    found = [each["input"] for each in wrong if each["loc"] == ("schema_version",)]
+    unknown = [each["loc"] for each in wrong if each["type"] in UNKNOWN]
+    if any(isinstance(number, int) and number > known for number in found):
+        names = ["schema_version"]  # what else is wrong with it may be new too
+    elif len(unknown) == len(wrong):
+        names = [".".join(map(str, place)) for place in unknown]
+    else:
+        return ""
+    of = "of another version of the harness, most likely a newer one"
+    return f"{few(names)}: {of}. Update this one (git pull)"
 
 
 class HarnessError(Exception):

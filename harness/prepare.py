@@ -92,8 +92,8 @@ def check_disk(needed: int, settings: Settings) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise HarnessError(
-            f"{settings.images}: {size_of(needed)} are needed and {size_of(free)} are free. Free the "
-            "rest, set HARNESS_HOME to another disk, or name fewer methods with --method"
+            f"{settings.images}: {size_of(needed)} are needed, {size_of(needed - free)} more than are free. "
+            "Free them, set HARNESS_HOME to another disk, or name fewer methods with --method"
         )
 
 

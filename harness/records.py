@@ -12,13 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, file_words, options
-from harness.errors import BadRecord, NewerRecord, few, first_of, unknown_fields
+from harness.errors import BadRecord, NewerRecord, first_of, of_another_version
 from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -286,22 +286,11 @@ def read(path: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        if names := _newer(error):
-            raise NewerRecord(
-                f"{path}: {few(names)} is of a harness newer than this one. Update it (git pull); the "
-                "record is sound, unless it was edited"
-            ) from error
+        if other := of_another_version(error, Record):
+            raise NewerRecord(f"{path}: {other}, or move it away to run the cell again") from error
         raise BadRecord(
             f"{path}: {first_of(error)}. Records are never edited by hand: delete it and run the cell again"
         ) from error
-
-
-def _newer(error: ValidationError) -> list[str]:
-    """The fields of a record that came after this harness."""
-    [known] = get_args(Record.model_fields["schema_version"].annotation)
-    found = [each["input"] for each in error.errors() if each["loc"] == ("schema_version",)]
-    newer = any(isinstance(number, int) and number > known for number in found)
-    return ["schema_version"] if newer else unknown_fields(error)  # what else is wrong may be new too
 
 
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:

@@ -9,6 +9,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from harness import registry
 
@@ -37,6 +39,13 @@ CLUSTERS = ("test_sweep.py", "test_tuning.py", "test_distributed.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those first: at the end, one worker would be at them while the others have nothing left."""
     items.sort(key=lambda item: item.path.name not in CLUSTERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """One worker for a file, so that what its tests share is made once; and files in the order above."""
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

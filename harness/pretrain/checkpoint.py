@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from harness.contracts import DataKind, Profile, ProfileName
-from harness.errors import CheckpointError, UnknownName, UsageError, few, first_of, unknown_fields
+from harness.errors import CheckpointError, UnknownName, UsageError, few, first_of, of_another_version
 from harness.files import file_hash, hash_of, sync, write_text
 
 if TYPE_CHECKING:
@@ -113,10 +113,9 @@ def read(folder: Path) -> Checkpoint:
     except OSError as error:  # another user's, in a home that they share
         raise CheckpointError(f"{folder / CARD}: {error.strerror}. Let its owner open it") from error
     except ValidationError as error:
-        if names := unknown_fields(error):
+        if other := of_another_version(error, CheckpointCard):
             raise CheckpointError(
-                f"{folder / CARD}: {few(names)} is of a harness newer than this one. Update it (git pull); "
-                "the checkpoint is sound, unless its card was edited"
+                f"{folder / CARD}: {other}, or move {folder} away to pre-train again"
             ) from error
         raise CheckpointError(f"{folder / CARD}: {first_of(error)}. {cure}") from error
     if not (folder / WEIGHTS).is_file():

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from harness.contracts import Profile
 from harness.device import has_bfloat16
-from harness.errors import TrainingDiverged
-from harness.pretrain import log, optimisation, state
+from harness.errors import CheckpointError, TrainingDiverged
+from harness.pretrain import log, optimisation, reading, state
 from harness.pretrain.batches import Batches
 from harness.pretrain.corpus import Corpus
 from harness.pretrain.embeddings import collapse, geometry, recall
@@ -70,9 +70,10 @@ class Training:
         team: Alone | None = None,
         commit: str = "",
         dirty: bool = False,
+        text_sample: tuple[float, ...] = (),
     ) -> None:
         """`commit` of the code, and whether it is `dirty`; once it runs, also whether code that was, or of
-        another commit, made what it goes on with."""
+        another commit, made what it goes on with. `text_sample`: see `reading.py`."""
         assert profile.recipe is not None
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.device, self.folder, self.team = profile.recipe, device, folder, team or Alone()
@@ -84,7 +85,7 @@ class Training:
         self.losses: list[float] = []  # on validation, after each epoch
         self.best: dict[str, Tensor] = {}  # weights of the epoch with the lowest, where a recipe keeps them
         self.seconds = 0.0  # spent by earlier processes
-        self.commit, self.dirty = commit, dirty
+        self.commit, self.dirty, self.text_sample = commit, dirty, text_sample
 
     def run(self) -> Outcome:
         """Raises TrainingDiverged with step and ids of the batch whose loss or gradient is not finite, or
@@ -226,14 +227,20 @@ class Training:
             "best": self.best,
             "commit": self.commit,
             "dirty": self.dirty,
+            "text_sample": self.text_sample,
         }
         state.save(self.folder, kept, self._parts)
 
     def _resume(self) -> int:
-        """Steps already done."""
+        """Steps already done. Raises CheckpointError where they read texts otherwise than the next would."""
         found = state.restore(self.folder, self._parts)
         if found is None:
             return 0
+        if not reading.alike(found.get("text_sample", ()), self.text_sample):
+            raise CheckpointError(
+                f"{self.folder} began with texts that were read otherwise than they are now: the files of "
+                "the text encoder, or what reads them, have changed. Put those back, or delete it to restart"
+            )
         self.seconds, self.losses, self.best = found["seconds"], found["losses"], found["best"]
         # states of before either was kept may have been made by any code
         self.dirty |= found.get("dirty", True) or found.get("commit") != self.commit

@@ -147,7 +147,6 @@ def _train(
     if team.rank == 0:
         clear(folder)  # a state is large, and each kill may leave one half written
     code = _code(plan)
-    sample = reading.sample(model) if team.rank == 0 else ()  # type: ignore[arg-type]
     training = Training(
         model,
         data,
@@ -158,12 +157,14 @@ def _train(
         team=team,
         commit=code.commit,
         dirty=code.dirty,
+        text_sample=reading.sample(model) if team.rank == 0 else (),  # type: ignore[arg-type]
     )
     outcome = training.run()
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
         where = device.describe(place)
-        _write(folder, plan, model, seed, data, outcome, where, team.size, training.dirty, sample)
+        made = team.size, training.dirty, training.text_sample
+        _write(folder, plan, model, seed, data, outcome, where, *made)
 
 
 def _code(plan: MethodPlan) -> Code:

@@ -291,7 +291,8 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "persons": (lambda raw: raw["parts"]["test"].update(persons=1), "images of 1 persons"),
     "labels": (lambda raw: raw["task"].update(labels=["Edema"]), "cannot be scored"),
     "kind": (lambda raw: raw["task"].update(kind="segmentation"), "cannot be scored: 'truth_area'"),
-    "schema": (lambda raw: raw["cell"].update(colour="red"), "cell.colour"),
+    "schema": (lambda raw: raw["cell"].update(seed="one"), "cell.seed"),
+    "later schema": (lambda raw: raw["cell"].update(colour="red"), "nothing was imported. phantom/"),
     "cell": (lambda raw: raw["cell"].update(seed=1), "another cell"),
 }
 

@@ -80,12 +80,12 @@ def test_of_a_newer_record_it_is_the_harness_that_is_out_of_date(tmp_path: Path)
     path = fakes.write(tmp_path)
     raw = json.loads(path.read_text())
     path.write_text(json.dumps({**raw, "schema_version": raw["schema_version"] + 1, "colour": "red"}))
-    with pytest.raises(NewerRecord, match=r"s0\.json: schema_version .* Update it") as refused:
+    with pytest.raises(NewerRecord, match=r"s0\.json: schema_version: .* Update this one") as refused:
         records.read(path)
     assert "delete" not in str(refused.value)
     raw["cell"]["colour"] = "red"  # a field with a default raises no version
     path.write_text(json.dumps(raw))
-    with pytest.raises(NewerRecord, match=r"s0\.json: cell\.colour is of a harness newer than this one"):
+    with pytest.raises(NewerRecord, match=r"s0\.json: cell\.colour: of another version .* Update this one"):
         records.read(path)
 
 

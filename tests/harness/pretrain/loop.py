@@ -61,13 +61,16 @@ def training(
     profile: Profile = PROFILE,
     seed: int = 0,
     team: Alone | None = None,
+    text_sample: tuple[float, ...] = (),
 ) -> Training:
     if model is None:
         torch.manual_seed(seed)
         model = Tiny()
     cpu = torch.device("cpu")
     data = corpus or fakes.corpus()
-    return Training(model, data, profile, seed=seed, device=cpu, folder=folder, team=team)
+    return Training(
+        model, data, profile, seed=seed, device=cpu, folder=folder, team=team, text_sample=text_sample
+    )
 
 
 def run(folder: Path, model: Tiny | None = None, **changes: Any) -> tuple[Tiny, Outcome]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,12 +163,23 @@ def test_a_broken_folder_is_listed_with_its_reason_and_never_chosen(
         checkpoint.named(tmp_path, bad.name, method="tiny", version=1)
 
 
-def test_of_a_newer_card_it_is_the_harness_that_is_out_of_date(tmp_path: Path) -> None:
-    card = stored(tmp_path) / CARD
-    card.write_text(card.read_text().replace('"steps"', '"stairs": 3,\n "steps"'))
-    with pytest.raises(CheckpointError, match=r"stairs is of a harness newer than this one") as refused:
-        checkpoint.read(card.parent)
+@pytest.mark.parametrize("place", ["", "profile", "profile.image", "profile.recipe"])
+def test_a_card_with_later_fields_is_of_another_version(tmp_path: Path, place: str) -> None:
+    path = stored(tmp_path) / CARD
+    card = json.loads(path.read_text())
+    inner = reduce(dict.__getitem__, place.split(".") if place else [], card)
+    inner["colour"] = "red"
+    path.write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"colour: of another version .* Update this one") as refused:
+        checkpoint.read(path.parent)
     assert "elete" not in str(refused.value)
+
+
+def test_a_card_of_a_later_schema_is_of_another_version(tmp_path: Path) -> None:
+    path = stored(tmp_path) / CARD
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(CheckpointError, match=r"schema_version: of another version .* Update this one"):
+        checkpoint.read(path.parent)
 
 
 def test_a_folder_of_another_user_is_listed_and_ends_nothing(

@@ -173,6 +173,14 @@ def test_a_step_that_is_not_finite_is_named_and_nothing_after_it_is_kept(
     assert_same_weights(cured, run(tmp_path / "whole")[0])
 
 
+def test_a_training_goes_on_only_with_texts_that_are_read_as_before(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged):
+        training(tmp_path, Poisoned(in_gradient=False), text_sample=(101.0, 7.0)).run()
+    with pytest.raises(CheckpointError, match=f"{tmp_path} began with texts that were read otherwise"):
+        training(tmp_path, text_sample=(101.0, 8.0)).run()
+    assert training(tmp_path, text_sample=(101.0, 7.0)).run().steps == STEPS
+
+
 def test_a_validation_loss_that_is_not_finite_ends_it(tmp_path: Path) -> None:
     """Instead of counting as the best for ever, since no later one is lower."""
 
