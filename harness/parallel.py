@@ -58,7 +58,7 @@ def parallel_map(
                 yield function(item)
                 bar.advance()
             return
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_belong_to_parent)
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin)
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -78,8 +78,10 @@ def parallel_map(
             pool.shutdown(cancel_futures=True)
 
 
-def _belong_to_parent() -> None:
-    """Makes a worker end when its parent does, even by kill -9, and leave Ctrl-C to it."""
+def _begin() -> None:
+    """Makes a worker end when its parent does, even by kill -9, leave Ctrl-C to it, and keep to one core: its
+    libraries, not loaded yet, would start threads on the others' cores too."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -36,6 +36,19 @@ def test_an_error_is_raised_at_its_item(workers: int) -> None:
     assert seen == [2.0] * 70
 
 
+def threads_of_torch(_: int) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_a_worker_keeps_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its libraries start without being asked, cores of the others included."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert set(parallel_map(threads_of_torch, range(MANY), workers=2, label="threads")) == {1}
+
+
 class Counted(Sequence[float]):
     """Items that know how many of them were asked for."""
 
