@@ -27,15 +27,13 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 SHOWN = 3  # of many, in a message
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's, of models and of dataclasses
 
 
 def few(items: Sequence[object], between: str = ", ", shown: int = SHOWN) -> str:
     """The first of them, for a message, and how many more there are."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return between.join(map(str, items[:shown])) + more
-
-
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's, of models and of dataclasses
 
 
 def first_of(error: ValidationError) -> str:
@@ -57,8 +55,7 @@ def of_another_version(error: ValidationError, model: type[BaseModel]) -> str:
         names = [".".join(map(str, place)) for place in unknown]
     else:
         return ""
-    of = "of another version of the harness, most likely a newer one"
-    return f"{few(names)}: {of}. Update this one (git pull)"
+    return f"{few(names)}: of another version of the harness, likely a newer one. Update this one (git pull)"
 
 
 class HarnessError(Exception):

@@ -204,7 +204,7 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
     try:
         before = records.read(path)
     except NewerRecord:
-        logger.warning("%s is replaced: it was of a harness newer than this one", path)
+        logger.warning("%s is replaced: it was of another version of the harness", path)
         return
     except BadRecord:
         return  # nothing is lost by replacing what cannot be read

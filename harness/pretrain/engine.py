@@ -43,6 +43,7 @@ class Outcome(NamedTuple):
     warnings: tuple[str, ...]  # what makes the weights doubtful, see `embeddings.collapse`
     seconds: float  # of all processes that took part, one after another
     images_per_second: float | None  # None when there was nothing to train
+    text_sample: tuple[float, ...] = ()  # how texts were read, see `reading.py`
 
 
 class Step(NamedTuple):
@@ -211,7 +212,8 @@ class Training:
         steps = (chosen + 1) * self.batches.per_epoch
         loss = log.mean(log.read(self.folder / log.STEPS)[steps - self.batches.per_epoch : steps])
         retrieval = {name: value for name, value in epochs[chosen].items() if "@" in name}
-        return Outcome(steps, loss, retrieval, tuple(collapse(epochs[chosen])), seconds, images_per_second)
+        warnings = tuple(collapse(epochs[chosen]))
+        return Outcome(steps, loss, retrieval, warnings, seconds, images_per_second, self.text_sample)
 
     # --- state on disk -----------------------------------------------------------------------------
 

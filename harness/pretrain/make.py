@@ -163,8 +163,7 @@ def _train(
     if team.rank == 0:
         health.write(folder, outcome, memory_mib=device.memory_peaks_mib(place), processes=team.size)
         where = device.describe(place)
-        made = team.size, training.dirty, training.text_sample
-        _write(folder, plan, model, seed, data, outcome, where, *made)
+        _write(folder, plan, model, seed, data, outcome, where, team.size, dirty=training.dirty)
 
 
 def _code(plan: MethodPlan) -> Code:
@@ -205,7 +204,6 @@ def _write(
     place: str,
     processes: int = 1,
     dirty: bool = False,
-    text_sample: tuple[float, ...] = (),
 ) -> None:
     """`dirty`: whether the training says so; other code may be here since it was cut off."""
     code = _code(plan)
@@ -223,7 +221,6 @@ def _write(
             "corpus_kind": data.kind if data else None,
             "corpus_fingerprint": data.fingerprint if data else None,
             **outcome._asdict(),
-            "text_sample": text_sample,
             "processes": processes,
             "device": place,
             "commit": code.commit,
