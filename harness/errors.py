@@ -36,6 +36,12 @@ def few(items: Sequence[object], between: str = ", ", shown: int = SHOWN) -> str
     return between.join(map(str, items[:shown])) + more
 
 
+def readable_size(count: float) -> str:
+    """Bytes as one reads them: `5.1 kB`, `3.4 MB`, `24.7 GB`."""
+    scale, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{count / scale:.1f} {unit}"
+
+
 def first_of(error: ValidationError) -> str:
     """What is wrong with a file, and in which field of it."""
     first = error.errors(include_url=False)[0]

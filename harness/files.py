@@ -97,12 +97,6 @@ def below(folder: Path, *suffixes: str) -> list[Path]:
     return sorted(path for path in found if path.suffix in suffixes)
 
 
-def size_of(count: float) -> str:
-    """Bytes as one reads them: `5.1 kB`, `3.4 MB`, `24.7 GB`."""
-    scale, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
-    return f"{count / scale:.1f} {unit}"
-
-
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,8 +18,8 @@ from harness.contracts import NEEDS_TEXT, DatasetCard, Geometry
 from harness.data import cache, task_data
 from harness.data.cache import Wanted
 from harness.data.locate import Located
-from harness.errors import EmptyClass, HarnessError, ImpossiblePairing, UnreadableImage
-from harness.files import hash_lines, size_of
+from harness.errors import EmptyClass, HarnessError, ImpossiblePairing, UnreadableImage, readable_size
+from harness.files import hash_lines
 from harness.plan import MethodPlan
 from harness.pretrain import corpus
 from harness.settings import Settings
@@ -89,11 +89,11 @@ def estimate(asked: Wanted, settings: Settings) -> Estimate:
 def check_disk(needed: int, settings: Settings) -> None:
     """Raises HarnessError when fewer than `needed` bytes are free where the caches lie."""
     place = next(folder for folder in (settings.images, *settings.images.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
+    missing = needed - shutil.disk_usage(place).free
+    if missing > 0:
         raise HarnessError(
-            f"{settings.images}: {size_of(needed)} are needed, {size_of(needed - free)} more than are free. "
-            "Free them, set HARNESS_HOME to another disk, or name fewer methods with --method"
+            f"{settings.images}: {readable_size(needed)} are needed, {readable_size(missing)} more than are "
+            "free. Free them, set HARNESS_HOME to another disk, or name fewer methods with --method"
         )
 
 

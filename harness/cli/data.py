@@ -120,7 +120,7 @@ def prepare(
             show.say(f"left out: {other}: {reason}")
     from harness import prepare
     from harness.data import locate, table
-    from harness.files import size_of
+    from harness.errors import readable_size
 
     current, reader = settings.load(data_root), registry.load("tasks", dataset)
     located = locate.find(name, card, reader, current, plans[0].profile_name)
@@ -135,7 +135,7 @@ def prepare(
                 ", ".join(each.methods),
                 f"{len(each.asked.ids):,}",
                 f"{found.pictures:,}",
-                size_of(found.size),
+                readable_size(found.size),
                 str(timedelta(seconds=round(found.seconds))),
             ]
             for each, found in zip(caches, estimates, strict=True)

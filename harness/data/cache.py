@@ -32,8 +32,8 @@ from PIL import Image
 from harness.contracts import Geometry
 from harness.data.decode import DECODER_VERSION, decode
 from harness.data.picture import FLAGS, Decoded, eight_bits
-from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage, few
-from harness.files import file_hash, hash_lines, hash_of, locked, size_of, sync, write_json
+from harness.errors import CorruptCache, DataError, HarnessError, UnreadableImage, few, readable_size
+from harness.files import file_hash, hash_lines, hash_of, locked, sync, write_json
 from harness.parallel import parallel_map
 
 CACHE_VERSION = 1
@@ -142,7 +142,7 @@ def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
                 write_json(part / INDEX, _index(part, asked.ids, _map(part, asked)[1]))
                 part.rename(final)
     except OSError as error:
-        need = size_of(len(asked.ids) * asked.side**2)
+        need = readable_size(len(asked.ids) * asked.side**2)
         raise HarnessError(
             f"cannot write {part}: {error}. Free {need} there, or set HARNESS_HOME to another disk; what is "
             "decoded so far is kept"

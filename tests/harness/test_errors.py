@@ -41,3 +41,11 @@ def test_an_unknown_name_says_what_was_meant_and_what_there_is() -> None:
     )
     assert "Did you mean" not in str(UnknownName("method", "zzz", known))
     assert str(UnknownName("method", "x", [])).endswith("Available: none")
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0.0 kB"), (5120, "5.1 kB"), (3_400_000, "3.4 MB"), (24.7e9, "24.7 GB"), (395e9, "395.0 GB")],
+)
+def test_a_size_is_told_in_a_unit_in_which_it_can_be_read(count: float, told: str) -> None:
+    assert errors.readable_size(count) == told

@@ -26,7 +26,6 @@ from harness.files import (
     locked,
     replacing,
     seal,
-    size_of,
     sync,
     write_json,
     write_text,
@@ -179,14 +178,6 @@ def test_hashes() -> None:
     assert hash_of("ab") != hash_of("a", "b")
     assert hash_lines(["a", "b"]) == hashlib.sha256(b"a\nb\n").hexdigest()
     assert hash_lines(["ab"]) != hash_lines(["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("count", "told"),
-    [(0, "0.0 kB"), (5120, "5.1 kB"), (3_400_000, "3.4 MB"), (24.7e9, "24.7 GB"), (395e9, "395.0 GB")],
-)
-def test_a_size_is_told_in_a_unit_in_which_it_can_be_read(count: float, told: str) -> None:
-    assert size_of(count) == told
 
 
 def test_file_hash(tmp_path: Path) -> None:
