@@ -1,6 +1,6 @@
-"""What a run says of itself: from the objects of the road to the blocks of a record.
+"""Builds the record of a cell from what the pipeline produced.
 
-Apart because run.py should read as the road and nothing else.
+Apart because run.py should read as the pipeline and nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Arguments(NamedTuple):
 
 
 READING = DECODER_VERSION, CACHE_VERSION, transforms.VERSION
-"""Of the code that is here now, see `DataBlock.reading`."""
+"""Versions of the code that reads pictures now, see `DataBlock.reading`."""
 
 
 def record(

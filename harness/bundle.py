@@ -37,7 +37,7 @@ APART = "Keep them in two folders and export each with --results"
 
 NAME = r"\w[\w .+-]{0,199}"
 PLACE = re.compile(rf"(phantom|real)/{NAME}/{NAME}/{NAME}\.(json|npz)", re.ASCII)
-"""Of a file in a bundle: nothing that could lead out of the results folder."""
+"""Where a file of a bundle may lie: nowhere that leads out of the results folder."""
 
 
 class Manifest(BaseModel):
@@ -249,7 +249,7 @@ def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _check_size(path: Path) -> None:
-    """That predictions can be unpacked without harm."""
+    """Raises BadRecord where unpacked predictions would be too large."""
     file = path.with_suffix(".npz")
     try:
         with zipfile.ZipFile(file) as archive:

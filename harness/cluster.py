@@ -27,7 +27,7 @@ class Machines(NamedTuple):
     side_by_side: int  # cells on it
 
     def share(self, trials: int) -> int:
-        """Of its cores, for each of so many."""
+        """Cores for each of so many trials, side by side."""
         return max(self.cores // min(trials, self.side_by_side), 1)
 
 

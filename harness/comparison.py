@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class Difference(NamedTuple):
-    """Of two methods on one task, first less second."""
+    """What the first of two methods has more than the second on one task."""
 
     interval: Interval
     p: float  # two-sided
 
 
 class Ranking(NamedTuple):
-    """Of K methods over N blocks that are independent of each other: datasets, say."""
+    """Ranks of K methods over N blocks that are independent of each other: datasets, say."""
 
     mean: np.ndarray  # [K] mean rank, 1 is best
     p: float  # that all methods are alike

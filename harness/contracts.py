@@ -1,4 +1,4 @@
-"""The words of the house as types: what a method, a dataset and a task are.
+"""The project's vocabulary as types: what a method, a dataset and a task are.
 
 Imports nothing of ours and nothing heavy, so that the command line can check names, options and
 pairings before torch or pandas are loaded. Cards are *data*: a method's or dataset's `CARD` is built
@@ -384,7 +384,8 @@ splits of others follow that order.
 
 
 class Dataset(Protocol):
-    """A file in `tasks/`: a card and two functions."""
+    """A file in `tasks/`: a card and two functions, and where it has masks a third:
+    `read_mask(cell, height, width)`, [H, W] bool in native pixels, of a value of the column `mask`."""
 
     CARD: DatasetCard
 

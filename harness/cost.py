@@ -1,6 +1,6 @@
 """What a cell costs: seconds of each step, and which steps a cache answered.
 
-Apart because the road and the evaluators both add to it.
+Apart because the pipeline and the evaluators both add to it.
 """
 
 from __future__ import annotations

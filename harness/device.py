@@ -46,7 +46,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """To bfloat16 where the device has it; else nothing is cast."""
+    """Casts to bfloat16 where the device has it, and else nothing."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
 
 
@@ -68,8 +68,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For work that is made of thousands of tiny steps, at each of which threads wait for each other: that
-    saves little where the cores are idle, and costs a hundredfold where they are not."""
+    """One thread for work of thousands of tiny steps, at each of which threads wait for each other: more save
+    little where the cores are idle, and cost a hundredfold where they are not."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -86,14 +86,15 @@ def describe(device: torch.device) -> str:
 
 
 def forget_memory_peaks(device: torch.device) -> None:
-    """From here on `memory_peaks_mib` is of what comes: a process of a sweep computes many cells."""
+    """Resets the peaks that `memory_peaks_mib` tells: a process of a sweep computes many cells."""
     provenance.forget_peak_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def memory_peaks_mib(device: torch.device) -> dict[str, float]:
-    """Of this process since `forget_memory_peaks`, else since it began, and of its tensors on a GPU."""
+    """Peak memory in MiB since `forget_memory_peaks`, or else since the process began: `process`, and `gpu`
+    for tensors on one."""
     peaks = {"process": round(provenance.peak_memory_mib(), 1)}
     if device.type == "cuda":
         peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)

@@ -69,7 +69,8 @@ class Failure(CellBlock):
 
     @property
     def key(self) -> Key:
-        """Of a cell that was lent another seed's checkpoint, the same whichever it is done with later."""
+        """What finds the failure again. The same whichever checkpoint a cell is done with later, where it was
+        lent another seed's."""
         cell = self.model_copy(update={"checkpoint": ""}) if self.lent else self
         return _key(self.data, self.profile, cell)
 
@@ -92,8 +93,8 @@ def path_of(results: Path, tried: Tried) -> Path:
 
 
 def write(settings: Settings, tried: Tried, error: BaseException) -> None:
-    """With data roots the message is private, whatever the task is measured on: of a cell on a phantom that
-    lies there, the corpus may be real. So is always the traceback of an error that is none of ours."""
+    """Writes down that a cell failed. With data roots the message is private even of a cell on a phantom,
+    whose corpus may be real. The traceback of an error that is none of ours is always private."""
     message = _readable(str(error))
     private = bool(settings.data_roots) or tried.data == "real"
     traced = not isinstance(error, HarnessError) and error.__traceback__
@@ -125,7 +126,7 @@ def begin(settings: Settings, tried: Tried) -> None:
 
 
 def settle(settings: Settings, tried: Tried) -> None:
-    """Of a cell whose process can run no more: if it was begun and not ended, it failed."""
+    """Records a failure for a cell that began and did not end, and whose process is gone."""
     if _begun(settings.results, tried).exists():
         write(settings, tried, ProcessDied(DIED))
 

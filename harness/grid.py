@@ -122,7 +122,8 @@ def _tasks(patterns: Sequence[str]) -> list[str]:
 
 
 def _of_file(wanted: str) -> list[str]:
-    """Those of a dataset's own file, `path/to/file.py:*` say. Raises UnknownName, or why it is none."""
+    """Ids of the tasks in a file of the user's, such as `path/to/file.py:*`. Raises UnknownName, or why the
+    file is no dataset."""
     path, _, kinds = wanted.rpartition(":")
     if path.endswith(".py"):
         source = registry.entry("tasks", path).source

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness import account, identity, records, registry, weights
-from harness import run as road
+from harness import run as pipeline
 from harness.contracts import DataKind
 from harness.data import locate, published, table, task_data
 from harness.data.locate import Located
@@ -77,7 +77,7 @@ class Job(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Of the record that it would have."""
+        """What a record must agree with to be this cell's."""
         return Identity(
             fraction=self.block,
             version_of_the_task=self.cell.task.version,
@@ -86,12 +86,12 @@ class Job(NamedTuple):
             knowledge_of_persons=self.known.persons_known,
             rules=frozenset(self.known.rules),
             reading_of_pictures=account.READING,
-            version_of_the_head=road.evaluator(self.cell).VERSION,
+            version_of_the_head=pipeline.evaluator(self.cell).VERSION,
             preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
         )
 
     def place(self, results: Path) -> Path:
-        """Of its record."""
+        """The file of its record."""
         return records.place_of(results, self.data, self.block)
 
     @property
@@ -186,7 +186,7 @@ def possible(wanted: Grid, named: Sequence[Checkpoint]) -> Grid:
     for cell in wanted.cells:
         if chosen := _given(cell, named):
             try:
-                road.require_words(cell, chosen)
+                pipeline.require_words(cell, chosen)
             except ImpossiblePairing as error:
                 impossible[f"{chosen.name} x {cell.task_id}"] = str(error)
                 continue

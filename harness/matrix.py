@@ -45,8 +45,9 @@ class Row(NamedTuple):
 
 
 def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Matrix:
-    """Seconds and sizes are means over all records that are alike, of whichever checkpoint, method and share
-    of the labels, and with what they decoded and encoded: of some, one pays for what all seeds share."""
+    """What is done, left and impossible of a grid. Seconds and sizes are means over all records of the same
+    task, options, kind of data and profile; they include decoding and encoding, which only the first seed
+    pays."""
     counts: dict[tuple[_Like, str], list[bool]] = {}
     missing: dict[str, str] = {}
     untrained: dict[str, str] = {}
@@ -114,7 +115,7 @@ class _Like(NamedTuple):
 
 
 def _costs(results: Path) -> dict[_Like, tuple[float, float]]:
-    """Of cells that are alike, on average: seconds, and MiB."""
+    """Mean seconds and MiB of the cells that are alike."""
     found: dict[_Like, list[tuple[float, float]]] = defaultdict(list)
     for path in sorted(results.glob("*/*/*/*.json")):
         try:

@@ -106,7 +106,7 @@ def method(source: str, profile: str, *, official: bool = False) -> MethodPlan:
 
 
 def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], dict[str, str]]:
-    """Every method that can be imported at this size, and why others have none: what nobody named must not
+    """Every method whose card has this profile, and why others cannot be used: what nobody named must not
     stop the rest. Raises UnknownName for a profile that there never is."""
     if profile not in get_args(ProfileName):
         raise UnknownName("profile", profile, get_args(ProfileName))
@@ -118,7 +118,7 @@ def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], d
 
 
 def trainable(profile: str, *, official: bool = False) -> list[MethodPlan]:
-    """Those of the usable methods that have something to train at this size."""
+    """The usable methods that have something to train at this size."""
     return [item for item in usable(profile, official=official)[0] if item.profile.recipe]
 
 

@@ -74,7 +74,8 @@ def _rows(
 
 
 def estimate(asked: Wanted, settings: Settings) -> Estimate:
-    """By decoding a few of the pictures; those that cannot be are left for `fill` to name."""
+    """Time and space that the rest will take, by decoding a few pictures; those that cannot be decoded are
+    left for `fill` to name."""
     left = cache.outstanding(asked, folder=settings.images)
     if not left.pictures:
         return Estimate(0, left.size, 0.0)

@@ -31,7 +31,7 @@ PACKAGES = (
     "pylibjpeg-openjpeg",
     "pyjpegls",
 )
-"""Those whose version can change a number."""
+"""Packages whose version can change a number."""
 
 SOURCES = ("harness", "methods", "tasks")
 """Folders whose uncommitted changes make a checkout dirty: results and notes do not."""
@@ -71,7 +71,7 @@ def _commit() -> str | None:
 
 
 def forget_peak_memory() -> None:
-    """From here on `peak_memory_mib` is of what comes, beside what is held. What is free by now goes back to
+    """Resets the peak that `peak_memory_mib` tells to what is held now. What is free by now goes back to
     the system: glibc keeps it in pieces, and a process of many cells grew with each of them. Nothing happens
     where a system knows neither (macOS, some containers)."""
     gc.collect()
@@ -82,7 +82,7 @@ def forget_peak_memory() -> None:
 
 
 def peak_memory_mib() -> float:
-    """Of this process since `forget_peak_memory`, else since it began."""
+    """Peak memory of this process in MiB, since `forget_peak_memory` or else since it began."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10

@@ -24,8 +24,8 @@ from harness.files import below, file_hash, hash_bytes, hash_of, replacing, writ
 Share = Annotated[float, Field(ge=0, le=1)]
 
 ADDRESS = re.compile(r"(?<![\w/])~?/[\w.~]|\b[A-Za-z]:[\\/]|\\\\|://|\b(home|users)/", re.IGNORECASE)
-"""Of a folder, a file or a machine. A slash inside a word is none: `ViT-B/16`. What anybody may see holds
-none."""
+"""Address of a folder, a file or a machine, of which nothing that anybody may see holds one. A slash inside a
+word is none: `ViT-B/16`."""
 
 ROUNDING = 1e-9  # by which a number computed again on another machine differs, at most
 
@@ -81,7 +81,7 @@ class Measured(_Block):
 
     @property
     def text(self) -> str:
-        """In percent, as in `67.7 [65.6, 69.9]`."""
+        """As in `67.7 [65.6, 69.9]`, in percent."""
         return f"{self.value * 100:.1f} [{self.low * 100:.1f}, {self.high * 100:.1f}]"
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import run as road
+from harness import run as pipeline
 from harness import weights
 from harness.errors import TrainingDiverged
 from harness.evaluate.search import Configuration
@@ -41,13 +41,13 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Search:
-    """Of one cell: what is to be tried, and what came of it so far."""
+    """The search of one cell: what is to be tried, and what came of it so far."""
 
     configurations: list[Configuration]  # its method has no say in them
     ended: list[Ended]
     file: Path
     reasons: dict[int, str] = field(default_factory=dict)
-    """Of the configurations that failed. They may name places, and are not kept."""
+    """Why configurations failed, by their number. They may name places, and are not kept."""
 
     @property
     def lost(self) -> bool:
@@ -77,7 +77,7 @@ class Search:
         return float(sum(last.get("time_total_s", 0.0) for _, last in self.ended))
 
     def end(self, looks: list[dict[str, float]], last: dict[str, Any]) -> None:
-        """Of the next of the configurations."""
+        """Keeps the result of the configuration that has just run."""
         if "reason" in last:
             self.reasons[len(self.ended)] = last["reason"]
         self.ended.append(Ended(looks, {name: last[name] for name in LAST if name in last}))
@@ -87,14 +87,14 @@ class Search:
             logger.warning("%s cannot be written: %s. Cut off, the search begins anew", self.file, error)
 
     def forget(self) -> None:
-        """When its cell is done."""
+        """Deletes the file. Called when the cell has its record."""
         self.file.unlink(missing_ok=True)
 
 
 def of(job: Job, settings: Settings, stopping: str) -> Search:
-    """A new one, or what a sweep before has left of it: up to the first trial whose failure may be cured by
-    now. `stopping`: by which rule trials are stopped."""
-    head = road.evaluator(job.cell)
+    """A new search, or what a sweep before has left of it: up to the first trial whose failure may be cured
+    by now. `stopping`: by which rule trials are stopped."""
+    head = pipeline.evaluator(job.cell)
     configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
     card = job.checkpoint.card
     key = hash_of(

@@ -111,7 +111,7 @@ def two_level_interval(metric: str, found: Resampled) -> Interval:
 
 
 class StandardError(NamedTuple):
-    """Of a mean over runs: its variance, by where that comes from."""
+    """Variance of a mean over runs, by where it comes from."""
 
     persons: float  # who is in the test part, as far as it does the same to every run
     runs: float  # which checkpoints and seeds there are, and what each makes of just these persons
@@ -119,7 +119,7 @@ class StandardError(NamedTuple):
     resampled: float  # of the mean over just these runs, when its persons are resampled
 
     def reach(self, tail: float) -> float:
-        """How far from the true one a mean lies with the probability `tail`, on either side.
+        """The deviation from the truth that a mean exceeds with the probability `tail` on each side.
 
         As many standard errors as the normal distribution says for persons, and Student's t for the few runs,
         weighted by their variances: Cochran & Cox, Experimental Designs, 1957, section 4.14. Resampling runs
@@ -133,12 +133,13 @@ class StandardError(NamedTuple):
         return float(max(both / math.sqrt(self.persons + self.runs), normal * persons_alone))
 
     def half_width(self, level: float) -> float:
-        """To both sides of the mean, of an interval that covers what it should with this probability."""
+        """Half the width of an interval around the mean that covers the truth with the probability
+        `level`."""
         return self.reach((1 - level) / 2)
 
     def p(self, value: float) -> float:
-        """Two-sided, of a mean that should be zero: of the interval that just reaches it. At least
-        `SMALLEST_P`."""
+        """Two-sided p-value of a mean that should be zero: 1 minus the level of the interval that just
+        reaches zero, and at least `SMALLEST_P`."""
         if not value:
             return 1.0
         if abs(value) >= self.reach(SMALLEST_P / 2):
@@ -149,8 +150,9 @@ class StandardError(NamedTuple):
 
 def standard_error(found: Resampled) -> StandardError:
     """Runs are to persons what readers are to cases (Obuchowski & Rockette, Communications in Statistics
-    1995): persons count by the covariance of two runs, mean over the pairs, at least 0. The variance of the
-    resampled mean would count a second time what a run makes of some persons alone, which runs differ by.
+    1995): the variance of persons is the covariance of two runs, mean over the pairs, at least 0. The
+    variance of the resampled mean holds in addition what one run alone makes of some persons, which is
+    counted already as what runs differ by.
 
     Pairs have neither checkpoint nor seed in common, unless all runs have. A single run is its own pair.
     """

@@ -20,7 +20,7 @@ import ray
 from ray import tune
 
 from harness import cluster, failures, jobs, trial, tuning, weights
-from harness import run as road
+from harness import run as pipeline
 from harness.account import Arguments
 from harness.cluster import Machines
 from harness.cost import Cost
@@ -66,7 +66,7 @@ def run(
     `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
     many there are. For other methods the one of its seed is taken, or of the lowest, else one is made first.
     """
-    road.require_results(settings.results)
+    pipeline.require_results(settings.results)
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say
     try:
@@ -102,9 +102,9 @@ def run(
 
 
 def _reasons(settings: Settings, undone: Sequence[Job], told: Mapping[str, str]) -> dict[str, str]:
-    """Of cells without a record. `told` is what their processes said when they ended, "" of a record."""
+    """Why cells have no record. `told` is what their processes said when they ended, "" of a record."""
     try:
-        road.require_results(settings.results)
+        pipeline.require_results(settings.results)
         for job in undone:
             failures.settle(settings, job.tried)
             if job.cell.name in told and not failures.known(settings.results, job.tried):
@@ -251,14 +251,14 @@ def _trial(
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
     settings = trial.begin_process(settings, share)
-    prepared: road.Prepared | None = None
+    prepared: pipeline.Prepared | None = None
 
-    def compute(job: Job) -> road.Outcome:
+    def compute(job: Job) -> pipeline.Outcome:
         nonlocal prepared
         cost = Cost()
         if prepared is None:
-            prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
-        return road.finish(prepared, job.cell, arguments, cost)
+            prepared = pipeline.prepare(job.cell, settings, job.checkpoint, cost)
+        return pipeline.finish(prepared, job.cell, arguments, cost)
 
     for job in _begun_last(groups[config["group"]], settings):
         trial.report_cell(job, settings, compute)

@@ -62,9 +62,9 @@ def checked(cells: Iterable[tuple[Path, Record]], cure: str = "") -> list[tuple[
 
 
 def without_lent(cells: Iterable[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """Those that count and those that are replaced. A seed without a checkpoint of its own borrows another's;
-    once it has its own, or could borrow that of a lower seed, the borrowed run counts no more: else one
-    checkpoint would enter a mean many times, by what was trained first."""
+    """The cells that count, and those that are replaced. A seed without a checkpoint of its own borrows
+    another's; once it has its own, or could borrow that of a lower seed, the borrowed run counts no more:
+    else one checkpoint would enter a mean many times, by what was trained first."""
     found = list(cells)
     best: dict[Hashable, tuple[bool, int]] = {}
     for _, record in found:

@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from harness import failures
-from harness import run as road
+from harness import run as pipeline
 from harness.jobs import Job, complete
 from harness.parallel import WORKERS
 from harness.settings import Settings
@@ -29,13 +29,13 @@ def begin_process(settings: Settings, share: int) -> Settings:
     return replace(settings, workers=share)
 
 
-def report_cell(job: Job, settings: Settings, compute: Callable[[Job], road.Outcome]) -> None:
+def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.Outcome]) -> None:
     """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
     if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
         return
     ended = {"cells": 1, "cell": job.cell.name}
     try:
-        road.require_results(settings.results)  # before hours whose record would find no room
+        pipeline.require_results(settings.results)  # before hours whose record would find no room
         failures.begin(settings, job.tried)
         record = compute(job).record
     except Exception as error:

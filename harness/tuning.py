@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness import run as road
+from harness import run as pipeline
 from harness import searches, trial
 from harness.account import Arguments
 from harness.cost import Cost
@@ -48,7 +48,7 @@ def run(
         tune.with_resources(one, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=InOrder(found),
-            scheduler=Halving([road.evaluator(job.cell).SPACE for job in jobs], found),
+            scheduler=Halving([pipeline.evaluator(job.cell).SPACE for job in jobs], found),
             num_samples=-1,  # until `InOrder` has no more: a search that loses a trial ends early
             reuse_actors=True,
         ),
@@ -158,8 +158,8 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
         tune.report({**last})
 
     try:
-        prepared = road.prepare(job.cell, settings, job.checkpoint, Cost())
-        road.attempt(prepared, job.cell, search.configurations[number], report)
+        prepared = pipeline.prepare(job.cell, settings, job.checkpoint, Cost())
+        pipeline.attempt(prepared, job.cell, search.configurations[number], report)
     except Exception as error:
         if trial.spoils_process(error):
             raise
@@ -173,7 +173,7 @@ def _try(job: Job, search: Search, settings: Settings) -> None:
 def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -> None:
     """The cell itself, with the best of its configurations."""
 
-    def compute(job: Job) -> road.Outcome:
+    def compute(job: Job) -> pipeline.Outcome:
         if search.lost:
             number = len(search.ended)
             reason = search.reasons.get(number - 1, "it has no value")
@@ -182,14 +182,14 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
                 f"which is the best: {reason}. Cure that and sweep again"
             )
         cost = Cost({"search": round(search.seconds, 3)})
-        block = road.evaluator(job.cell).SPACE.block(STOPPING, search.trials)
+        block = pipeline.evaluator(job.cell).SPACE.block(STOPPING, search.trials)
         if block is None:
             raise HarnessError(
                 f"none of {len(search.trials)} configurations could be fitted. Cure what the first one met: "
                 f"{next(iter(search.reasons.values()), 'it diverged')}"
             )
-        prepared = road.prepare(job.cell, settings, job.checkpoint, cost)
-        return road.finish(prepared, job.cell, arguments, cost, search=block)
+        prepared = pipeline.prepare(job.cell, settings, job.checkpoint, cost)
+        return pipeline.finish(prepared, job.cell, arguments, cost, search=block)
 
     trial.report_cell(job, settings, compute)
     if complete(settings.results, job):

@@ -104,7 +104,7 @@ def _hash_once(path: Path) -> str:
 
 
 def source(method: MethodPlan, chosen: Checkpoint) -> Source:
-    """Its encoder, loaded when it is needed."""
+    """The encoder of a checkpoint, loaded when it is needed."""
     card = chosen.card
     recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
     return Source(

@@ -2,7 +2,7 @@
 
 Apart because it stays instant: nothing heavy is imported here, and each verb imports its work when it runs.
 
-Exit codes: 0 done, 1 something failed, 2 the command itself was wrong.
+Exit codes: 0 done, 1 something failed, 2 the command itself was wrong, 130 stopped.
 """
 
 from __future__ import annotations

@@ -153,8 +153,8 @@ def phantom(
     root: Annotated[Path, typer.Option(help="New folder to write.")],
     persons: Annotated[int | None, typer.Option(help="Default: as many as the demo uses.", min=1)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    contrast: Annotated[float, typer.Option(help="Of the findings' signs.", min=0)] = 1.0,
-    noise: Annotated[float, typer.Option(help="Of the picture.", min=0)] = 1.0,
+    contrast: Annotated[float, typer.Option(help="Strength of the findings' signs.", min=0)] = 1.0,
+    noise: Annotated[float, typer.Option(help="Strength of the pixels' noise.", min=0)] = 1.0,
     label_noise: Annotated[float, typer.Option(help="Share of flipped labels.", min=0, max=1)] = 0.0,
     confound: Annotated[
         bool, typer.Option("--confound", help="Let where a picture comes from follow from its class.")

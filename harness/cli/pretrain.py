@@ -41,7 +41,8 @@ def pretrain(
     processes: Annotated[
         int,
         typer.Option(
-            help="That share each step, a GPU or core each; dropout aside, as one would do it.", min=1
+            help="Processes that share each step, a GPU or core each; dropout aside, it stays that of one.",
+            min=1,
         ),
     ] = 1,
     data_root: Annotated[Path | None, typer.Option(help="Folder with official downloads.")] = None,

@@ -65,9 +65,11 @@ def run(
             version=maker.card.version,
             profile=profile,
         )
-    from harness import run as road
+    from harness import run as pipeline
 
-    done = road.run(wanted, current, chosen=chosen, arguments=show.arguments(context), figures=save_figures)
+    done = pipeline.run(
+        wanted, current, chosen=chosen, arguments=show.arguments(context), figures=save_figures
+    )
     record = done.record
     if json:
         show.as_json(record.model_dump(mode="json"))

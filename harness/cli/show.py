@@ -18,7 +18,7 @@ DEFAULT_PROFILE = "demo"
 PROFILE_HELP = (
     f"Size: demo (minutes on CPUs) or paper. Default: {DEFAULT_PROFILE}; a named checkpoint has its own."
 )
-"""Of the commands that take checkpoints by name: for them, one that was not asked for is None."""
+"""For commands that take checkpoints by name: there, a profile that was not asked for is None."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -44,7 +44,7 @@ def line(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """To standard error, so that `--json` output stays clean."""
+    """Prints to standard error, so that `--json` output stays clean."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -65,8 +65,8 @@ def require_folder(results: Path | None) -> None:
 
 
 def words(option: str, text: str | None) -> list[str]:
-    """Of an option with commas between; none where it was left out. Raises UsageError where it was given and
-    has none, as by a script's variable that is not set: all is not what was asked for."""
+    """The words of an option, with commas between them; none where it was left out. Raises UsageError where
+    it was given without any, as by a script's variable that is not set: all is not what was asked for."""
     from harness.errors import UsageError
 
     found = [word.strip() for word in (text or "").split(",") if word.strip()]

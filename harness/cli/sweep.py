@@ -41,7 +41,9 @@ def sweep(
     results: Annotated[Path | None, typer.Option(help="Where records go. Default: results/")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
     limit: Annotated[int | None, typer.Option(help="Cells at most.", min=1)] = None,
-    retries: Annotated[int, typer.Option(help="Of cells whose process died.", min=0)] = 2,
+    retries: Annotated[
+        int, typer.Option(help="How often a cell is tried again whose process died.", min=0)
+    ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
 ) -> None:
     """Run a grid of cells with Ray Tune; cells with a complete record are not run again."""

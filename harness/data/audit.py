@@ -36,7 +36,7 @@ class Shared(NamedTuple):
 
 
 def shared(frame: pd.DataFrame, parts: Parts) -> list[Shared]:
-    """For each two of the parts, given as positions in the `frame` of a task."""
+    """What each two of the parts have in common, given as positions in the `frame` of a task."""
     pairs = combinations(parts._asdict().items(), 2)
     return [_compare(frame, first, rows, second, others) for (first, rows), (second, others) in pairs]
 

@@ -109,7 +109,7 @@ class Wanted(NamedTuple):
 
 
 def wanted(name: str, frame: pd.DataFrame, side: int, geometry: Geometry) -> Wanted:
-    """Those of all rows of a dataset's table."""
+    """The pictures of all rows of a dataset's table."""
     return Wanted(name, frame["image_id"].tolist(), list(map(Path, frame["path"])), side, geometry)
 
 

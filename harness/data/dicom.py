@@ -23,7 +23,8 @@ from harness.errors import UnreadableImage
 LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 CURVES = ("ModalityLUTSequence", "VOILUTSequence", "WindowCenter")
-"""By these, grey is no straight line of the stored values, and the grey of a mean not the mean of greys."""
+"""With one of these, grey is no straight line of the stored values, so that the grey of a mean is not the
+mean of greys."""
 
 
 def read(data: bytes, least: int | None) -> Decoded:

@@ -25,8 +25,8 @@ from harness.errors import HarnessError
 from harness.parallel import parallel_map
 
 SAMPLE = 500
-"""Pictures opened unless all are asked for: what is wrong with 1 % of them is seen in 99 of 100 runs. Of
-duplicates are seen only those of which two are opened."""
+"""Pictures opened unless all are asked for: what is wrong with 1 % of them is seen in 99 of 100 runs. A
+duplicate is seen only if both copies are opened."""
 EXAMPLES = 3
 FEW_REPORTS = 0.05
 """Share of pictures whose report may have neither section: 0.5 % of Open-I's official ones. More is a

@@ -1,8 +1,8 @@
 """Where a dataset lies: a folder of the user's, or a phantom made once. The two are never mixed up.
 
-Apart because this is where honesty rule 4 lives: with a data root configured, a dataset that is not there
-is an error. A phantom stands in without any data root, and for a corpus where the caller allows it; either
-way it is said first, and recorded.
+Apart because phantoms and patients are kept from each other here: with a data root configured, a dataset
+that is not there is an error. A phantom stands in without any data root, and for a corpus where the caller
+allows it; either way it is said first, and recorded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Located:
 
 
 class NotDrawn(HarnessError):
-    """Of a phantom that is not there, where none is to be drawn."""
+    """A phantom is not there, and none is to be drawn."""
 
 
 def find(

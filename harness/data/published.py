@@ -61,15 +61,16 @@ RULES: Mapping[str, str] = {
     "person, land on both sides.",
     SET_ASIDE: "First, pictures that show one label alone are kept for a benchmark of retrieval; other "
     "pictures of their persons stay.",
-    BY_POSITION: "Validation rows are drawn by their position and removed from train by their label, which "
-    "is another one behind every picture that was set aside: of the official size, 98 % stay in train.",
+    BY_POSITION: "Validation rows are drawn by position and removed from train by the table's index. Once "
+    "rows were set aside these two disagree: at the official size, 98 % of validation stay in train.",
     # which labels of train are used
     BALANCED: "Train keeps every picture with the finding and draws as many without (seed 42); validation "
     "and test keep theirs.",
     FRACTION_SAMPLED: "pandas draws the fraction among pictures, `sample(frac, random_state=42)`: whatever "
     "the cell's seed, the person or the class.",
     FRACTION_CHOSEN: "numpy's `choice` at seed 42 draws the fraction among pictures, rounded down. What is "
-    "drawn from train is drawn twice, and the second draw is used: the script first counts its steps.",
+    "drawn from train is drawn twice, and the second draw is used: the script builds its training set once "
+    "before, to count its steps.",
     # what the head does
     MINIBATCH_HEAD: "The linear head is trained as MGCA's: AdamW, rate 5e-4, decay 1e-6, batches of 48, at "
     "most 50 epochs; the epoch with the lowest validation loss is kept, 10 without a lower one end it.",
@@ -82,10 +83,10 @@ RULES: Mapping[str, str] = {
     "10 without a better one end it.",
     MOVING: "The encoder's weights are frozen, its batch norms are not: in training they normalise by the "
     "batch and average on, so that the encoder that is scored is not the one that was pre-trained.",
-    INPUT_PIXELS: "Dice counts pixels of the network's input: a mask of which nothing is left there is none. "
+    INPUT_PIXELS: "Dice counts pixels of the network's input: a mask that vanishes there counts as no mask. "
     "Of pictures without a mask, those in which nothing is predicted count as 1, the others as 0.",
-    EVERY_STRIDE: "A true box is assigned at each of the three strides, by overlaps of boxes that are one "
-    "cell larger; an anchor that it overlaps by half or less is taught both the box and that none is there.",
+    EVERY_STRIDE: "A true box is assigned at each of the three strides, by overlaps (IoU) of boxes whose "
+    "sides are one cell too long; an anchor with an overlap of half or less is taught both a box and none.",
     SURE_BOXES: "Boxes with a score below 0.5 do not count, which cuts the curve of precision off.",
     CHOSEN_SKIPPING: "The epoch is kept whose mean average precision is the best over validation pictures "
     "that have both a true and a predicted box. The number of papers is of the same kind: "

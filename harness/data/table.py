@@ -98,8 +98,8 @@ def for_task(frame: pd.DataFrame, task: Task) -> Labelled:
 
 
 def _official_parts(task: Task) -> set[str]:
-    """Those that any of its protocols names, so that all of them share one list of pictures; none of them
-    where one takes all rows."""
+    """Official parts that any of the task's protocols names, so that all protocols share one list of
+    pictures; none where a protocol takes all rows."""
     named: set[str] = set()
     for split in task.splits.values():
         if split.train == "":

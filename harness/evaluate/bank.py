@@ -136,5 +136,5 @@ def _state_hash(model: nn.Module, but_statistics: bool) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    """Of any dtype: numpy knows no bfloat16."""
+    """The stored bytes, whatever the dtype: numpy knows no bfloat16."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,6 +1,6 @@
 """What an evaluator works with: an encoder, pictures, and the examples of one part at a time.
 
-Apart because it is the wall of the first honesty rule: whoever fits and selects is handed the training and
+Apart because it keeps selection away from the test split: whoever fits and selects is handed the training and
 the validation examples, and there is no way from them to a test image's label.
 """
 
@@ -91,7 +91,7 @@ class Examples:
         return len(self.rows)
 
     def take(self, places: np.ndarray) -> Examples:
-        """Those at `places` [m], positions among these."""
+        """The examples at `places` [m], positions among these."""
         frame = self.frame.iloc[places].reset_index(drop=True)
         return Examples(self.bench, self.rows[places], frame, self.labels[places])
 

@@ -153,7 +153,7 @@ def _part(encoder: Method, examples: Examples) -> _Part:
 
 
 def true_boxes(examples: Examples) -> list[Tensor]:
-    """Of each picture [K, 4] xyxy float32, in pixels of what the encoder saw."""
+    """The boxes of each picture: [K, 4] xyxy float32, in pixels of the encoder's input."""
     preprocessing, device = examples.bench.encoder.preprocessing, examples.bench.device
     return [
         torch.from_numpy(examples.geometry(place).boxes_to_view(np.array(true)) * _zoom(preprocessing))

@@ -33,8 +33,8 @@ WIDEST = 256  # channels of every level in the published network
 GROUPS = 32  # of its group norms: widths are multiples
 CONVOLUTIONS = 4  # of each branch of the head, in the published network
 SIZE = 0.5
-"""Of the square at a place, in strides. Boxes are coded in it, and a level's farthest side lies 4 to 8 of it
-from the place."""
+"""Side of the square at a place, in strides. Boxes are coded in this unit; a level takes those whose farthest
+side is 4 to 8 units from the place."""
 REACH = 1.5 / SIZE  # of a box's centre, in squares: 1.5 strides, as in the published network
 LOWEST_SCORE = 0.05  # detectron2's and torchvision's for RetinaNet; FCOS's own 0.2 would cut the curve short
 OVERLAP = 0.5  # from which a box is another's duplicate (MGCA)

@@ -25,7 +25,7 @@ TRUE, PREDICTED = (0, 200, 255), (255, 140, 0)  # told apart by colour-blind rea
 
 
 class Drawing(NamedTuple):
-    """Of one picture, in its own pixels: masks [H, W] bool, or boxes [K, 4] xyxy."""
+    """What is drawn of one picture, in its own pixels: masks [H, W] bool, or boxes [K, 4] xyxy."""
 
     truth: np.ndarray
     predicted: np.ndarray

@@ -32,7 +32,7 @@ Alike = Callable[[TextMethod, ImageFeatures, TextFeatures], Tensor]
 
 
 def cosine(method: TextMethod, image: ImageFeatures, text: TextFeatures) -> Tensor:
-    """Of the embeddings alone."""
+    """Cosine similarity [n_images, n_texts] of the embeddings alone."""
     assert image.embedding is not None
     return normalize(image.embedding, dim=1) @ normalize(text.embedding, dim=1).T
 

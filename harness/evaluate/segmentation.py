@@ -81,7 +81,8 @@ class Segmenter:
             yield _mask(examples, place), examples.geometry(place).map_to_native(share) >= THRESHOLD
 
     def shares(self, examples: Examples) -> Iterator[np.ndarray]:
-        """Of each picture, how probably a pixel of the encoder's input is in a mask: [size, size] float32."""
+        """For each picture the probability [size, size] float32 that a pixel of the encoder's input is in a
+        mask."""
         bench = examples.bench
         preprocessing = bench.encoder.preprocessing
         self.decoder.eval()
@@ -190,5 +191,7 @@ def _mask(examples: Examples, place: int) -> np.ndarray:
     if not cell:
         return np.zeros((height, width), dtype=bool)
     if examples.bench.read_mask is None:
-        raise UsageError("the dataset's file has no read_mask(cell, height, width): see CONTRIBUTING.md")
+        raise UsageError(
+            "the dataset's file has no read_mask(cell, height, width): see `Dataset` in harness/contracts.py"
+        )
     return examples.bench.read_mask(cell, height, width)

@@ -106,8 +106,8 @@ class Assigned(NamedTuple):
 
 
 def assign(boxes: Sequence[Tensor], anchors: Tensor, stride: int, grid: Sequence[int]) -> Assigned:
-    """Of `boxes` B times [K, 4] and `anchors` [A, 2], in pixels. Of two boxes that an anchor gets in one
-    cell it has the last."""
+    """Targets at one stride for `boxes` (B times [K, 4] xyxy) and `anchors` [A, 2], both in pixels. Where one
+    anchor of one place is assigned two boxes, the last one counts."""
     height, width = grid
     there = anchors.new_zeros(len(boxes), len(anchors), height, width, dtype=torch.bool)
     empty, coded = torch.ones_like(there), anchors.new_zeros(*there.shape, 4)
@@ -132,7 +132,8 @@ def shape_overlap(sizes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def stride_loss(raw: Tensor, assigned: Assigned) -> Tensor:
-    """Of outputs [B, A, h, w, OUTPUTS]: each term a mean over all places, boxes or not."""
+    """Loss of the outputs [B, A, h, w, OUTPUTS] of one stride: each term a mean over all places, with boxes
+    or without."""
     there, empty, coded = assigned
     own, code = raw[there], coded[there]
     sure = F.binary_cross_entropy_with_logits

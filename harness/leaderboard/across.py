@@ -120,7 +120,7 @@ class _Change(NamedTuple):
 
 
 def _change(clean: Runs | None, published: Runs | None) -> _Change | None:
-    """By the runs that both have; None where there are none."""
+    """Change of the mean over the runs that both have; None where there are none."""
     if clean is None or published is None or not (shared := set(clean.runs) & set(published.runs)):
         return None
     one, other = (float(cell.part(shared.__contains__).values.mean()) for cell in (clean, published))

@@ -41,8 +41,8 @@ file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {
-    "phantom": "## Phantom track\n\nSynthetic pictures: these numbers check the road, they say nothing about "
-    "patients. Never quote them beside real ones.\n",
+    "phantom": "## Phantom track\n\nSynthetic pictures: these numbers check the pipeline, they say nothing "
+    "about patients. Never quote them beside real ones.\n",
     "real": "## Real track\n\nOfficial datasets on the machine of whoever ran them.\n",
 }
 

@@ -33,7 +33,7 @@ METRICS = {
 """What a printed metric is called here. Others are not computed in the way that their source does."""
 
 SETTINGS = ("frozen encoder, linear", "frozen encoder, U-Net", "frozen encoder, YOLOv3")
-"""Those that the published protocol repeats, with the parts that belong to them: of MGCA's code."""
+"""Settings that the published protocol repeats, with the parts that belong to them: those of MGCA's code."""
 
 ROUNDING = 0.05  # points: numbers are printed with one decimal
 

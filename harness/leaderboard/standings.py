@@ -42,7 +42,7 @@ class Runs:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the labels, one per run."""
+        """Seed of the labels of each run."""
         return tuple(run.seed for run in self.runs)
 
     def has(self, seeds: Sequence[int]) -> bool:
@@ -76,7 +76,7 @@ class Runs:
 
     @cached_property
     def interval(self) -> Interval:
-        """Of the task's own metric, over the runs and the test persons."""
+        """The task's own metric, over the runs and the test persons."""
         return stats.two_level_interval(self.records[0].task.metric, self.main)
 
     def resampled(self, metric: str) -> Resampled:
@@ -108,7 +108,7 @@ class Standing:
 
     @cached_property
     def runs(self) -> list[Runs]:
-        """Of all its rows and fractions."""
+        """The runs of all rows and fractions."""
         return [cell for row in self.cells.values() for cell in row.values()]
 
     @cached_property
@@ -143,7 +143,8 @@ class Standing:
 
     @cached_property
     def order(self) -> list[Row]:
-        """From the best to the worst, each at its largest fraction; those of a smaller one after."""
+        """Rows from the best to the worst, each at its largest fraction; those of a smaller one come
+        after."""
 
         def place(row: Row) -> tuple[float, float, Row]:
             last = max(self.cells[row])
@@ -153,8 +154,9 @@ class Standing:
 
     @cached_property
     def usual(self) -> tuple[int, ...]:
-        """Seeds of the runs by which rows are grouped, at the largest fraction: of each row's own and of what
-        two rows share, those that most runs of the table belong to: of two rows and two seeds if possible."""
+        """Seeds of the labels by which rows are grouped, at the largest fraction. Of each row's own seeds and
+        the common ones of each two rows, those that most runs of the table have; two seeds in two rows are
+        preferred."""
         cells = list(self._last.values())
         shared = (
             tuple(seed for seed in one.seeds if seed in other.seeds)
@@ -169,8 +171,9 @@ class Standing:
 
     @cached_property
     def groups(self) -> dict[Row, int]:
-        """Tie groups at the largest fraction, by the usual runs of the rows that have them. None where one
-        row of several has, or where these are one: the test would tell it from another run of a method too.
+        """Tie groups at the largest fraction, by the usual runs of the rows that have them. Empty where only
+        one of several rows has them, or where there is one usual seed: by one run, the test would tell a
+        method from itself.
 
         Raises BadRecord where rows were scored on other test persons."""
         runs = {
@@ -215,7 +218,7 @@ class Standing:
                     yield name, fraction, sorted(lacking)
 
     def _seeds(self, row: Row, fraction: float) -> Iterator[tuple[str, set[int]]]:
-        """By checkpoint where these are crossed with seeds, else by family."""
+        """Seeds by checkpoint where checkpoints are crossed with seeds, else by family."""
         cells = self.cells[row]
         here = set(cells[fraction].runs) if fraction in cells else set()
         every = {run for cell in cells.values() for run in cell.runs}
@@ -278,9 +281,9 @@ def measure(found: Sequence[Standing], workers: int) -> None:
 
 
 def ranks(standings: Sequence[Standing]) -> Ranks | None:
-    """Of the rows that share most runs; None where fewer than two rows or blocks are left. In a task, rows
-    are ranked by the mean over the fractions and seeds that they have in common. Tasks with test persons in
-    common are one block, by the mean rank over them: the tests of ranks are about blocks that are
+    """Ranks of the rows that share most runs; None where fewer than two rows or blocks are left. In a task,
+    rows are ranked by the mean over the fractions and seeds that they have in common. Tasks with test persons
+    in common are one block, by the mean rank over them: the tests of ranks are about blocks that are
     independent."""
     runs: dict[Row, set[_Shared]] = defaultdict(set)
     for standing in standings:

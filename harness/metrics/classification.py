@@ -14,8 +14,8 @@ from harness.errors import DataError
 from harness.metrics.auroc import Comparison, ratio, require_both_classes
 
 BINS = 15
-"""Of the calibration error, equally wide, as in Guo et al., On Calibration of Modern Neural Networks, ICML
-2017. A bin holds its lower bound, the last one also 1."""
+"""Bins of the calibration error, equally wide, as in Guo et al., On Calibration of Modern Neural Networks,
+ICML 2017. A bin holds its lower bound, the last one also 1."""
 
 
 class Classification:
@@ -141,7 +141,8 @@ def require_one_label(truth: np.ndarray, labels: Sequence[str], where: str) -> N
 
 
 def _distances(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each probability to the truth, 0 where that is unknown: squared [N, L], and by bin [BINS, N, L]."""
+    """Distance of each probability to the truth, 0 where that is unknown: squared [N, L], by bin [BINS, N,
+    L]."""
     _require((probabilities >= 0) & (probabilities <= 1), probabilities, "probabilities lie in 0..1")
     distance = np.where(truth == -1, 0, probabilities.astype(np.float64) - truth)
     bins = np.digitize(probabilities, np.linspace(0, 1, BINS + 1)[1:-1])

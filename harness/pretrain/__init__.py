@@ -1,0 +1,1 @@
+"""From pictures and reports to a checkpoint, and from the weights of others to one."""

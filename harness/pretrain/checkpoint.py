@@ -163,7 +163,8 @@ def named(store: Path, name: str, *, method: str, version: int, profile: str | N
 def fitting(
     store: Path, method: str, version: int, profile_name: ProfileName, profile: Profile
 ) -> list[Checkpoint]:
-    """Those made by this method as it is now, newest first. Imported ones are used when they are named."""
+    """Checkpoints made by this method as it is now, newest first. Imported ones are left out: they are used
+    when they are named."""
     wanted = hash_of(asdict(profile))  # as JSON: a tuple that was stored comes back as a list
     return [
         item

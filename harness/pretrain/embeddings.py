@@ -63,7 +63,7 @@ def uniformity(rows: Tensor) -> float:
 
 
 def mean_cosine(rows: Tensor) -> float:
-    """Of two different rows of [V, d] of unit length."""
+    """Mean cosine of two different rows of [V, d], which have unit length."""
     count = len(rows)
     return ((rows.sum(dim=0).square().sum() - count) / (count * (count - 1))).item()
 

@@ -73,8 +73,8 @@ class Training:
         dirty: bool = False,
         text_sample: tuple[float, ...] = (),
     ) -> None:
-        """`commit` of the code, and whether it is `dirty`; once it runs, also whether code that was, or of
-        another commit, made what it goes on with. `text_sample`: see `reading.py`."""
+        """`commit` of the code, and whether it is `dirty`, which turns true when the state that a training
+        goes on from was made by dirty code or at another commit. `text_sample`: see `reading.py`."""
         assert profile.recipe is not None
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.device, self.folder, self.team = profile.recipe, device, folder, team or Alone()

@@ -137,7 +137,8 @@ def _candidates(method: str | None) -> Iterator[Candidate]:
 
 
 def _datasets(corpus: str) -> str:
-    """As ours are named, so that a task on one of them is told. Raises UnknownName for what is nearly one."""
+    """The corpus with datasets named as ours are, so that a task on one of them is told. Raises UnknownName
+    for what is nearly one."""
     known = registry.entries("tasks")
     names = [name.strip().lower() for name in corpus.split("+")]
     for name in names:

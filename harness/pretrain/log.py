@@ -62,13 +62,13 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """Its lines as numbers."""
+    """The lines of a log as numbers."""
     with path.open(newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of every column but the step's."""
+    """Mean of every column but the step's."""
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "step"}
 
 

@@ -59,7 +59,7 @@ class Alone:
         return self.spread
 
     def mean(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of scalars, over all processes."""
+        """Mean of each scalar over all processes."""
         return dict(terms)
 
     def follow(self, model: nn.Module) -> None:

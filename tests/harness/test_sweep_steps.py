@@ -58,8 +58,8 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
         measured = {"auroc": SimpleNamespace(value=0.5)}
         return SimpleNamespace(record=SimpleNamespace(metrics=measured, task=SimpleNamespace(metric="auroc")))
 
-    monkeypatch.setattr(sweep.road, "prepare", lambda *_: object())
-    monkeypatch.setattr(sweep.road, "finish", finish)
+    monkeypatch.setattr(sweep.pipeline, "prepare", lambda *_: object())
+    monkeypatch.setattr(sweep.pipeline, "finish", finish)
     monkeypatch.setattr(sweep.trial, "complete", lambda _, job: job.cell.seed in done)
     monkeypatch.setattr(sweep.tune, "report", lambda _: None)
     monkeypatch.setattr(sweep.trial, "begin_process", lambda settings, _: settings)
@@ -161,7 +161,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
         broken[0] |= cell.seed == 1
         raise RuntimeError("CUDA error: an illegal memory access" if broken[0] else "out of luck")
 
-    monkeypatch.setattr(sweep.road, "prepare", prepare)
+    monkeypatch.setattr(sweep.pipeline, "prepare", prepare)
     monkeypatch.setattr(sweep.tune, "report", lambda *_: None)
     monkeypatch.setattr(sweep.trial, "begin_process", lambda settings, _: settings)
     settings, group = load(results=tmp_path), jobs(3)
@@ -274,13 +274,13 @@ def test_results_that_cannot_be_written_are_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., None], reason: str
 ) -> None:
     work: list[object] = []
-    monkeypatch.setattr(sweep.road, "prepare", lambda *asked: work.append(asked))
+    monkeypatch.setattr(sweep.pipeline, "prepare", lambda *asked: work.append(asked))
     monkeypatch.setattr(sweep, "_jobs", lambda *asked: work.append(asked) or [])
     [job], settings = jobs(1), load(results=tmp_path / "results")
     spoil(settings.results, monkeypatch)
     message = f"{settings.results}: {reason}.*--results"
     with pytest.raises(UsageError, match=message):
-        sweep.road.run(job.cell, settings, arguments=Arguments({}, {}))
+        sweep.pipeline.run(job.cell, settings, arguments=Arguments({}, {}))
     with pytest.raises(UsageError, match=message):
         sweep.run(grid.Grid((), {}), settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
     assert work == []
@@ -329,7 +329,7 @@ def test_a_record_that_would_fit_in_part_finds_no_room(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as on a disk with so many bytes left
     try:
         with pytest.raises(UsageError, match=f"no results can be written to {tmp_path}"):
-            sweep.road.require_results(tmp_path)
+            sweep.pipeline.require_results(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -338,7 +338,7 @@ def test_no_cell_is_computed_whose_record_would_find_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full, reports = Mock(side_effect=UsageError("no space")), list[dict[str, Any]]()
-    monkeypatch.setattr(sweep.road, "require_results", full)
+    monkeypatch.setattr(sweep.pipeline, "require_results", full)
     monkeypatch.setattr(sweep.trial.tune, "report", reports.append)
     compute, [job] = Mock(), jobs(1)
     sweep.trial.report_cell(job, load(results=tmp_path), compute)

@@ -128,8 +128,8 @@ def test_a_trial_that_fails_costs_one_and_all_that_fail_the_cell(
         report(40, 200, 0.5)
         raise TrainingDiverged("the loss of step 41 is not finite")
 
-    monkeypatch.setattr(tuning.road, "prepare", lambda *_: None)
-    monkeypatch.setattr(tuning.road, "attempt", diverges)
+    monkeypatch.setattr(tuning.pipeline, "prepare", lambda *_: None)
+    monkeypatch.setattr(tuning.pipeline, "attempt", diverges)
     order = InOrder([kept(job)])
     run_next(order, "first")
     [trial] = order.searches[0].trials
