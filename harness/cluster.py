@@ -26,8 +26,8 @@ class Machines(NamedTuple):
     gpus: float  # for a cell or a training: one where there are any, and the device is to be one
     side_by_side: int  # cells on it
 
-    def share(self, trials: int) -> int:
-        """Cores for each of so many trials, side by side."""
+    def cores_of_each(self, trials: int) -> int:
+        """Cores for each of so many trials that run side by side."""
         return max(self.cores // min(trials, self.side_by_side), 1)
 
 

@@ -41,7 +41,7 @@ NEEDS_TEXT: frozenset[Kind] = frozenset({"zero-shot", "retrieval"})
 """Kinds that compare pictures with words: a method without a text side is refused at the door. They learn
 nothing from a task: no label of its training part is looked at."""
 
-DRAWN: frozenset[Kind] = frozenset({"segmentation", "detection"})
+WITH_FIGURES: frozenset[Kind] = frozenset({"segmentation", "detection"})
 """Kinds that say where something is: their predictions can be drawn over the picture."""
 
 

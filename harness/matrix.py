@@ -117,7 +117,7 @@ class _Like(NamedTuple):
 def _costs(results: Path) -> dict[_Like, tuple[float, float]]:
     """Mean seconds and MiB of the cells that are alike."""
     found: dict[_Like, list[tuple[float, float]]] = defaultdict(list)
-    for path in sorted(results.glob("*/*/*/*.json")):
+    for path in records.files(results):
         try:
             record = records.read(path)
         except BadRecord:

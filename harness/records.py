@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -293,16 +293,22 @@ def read(path: Path) -> Record:
         ) from error
 
 
+def files(results: Path) -> Iterator[Path]:
+    """Those of all records in a folder of results."""
+    for kind in get_args(DataKind):
+        yield from below(results / kind, ".json")
+
+
 def read_all(results: Path) -> Iterator[tuple[Path, Record]]:
-    for kind in ("phantom", "real"):
-        for path in below(results / kind, ".json"):
-            record = read(path)
-            if path != path_of(results, record):
-                raise BadRecord(
-                    f"{path} holds the record of another cell, which belongs to {path_of(results, record)}. "
-                    "Move it there"
-                )
-            yield path, record
+    """Raises BadRecord at the first that cannot be read, or lies in another's place."""
+    for path in files(results):
+        record = read(path)
+        if path != path_of(results, record):
+            raise BadRecord(
+                f"{path} holds the record of another cell, which belongs to {path_of(results, record)}. "
+                "Move it there"
+            )
+        yield path, record
 
 
 def predictions(path: Path) -> Predictions:

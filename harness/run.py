@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 from harness import account, device, identity, records, registry, stats, weights
 from harness.account import Arguments
-from harness.contracts import DRAWN
+from harness.contracts import WITH_FIGURES
 from harness.cost import Cost
 from harness.data import cache, locate, task_data
 from harness.data.task_data import TaskData, TaskPool
 from harness.errors import BadRecord, NewerRecord, UsageError
 from harness.evaluate import bench as benches
 from harness.evaluate import figures as drawings
-from harness.evaluate.bench import Bench, Examples, Head, Tunable
-from harness.evaluate.figures import Draws
+from harness.evaluate.bench import Bench, Evaluator, Examples, Head, Tunable
+from harness.evaluate.figures import Drawable
 from harness.evaluate.search import Configuration, Report
 from harness.metrics import score
 from harness.plan import CellPlan
@@ -64,10 +64,10 @@ def run(
         arguments: kept in the record.
         figures: folder for drawings of some test images; raises UsageError for kinds that have none.
     """
-    if figures and plan.kind not in DRAWN:
+    if figures and plan.kind not in WITH_FIGURES:
         raise UsageError(
             f"there is nothing to draw for {plan.task_id}: leave --save-figures out, or choose a task of "
-            f"kind {' or '.join(sorted(DRAWN))}"
+            f"kind {' or '.join(sorted(WITH_FIGURES))}"
         )
     require_results(settings.results)
     cost = Cost()
@@ -90,7 +90,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
         task_data.say_release(plan.dataset, card, located, pool.release)
-        evaluator(plan).check(plan.task, _drawn(pool, plan))
+        evaluator(plan).check(plan.task, _sampled(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:
         weights.say_what_was_seen(chosen, plan, located.kind)
@@ -145,8 +145,8 @@ def require_words(plan: CellPlan, chosen: Checkpoint) -> None:
 
 def attempt(prepared: Prepared, plan: CellPlan, configuration: Configuration, report: Report) -> None:
     """Fits one configuration of a trained head; what it is worth on validation is heard by `report`."""
-    seen = _seen(prepared.bench, _drawn(prepared.pool, plan))
-    evaluator(plan).fit(prepared.bench, plan.task, *seen, plan.seed, configuration, report)
+    seen = _seen(prepared.bench, _sampled(prepared.pool, plan))
+    tunable(plan).fit(prepared.bench, plan.task, *seen, plan.seed, configuration, report)
 
 
 def finish(
@@ -160,7 +160,7 @@ def finish(
     """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
     seed. Of a tuned one, `search` says which configuration is fitted."""
     bench = replace(prepared.bench, cost=cost)
-    data = _drawn(prepared.pool, plan)
+    data = _sampled(prepared.pool, plan)
     evaluator(plan).check(plan.task, data)
     with cost.step("head"):
         head, block = _fitted(bench, plan, data, search)
@@ -190,10 +190,10 @@ def finish(
     )
     _say_what_is_replaced(prepared.settings.results, record)
     path = records.write(prepared.settings.results, record, kept)
-    drawn = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Draws) else []
+    saved = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Drawable) else []
     # not the record as read back: its file sorts the metrics, and they are printed in the order of measuring
     written = record.model_copy(update={"predictions": records.read(path).predictions})
-    return Outcome(written, path, drawn)
+    return Outcome(written, path, saved)
 
 
 def _say_what_is_replaced(results: Path, record: Record) -> None:
@@ -222,12 +222,15 @@ def _say_what_is_replaced(results: Path, record: Record) -> None:
 def _fitted(
     bench: Bench, plan: CellPlan, data: TaskData, search: SearchBlock | None
 ) -> tuple[Head, HeadBlock]:
-    found = (search.configuration,) if search else ()
-    head = evaluator(plan).fit(bench, plan.task, *_seen(bench, data), plan.seed, *found)
+    seen = _seen(bench, data)
+    if search:
+        head = tunable(plan).fit(bench, plan.task, *seen, plan.seed, search.configuration)
+    else:
+        head = evaluator(plan).fit(bench, plan.task, *seen, plan.seed)
     return head, head.block.model_copy(update={"version": evaluator(plan).VERSION, "search": search})
 
 
-def _drawn(pool: TaskPool, plan: CellPlan) -> TaskData:
+def _sampled(pool: TaskPool, plan: CellPlan) -> TaskData:
     return pool.draw(plan.labels_used, plan.seed, cut_validation=plan.cut_validation)
 
 
@@ -236,6 +239,11 @@ def _seen(bench: Bench, data: TaskData) -> tuple[Examples, Examples]:
     return benches.examples(bench, data, data.used), benches.examples(bench, data, data.validation)
 
 
-def evaluator(plan: CellPlan) -> Tunable:
+def evaluator(plan: CellPlan) -> Evaluator:
     """What checks such cells and fits their heads."""
     return benches.evaluator(plan.kind, plan.task, plan.protocol)
+
+
+def tunable(plan: CellPlan) -> Tunable:
+    """The evaluator of a cell that is tuned."""
+    return benches.tunable(plan.kind, plan.task)

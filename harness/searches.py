@@ -94,7 +94,7 @@ class Search:
 def of(job: Job, settings: Settings, stopping: str) -> Search:
     """A new search, or what a sweep before has left of it: up to the first trial whose failure may be cured
     by now. `stopping`: by which rule trials are stopped."""
-    head = pipeline.evaluator(job.cell)
+    head = pipeline.tunable(job.cell)
     configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
     card = job.checkpoint.card
     key = hash_of(

@@ -198,8 +198,8 @@ def _tune(
                 if groups:
                     _run_groups(groups, settings, arguments, machine, config(name))
             if tuned := [job for job in todo if job.cell.tuned]:
-                share = machine.share(len(tuned))
-                tuning.run(tuned, settings, arguments, machine.gpus, share, config("tuned"))
+                cores = machine.cores_of_each(len(tuned))
+                tuning.run(tuned, settings, arguments, machine.gpus, cores, config("tuned"))
     finally:
         shutil.rmtree(storage, ignore_errors=True)  # Tune's notes; what is done lies in the records
     return told
@@ -212,8 +212,8 @@ def _run_groups(
     machine: Machines,
     run_config: tune.RunConfig,
 ) -> None:
-    share = machine.share(len(groups))
-    one = partial(_trial, groups=groups, settings=settings, arguments=arguments, share=share)
+    cores = machine.cores_of_each(len(groups))
+    one = partial(_trial, groups=groups, settings=settings, arguments=arguments, cores=cores)
     tune.Tuner(
         tune.with_resources(one, {"cpu": 1, "gpu": machine.gpus}),
         param_space={"group": tune.grid_search(list(range(len(groups))))},
@@ -247,10 +247,10 @@ def _trial(
     groups: Sequence[Sequence[Job]],
     settings: Settings,
     arguments: Arguments,
-    share: int,
+    cores: int,
 ) -> None:
     """The cells of one group; each is reported when its record is written, or why there is none."""
-    settings = trial.begin_process(settings, share)
+    settings = trial.begin_process(settings, cores)
     prepared: pipeline.Prepared | None = None
 
     def compute(job: Job) -> pipeline.Outcome:

@@ -20,13 +20,13 @@ from harness.parallel import WORKERS
 from harness.settings import Settings
 
 
-def begin_process(settings: Settings, share: int) -> Settings:
-    """What a process that Ray has started for a sweep does first. `share`: of the machine's cores, which the
+def begin_process(settings: Settings, cores: int) -> Settings:
+    """What a process that Ray has started for a sweep does first. `cores`: of the machine's cores, which the
     settings that it returns are of."""
     torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
-    os.environ[WORKERS] = str(share)  # what reads tables asks for it
+    os.environ[WORKERS] = str(cores)  # what reads tables asks for it
     logging.getLogger("harness").setLevel(logging.WARNING)
-    return replace(settings, workers=share)
+    return replace(settings, workers=cores)
 
 
 def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.Outcome]) -> None:

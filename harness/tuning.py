@@ -38,17 +38,17 @@ def run(
     settings: Settings,
     arguments: Arguments,
     gpus: float,
-    share: int,
+    cores: int,
     run_config: tune.RunConfig,
 ) -> None:
     """Every job is of a tuned cell. Each report has a `note`, and how many `cells` it ends."""
     found = [searches.of(job, settings, STOPPING) for job in jobs]
-    one = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, share=share)
+    one = partial(_trial, jobs=jobs, settings=settings, arguments=arguments, cores=cores)
     tune.Tuner(
         tune.with_resources(one, {"cpu": 1, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=InOrder(found),
-            scheduler=Halving([pipeline.evaluator(job.cell).SPACE for job in jobs], found),
+            scheduler=Halving([pipeline.tunable(job.cell).SPACE for job in jobs], found),
             num_samples=-1,  # until `InOrder` has no more: a search that loses a trial ends early
             reuse_actors=True,
         ),
@@ -136,9 +136,9 @@ def asha(space: Space) -> ASHAScheduler:
 
 
 def _trial(
-    config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, share: int
+    config: dict[str, Any], *, jobs: Sequence[Job], settings: Settings, arguments: Arguments, cores: int
 ) -> None:
-    settings = trial.begin_process(settings, share)
+    settings = trial.begin_process(settings, cores)
     job, search = jobs[config["cell"]], config["search"]
     if search.over:
         _score(job, search, settings, arguments)
@@ -182,7 +182,7 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
                 f"which is the best: {reason}. Cure that and sweep again"
             )
         cost = Cost({"search": round(search.seconds, 3)})
-        block = pipeline.evaluator(job.cell).SPACE.block(STOPPING, search.trials)
+        block = pipeline.tunable(job.cell).SPACE.block(STOPPING, search.trials)
         if block is None:
             raise HarnessError(
                 f"none of {len(search.trials)} configurations could be fitted. Cure what the first one met: "

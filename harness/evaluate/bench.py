@@ -179,10 +179,14 @@ class Tunable(Evaluator, Protocol):
         ...
 
 
-def evaluator(kind: Kind, task: Task, protocol: ProtocolName) -> Tunable:
-    """Imported when it is asked for: a probe needs no detection library. Of a kind that is frozen it is no
-    more than an Evaluator."""
+def evaluator(kind: Kind, task: Task, protocol: ProtocolName) -> Evaluator:
+    """Imported when it is asked for: a probe needs no detection library."""
     name = kind.replace("-", "_")
     if published.has_head(kind, task, protocol):
         name = f"published_{name}"
-    return cast(Tunable, import_module(f"harness.evaluate.{name}"))
+    return cast(Evaluator, import_module(f"harness.evaluate.{name}"))
+
+
+def tunable(kind: Kind, task: Task) -> Tunable:
+    """The evaluator of a kind whose settings can be searched for, which those of the `clean` protocol are."""
+    return cast(Tunable, evaluator(kind, task, "clean"))

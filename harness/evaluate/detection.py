@@ -122,7 +122,7 @@ def fit(
                 looks=training.looks(boxed, EPOCHS),
                 patience=PATIENCE,
                 schedule=CosineAnnealingLR,
-                lowest=SPACE.best == "min",
+                best=SPACE.best,
             ),
             training.in_halves(boxed, np.random.default_rng(seed)),
             lambda rows: own.loss(detector, rows),

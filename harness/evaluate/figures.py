@@ -32,7 +32,7 @@ class Drawing(NamedTuple):
 
 
 @runtime_checkable
-class Draws(Protocol):
+class Drawable(Protocol):
     """A head whose predictions can be drawn."""
 
     def quality(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -44,7 +44,7 @@ class Draws(Protocol):
         ...
 
 
-def save(folder: Path, head: Draws, test: Examples, arrays: Mapping[str, np.ndarray]) -> list[Path]:
+def save(folder: Path, head: Drawable, test: Examples, arrays: Mapping[str, np.ndarray]) -> list[Path]:
     """Writes `shows-worst-1.png` and the like; `arrays` is what the head predicted for `test`."""
     quality = head.quality(arrays)
     chosen = _chosen(quality, (test.labels == 1).any(axis=1))

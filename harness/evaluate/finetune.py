@@ -128,7 +128,7 @@ def fit(
             looks=[-(-total * number // LOOKS) for number in range(1, LOOKS + 1)],
             patience=PATIENCE,
             schedule=lambda optimizer, steps: LambdaLR(optimizer, lambda done: rate(done + 1, steps)),
-            lowest=SPACE.best == "min",
+            best=SPACE.best,
         ),
         batches(train, size, seed),
         lambda batch: classifier.objective(model(batch.view), batch.truth, task.exclusive),

@@ -71,7 +71,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             batch=batch,
             learning_rate=RATE,
             weight_decay=DECAY,
-            lowest=False,
+            best="max",
             seed=seed,
         )
     block = trained.block(

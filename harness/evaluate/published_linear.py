@@ -90,7 +90,7 @@ def train_head(
         batch=BATCH,
         learning_rate=RATE,
         weight_decay=DECAY,
-        lowest=True,
+        best="min",
         seed=seed,
     )
     return layer, trained

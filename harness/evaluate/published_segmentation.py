@@ -40,7 +40,7 @@ class InputSegmenter(Segmenter):
     def predict(self, test: Examples) -> dict[str, np.ndarray]:
         """`truth_area`, `predicted_area` and `overlap`, int64 [N]."""
         truths = true_shares(test).numpy() > HALF
-        masks = [share > segmentation.THRESHOLD for share in self.shares(test)]
+        masks = [each > segmentation.THRESHOLD for each in self.probabilities(test)]
         predicted = np.stack(masks)
         both = {"truth_area": truths, "predicted_area": predicted, "overlap": truths & predicted}
         return {name: mask.sum(axis=(1, 2), dtype=np.int64) for name, mask in both.items()}
@@ -86,7 +86,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             batch=batch,
             learning_rate=RATE,
             weight_decay=DECAY,
-            lowest=True,
+            best="min",
             seed=seed,
         )
     block = trained.block(

@@ -14,6 +14,9 @@ import numpy as np
 
 from harness.records import SearchBlock, TrialBlock
 
+Best = Literal["max", "min"]
+"""Which of the values on validation is the best."""
+
 Configuration = Mapping[str, float]
 
 Report = Callable[[int, int, float], None]
@@ -32,7 +35,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class Space:
-    best: Literal["max", "min"]  # which of the values on validation
+    best: Best
     ranges: Mapping[str, Range]
 
     @property

@@ -77,10 +77,10 @@ class Segmenter:
 
     def masks(self, examples: Examples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The true and the predicted mask of each picture, in order: [H, W] bool in its own pixels."""
-        for place, share in enumerate(self.shares(examples)):
-            yield _mask(examples, place), examples.geometry(place).map_to_native(share) >= THRESHOLD
+        for place, probability in enumerate(self.probabilities(examples)):
+            yield _mask(examples, place), examples.geometry(place).map_to_native(probability) >= THRESHOLD
 
-    def shares(self, examples: Examples) -> Iterator[np.ndarray]:
+    def probabilities(self, examples: Examples) -> Iterator[np.ndarray]:
         """For each picture the probability [size, size] float32 that a pixel of the encoder's input is in a
         mask."""
         bench = examples.bench
@@ -124,7 +124,7 @@ def fit(
                 looks=training.looks(own.masked, EPOCHS),
                 patience=PATIENCE,
                 schedule=CosineAnnealingLR,
-                lowest=SPACE.best == "min",
+                best=SPACE.best,
             ),
             training.in_halves(own.masked, np.random.default_rng(seed)),
             lambda rows: unet.loss(own.sums(decoder, rows)),

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from harness.errors import TrainingDiverged
-from harness.evaluate.search import Report, unheard
+from harness.evaluate.search import Best, Report, unheard
 from harness.progress import Bar
 from harness.records import Argument, HeadBlock
 
@@ -37,7 +37,7 @@ class Course(NamedTuple):
     looks: Sequence[int]  # steps that are done at each look at validation; the last ends the training
     patience: int  # looks in a row without a better one that end it before
     schedule: Callable[[Optimizer, int], LRScheduler] | None  # of the rate over so many steps; None: constant
-    lowest: bool  # whether the lowest value is the best; else the highest
+    best: Best
 
 
 class Trained(NamedTuple):
@@ -95,7 +95,7 @@ def train(
     optimizer = torch.optim.AdamW(groups or every, course.learning_rate, weight_decay=course.weight_decay)
     total = course.looks[-1]
     schedule = course.schedule(optimizer, total) if course.schedule else None
-    first_best = np.argmin if course.lowest else np.argmax
+    first_best = np.argmin if course.best == "min" else np.argmax
     steps: list[int] = []
     values: list[float] = []
     best, state = 0, dict[str, Tensor]()
@@ -139,7 +139,7 @@ def train_as_published(
     batch: int,
     learning_rate: float,
     weight_decay: float,
-    lowest: bool,
+    best: Best,
     seed: int,
 ) -> Trained:
     """`train` on `count` pictures as MGCA's code does: a look after each epoch, at one rate."""
@@ -150,7 +150,7 @@ def train_as_published(
         looks=evenly(len(whole_batches(np.arange(count), batch)), PUBLISHED["epochs"]),
         patience=PUBLISHED["patience"],
         schedule=None,
-        lowest=lowest,
+        best=best,
     )
     return train(name, head, course, by_epochs(count, batch, np.random.default_rng(seed)), loss, look)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.leaderboard import standings
 from harness.leaderboard.standings import Ranks, Runs, Standing
-from harness.leaderboard.text import DIRTY, HOLE, counted, share, text_of
+from harness.leaderboard.text import DIRTY, HOLE, counted, percent, text_of
 
 
 def all_kinds(found: Sequence[Standing]) -> Iterator[str]:
@@ -101,7 +101,7 @@ def protocols(found: Sequence[Standing]) -> Iterator[str]:
         "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
         "change: points above the clean number, by the runs that both have. Kinds that use no label stand at "
         "100 %. A difference of one run is that of one draw of labels and one training.\n\n"
-        + (text_of(lines, ["task", "checkpoint", *map(share, fractions)]) if lines else "")
+        + (text_of(lines, ["task", "checkpoint", *map(percent, fractions)]) if lines else "")
         + same
     )
 

@@ -11,7 +11,7 @@ from typing import get_args
 
 from harness.contracts import Kind
 from harness.leaderboard.standings import Standing
-from harness.leaderboard.text import HOLE, share, text_of
+from harness.leaderboard.text import HOLE, percent, text_of
 from harness.records import Record
 from harness.together import Row
 
@@ -100,9 +100,9 @@ def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
     alike = [other for other in found if other.task.kind == standing.task.kind and other.ranked]
     elsewhere = {fraction for other in alike for fraction in other.fractions}
     if nowhere := sorted(elsewhere.difference(standing.fractions)):
-        yield f"nobody at {', '.join(map(share, nowhere))}"
+        yield f"nobody at {', '.join(map(percent, nowhere))}"
 
 
 def _by_some(standing: Standing) -> Iterator[str]:
     for name, fraction, seeds in standing.missing:
-        yield f"{name} at {share(fraction)}: seeds {', '.join(map(str, seeds))}"
+        yield f"{name} at {percent(fraction)}: seeds {', '.join(map(str, seeds))}"

@@ -19,7 +19,7 @@ from harness.contracts import DataKind
 from harness.failures import Failure
 from harness.files import below
 from harness.leaderboard import reported, standings, tables
-from harness.leaderboard.text import share
+from harness.leaderboard.text import percent
 
 HEAD = """# Leaderboard
 
@@ -28,16 +28,20 @@ HEAD = """# Leaderboard
 Three tracks that never meet in one table: **phantom** (synthetic pictures, anyone can rerun them), **real**
 (official datasets), and **published** (numbers printed by others, with their source).
 
-Ours are each task's own metric, named over its table, in percent: mean over runs [95 % interval]. The
-interval covers who happened to be in the test set (persons are resampled) and what differs between runs: the
-draw of the labels, the head's seed, the checkpoint; of a single run, only the persons. Under the published
-protocol the draw is fixed, as in the authors' code, and not covered, except where the rule
-`parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains rules). A `group`
-is a row and those after it that cannot be told from it, at the largest share of the labels and by the runs of
-the seeds that rows share: tests paired by person and seed, p-values by Holm within the table. It begins with
-the first row that can be told from the first of the group before; others of its rows may not be. `–` is a
-hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a method's
-file from elsewhere.
+How to read our tables:
+
+- **Numbers** are each task's own metric, named over its table, in percent: mean over runs [95 % interval].
+- **The interval** covers who happened to be in the test set (persons are resampled) and what differs between
+  runs: the draw of the labels, the head's seed, the checkpoint. That of a single run covers the persons
+  alone. Under the published protocol the draw is fixed, as in the authors' code, and not covered, except
+  where the rule `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains
+  rules).
+- **A group** is a row and those below it that cannot be told from it, at the largest share of the labels and
+  by the runs of the seeds that rows share: tests paired by person and seed, p-values by Holm within the
+  table. The next group begins with the first row that can be told from that one; rows further down may be
+  like both.
+- `–` is a hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a
+  method's file from elsewhere.
 """
 
 TRACKS: dict[DataKind, str] = {
@@ -90,7 +94,7 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
     cells: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in failures.read_all(results):
         if failure.key not in done:
-            labelled = f" at {share(failure.fraction)}" if failure.uses_labels else ""
+            labelled = f" at {percent(failure.fraction)}" if failure.uses_labels else ""
             place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [

@@ -13,7 +13,7 @@ from harness import stats
 from harness.contracts import Kind, trained_on
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
-from harness.leaderboard.text import DIRTY, HOLE, counted, name, share, text_of
+from harness.leaderboard.text import DIRTY, HOLE, counted, name, percent, text_of
 from harness.stats import Interval
 from harness.together import Row, table_of
 
@@ -54,7 +54,7 @@ def _overview(found: Sequence[Standing]) -> Iterator[str]:
     ]
     header = ["checkpoint", *(["mean rank"] if ranks else []), *titles]
     yield text_of(lines, header)
-    shares = " / ".join(map(share, fractions))
+    shares = " / ".join(map(percent, fractions))
     labels = f"Means at {shares} of the labels. " if found[0].every[0].parts["used"].images else "Means. "
     yield labels + (across.explained(ranks) if ranks else "") + "\n"
 
@@ -68,7 +68,7 @@ def _means(standing: Standing, row: Row, fractions: Sequence[float]) -> Iterator
 def _standing(standing: Standing) -> str:
     table, task = standing.table, standing.task
     labelled = standing.every[0].parts["used"].images > 0
-    shares = [share(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
+    shares = [percent(fraction) for fraction in standing.fractions] if labelled else ["no labels"]
     largest = f" at {shares[-1]}" if labelled else ""
     header = ["method", "checkpoint", *shares, "group"]
     lines = []
@@ -170,7 +170,7 @@ def _spread(standing: Standing) -> Iterator[str]:
                 drawn = len({record.data.fraction for record in cell.records}) > 1
                 what = "draws of labels" if drawn else "seeds of the head"
                 yield (
-                    f"\n{row.family} at {share(fraction)}: standard deviation {training} between "
+                    f"\n{row.family} at {percent(fraction)}: standard deviation {training} between "
                     f"checkpoints, {seeds} between {what}, {rest} beyond both.\n"
                 )
 

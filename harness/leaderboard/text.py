@@ -21,7 +21,7 @@ def text_of(lines: Iterable[Sequence[str]], header: Sequence[str]) -> str:
     return f"{tabulate(list(lines), header, tablefmt='github', disable_numparse=True)}\n"
 
 
-def share(fraction: float) -> str:
+def percent(fraction: float) -> str:
     return f"{fraction * 100:g} %"
 
 

@@ -66,7 +66,7 @@ def test_a_cell_that_ends_its_process_keeps_no_other_from_running(
     for _ in range(3):  # Tune begins a trial again whose process died
         with contextlib.suppress(Ended):
             sweep._trial(
-                {"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), share=1
+                {"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), cores=1
             )
     assert tried == [0, 1, 2, 3, 4, 1, 1]
     assert not list(failures.read_all(tmp_path))  # it may be running
@@ -106,7 +106,7 @@ def test_cores_and_gpu_are_asked_of_one_machine(
     machine = cluster.join(replace(load(), device=device), None)
     assert machine == asked
     shares = (4, 4, 8) if machine.gpus else (1, 10, 32)
-    assert tuple(machine.share(trials) for trials in (99, 6, 2)) == shares  # of all its cores
+    assert tuple(machine.cores_of_each(trials) for trials in (99, 6, 2)) == shares  # of all its cores
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_process_whose_gpu_answers_errors_only_is_ended(
 
     def process() -> None:
         broken[0] = False
-        sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), share=1)
+        sweep._trial({"group": 0}, groups=[group], settings=settings, arguments=Arguments({}, {}), cores=1)
 
     with pytest.raises(RuntimeError, match="CUDA error"):
         process()

@@ -27,7 +27,7 @@ from harness.evaluate.bank import Source
 from harness.evaluate.bench import Bench, Examples, examples
 from harness.evaluate.detection import Finder
 from harness.evaluate.fcos import Found
-from harness.evaluate.figures import Draws
+from harness.evaluate.figures import Drawable
 from harness.metrics import score
 from harness.metrics.detection import mean_average_precision
 
@@ -188,7 +188,7 @@ def test_the_arrays_are_as_records_want_them() -> None:
 def test_what_is_drawn_are_the_likely_boxes_of_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, found = data()
     head, arrays = fitted(bench, found)
-    assert isinstance(head, Draws)
+    assert isinstance(head, Drawable)
     monkeypatch.setattr(detection, "LEAST_DRAWN", float(np.quantile(arrays["box_scores"], 0.8)))
     *_, test = parts_of(bench, found)
     drawings = list(head.drawings(test))

@@ -24,7 +24,7 @@ def trial(value: float | None) -> TrialBlock:
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_every_trained_kind_says_what_can_be_searched(kind: Kind) -> None:
-    space = benches.evaluator(kind, parts.TASK, "clean").SPACE
+    space = benches.tunable(kind, parts.TASK).SPACE
     assert space.ranges
     for default, low, high in space.ranges.values():
         assert 0 < low <= default <= high and low < high

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from harness.errors import TrainingDiverged
 from harness.evaluate import training
-from harness.evaluate.search import Report, unheard
+from harness.evaluate.search import Best, Report, unheard
 from harness.evaluate.training import BATCH, Course, Trained
 
-COURSE = Course(0.5, 0.0, 4, looks=training.evenly(2, 5), patience=2, schedule=CosineAnnealingLR, lowest=True)
+COURSE = Course(0.5, 0.0, 4, looks=training.evenly(2, 5), patience=2, schedule=CosineAnnealingLR, best="min")
 
 
 class Walker(nn.Module):
@@ -61,10 +61,10 @@ def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
     assert decayed.seen[0] == pytest.approx(-0.5 * (1 - 0.5 * 0.1) - 0.5)  # two steps from 0
 
 
-@pytest.mark.parametrize("lowest", [True, False])
-def test_what_stays_is_the_first_of_the_best_and_waiting_ends(lowest: bool) -> None:
-    sign = 1 if lowest else -1
-    head, trained = walk([sign * value for value in (3, 1, 1, 2, 0)], COURSE._replace(lowest=lowest))
+@pytest.mark.parametrize("best", ["min", "max"])
+def test_what_stays_is_the_first_of_the_best_and_waiting_ends(best: Best) -> None:
+    sign = 1 if best == "min" else -1
+    head, trained = walk([sign * value for value in (3, 1, 1, 2, 0)], COURSE._replace(best=best))
     assert trained.values == [sign * value for value in (3, 1, 1, 2)]  # two looks after the best
     assert trained.best == 1 and head.place.item() == head.seen[1] != head.seen[-1]
     block = trained.block("walk", threshold=0.5)
