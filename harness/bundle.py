@@ -86,8 +86,11 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
     with replacing(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         # written under a fixed date: when a file was made is nobody's business, and equal content stays equal
         archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
-        for name in files:
-            archive.writestr(zipfile.ZipInfo(name), (results / name).read_bytes(), zipfile.ZIP_DEFLATED)
+        for name, digest in files.items():
+            content = (results / name).read_bytes()
+            if hash_bytes(content) != digest:
+                raise BadRecord(f"{results / name} was replaced meanwhile. Export again")
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return manifest
 
 

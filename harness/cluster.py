@@ -58,15 +58,19 @@ def join(settings: Settings, address: str | None) -> Machines:
                 "joined the Ray cluster at %s, where %d cores and %d GPUs are free",
                 *(place, free.get("CPU", 0), free.get("GPU", 0)),
             )
-        if threading.current_thread() is threading.main_thread():
-            # Ray's own handler prints a trace; a scheduler's time limit ends a sweep as Ctrl-C does
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        end_as_by_ctrl_c()  # Ray has set a handler of its own, which prints a trace
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [each for each in resources if each.get("GPU")] if settings.device in ("", "cuda") else []
     largest = max(with_gpu or resources, key=lambda each: each.get("CPU", 1.0))  # one machine that has both
     cores = int(largest.get("CPU", 1.0))
     return Machines(cores, 1.0, int(largest["GPU"])) if with_gpu else Machines(cores, 0.0, cores)
+
+
+def end_as_by_ctrl_c() -> None:
+    """Makes a scheduler's time limit end a sweep as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _require_answer(address: str | None) -> None:

@@ -140,7 +140,7 @@ def reason(results: Path, tried: Tried) -> str:
     """Why a cell has no record."""
     path, log = path_of(results, tried), _log(results, tried)
     if not path.exists():
-        return "it was not begun: the process that it waited for died. Sweep again"
+        return f"it was not begun: the process that it waited for died. Sweep again; of that process: {DIED}"
     if not log.exists():
         return _read(path).reason
     told, traced, _ = log.read_text(encoding="utf-8").partition(f"\n{TRACEBACK}")

@@ -144,7 +144,7 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
         moved[reason].append(path)
         target = aside / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".json", ".npz"):
+        for suffix in (".npz", ".json"):  # cut off in between, the record is still there to be put aside
             with suppress(FileNotFoundError):  # another sweep may put it aside at the same time
                 # from another disk, too: a track may be a link
                 shutil.move(path.with_suffix(suffix), target.with_suffix(suffix))

@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from harness.contracts import DataKind, Geometry, Kind, ProfileName, ProtocolName, file_words, options
 from harness.errors import BadRecord, NewerRecord, first_of, of_another_version
-from harness.files import below, file_hash, hash_bytes, hash_of, replacing, write_json
+from harness.files import below, file_hash, hash_bytes, hash_of, replacing, sync, write_json
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -269,7 +269,8 @@ def path_of(results: Path, record: Record) -> Path:
 
 
 def write(results: Path, record: Record, predictions: Predictions) -> Path:
-    """Both files or neither: moved into place when both are written, predictions first."""
+    """Both files or neither: moved into place when both are written, predictions first. An old record goes
+    before that: a kill in between leaves a cell that is not done, not one with the predictions of another."""
     path = path_of(results, record)
     with replacing(path) as text, replacing(path.with_suffix(".npz")) as arrays:
         with arrays.open("wb") as file:
@@ -277,6 +278,8 @@ def write(results: Path, record: Record, predictions: Predictions) -> Path:
             np.savez_compressed(file, allow_pickle=False, **ids, **predictions.arrays)
         kept = record.model_copy(update={"predictions": file_hash(arrays)})
         write_json(text, kept.model_dump(mode="json"))
+        sync(arrays)  # what can fail for want of room has failed by now
+        path.unlink(missing_ok=True)
     return path
 
 

@@ -158,7 +158,9 @@ def finish(
     search: SearchBlock | None = None,
 ) -> Outcome:
     """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
-    seed. Of a tuned one, `search` says which configuration is fitted."""
+    seed. Of a tuned one, `search` says which configuration is fitted. Raises NewerRecord, before anything is
+    computed, where the record of a newer harness would be replaced."""
+    before = _before(prepared, plan)
     bench = replace(prepared.bench, cost=cost)
     data = _sampled(prepared.pool, plan)
     evaluator(plan).check(plan.task, data)
@@ -188,7 +190,8 @@ def finish(
         place=bench.device,
         arguments=arguments,
     )
-    _say_what_is_replaced(prepared.settings.results, record)
+    if before:
+        _say_what_is_replaced(prepared.settings.results, before, record)
     path = records.write(prepared.settings.results, record, kept)
     saved = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Drawable) else []
     # not the record as read back: its file sorts the metrics, and they are printed in the order of measuring
@@ -196,24 +199,27 @@ def finish(
     return Outcome(written, path, saved)
 
 
-def _say_what_is_replaced(results: Path, record: Record) -> None:
-    """A cell that is run again takes the place of its record, which may be of other weights or data."""
-    path = records.path_of(results, record)
-    if not path.exists():
-        return
+def _before(prepared: Prepared, plan: CellPlan) -> Record | None:
+    """The record that this cell's will take the place of. None where there is none, or none that can be read:
+    nothing is lost by replacing that."""
+    cell = records.CellBlock(checkpoint=prepared.chosen.name, **plan.key)
+    path = records.place_of(prepared.settings.results, prepared.pool.located.kind, cell)
     try:
-        before = records.read(path)
+        return records.read(path) if path.is_file() else None
     except NewerRecord:
-        logger.warning("%s is replaced: it was of another version of the harness", path)
-        return
+        raise
     except BadRecord:
-        return  # nothing is lost by replacing what cannot be read
+        return None
+
+
+def _say_what_is_replaced(results: Path, before: Record, record: Record) -> None:
+    """A cell that is run again takes the place of its record, which may be of other weights or data."""
     other = identity.of(before).unlike(identity.of(record))
     if before.data.images != record.data.images:
         other = f"{other} and pixels" if other else "pixels"
     logger.warning(
         "%s of %s is replaced%s. To keep both, give --results another folder",
-        path,
+        records.path_of(results, record),
         before.written.date(),
         f": it was of other {other}" if other else "",
     )

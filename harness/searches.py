@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import account, weights
 from harness import run as pipeline
-from harness import weights
 from harness.errors import TrainingDiverged
 from harness.evaluate.search import Configuration
 from harness.files import hash_of, write_json
@@ -100,7 +100,7 @@ def of(job: Job, settings: Settings, stopping: str) -> Search:
     key = hash_of(
         *(*job.known, job.block.model_dump(), job.cell.task.version),
         *(card.weights, asdict(card.profile.preprocessing), weights.code(job.cell.method)),
-        *(head.VERSION, configurations, stopping),
+        *(head.VERSION, account.READING, configurations, stopping),
     )
     file = settings.searches / f"{key}.json"
     kept = _read(file)

@@ -66,6 +66,7 @@ def run(
     `named` checkpoints are used for their methods: a cell takes the one whose number its seed is, modulo how
     many there are. For other methods the one of its seed is taken, or of the lowest, else one is made first.
     """
+    cluster.end_as_by_ctrl_c()
     pipeline.require_results(settings.results)
     summary = Summary()
     settings = replace(settings, device=settings.device.partition(":")[0])  # which GPU is Ray's to say

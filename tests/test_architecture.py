@@ -57,7 +57,7 @@ ARROWS: Mapping[str, str] = {
     "jobs": "run account weights grid failures plan registry pretrain.checkpoint data.* records identity "
     f"{TOOLS}",
     "matrix": f"jobs grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
-    "searches": f"jobs run weights evaluate.search records {TOOLS}",
+    "searches": f"jobs run account weights evaluate.search records {TOOLS}",
     "trial": "run jobs failures parallel settings",
     "tuning": f"trial searches run jobs account evaluate.search cost {TOOLS}",
     "cluster": "settings errors",

@@ -106,8 +106,8 @@ def sweep(
     )
     if done.failed:
         show.say(
-            f"Each has a file in {current.results / failures.FOLDER}. Once their cause is cured, the same "
-            "command runs only what failed."
+            f"Each that was begun has a file in {current.results / failures.FOLDER}. Once their cause is "
+            "cured, the same command runs only what failed."
         )
         raise typer.Exit(1)
     show.say(f"Next: {show.leaderboard_command(results)}")

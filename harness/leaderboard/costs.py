@@ -26,7 +26,7 @@ def checkpoints(found: Sequence[Standing]) -> str:
         [
             row.family,
             _origin(items[0]),
-            _median(item.pretraining.seconds for item in items),
+            _median(_training(item) for item in items),
             _median(item.cost.images_per_second for item in items),
             *(_median(_seconds(items, kind)) for kind in kinds),
             _largest(item.cost.peak_memory_mib for item in items),
@@ -64,6 +64,12 @@ def _origin(record: Record) -> str:
     origin = record.pretraining
     corpus = f"{origin.corpus} ({origin.data_kind})" if origin.corpus else "nothing"
     return f"{corpus}, imported" if origin.imported_from else corpus
+
+
+def _training(record: Record) -> float | None:
+    """Seconds of pre-training; None of weights that others have trained."""
+    made = record.pretraining
+    return None if made.imported_from else made.seconds
 
 
 def _median(values: Iterable[float | None]) -> str:

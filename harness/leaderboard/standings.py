@@ -131,8 +131,13 @@ class Standing:
         return self.every[0].data.kind == "phantom"
 
     def shares_persons(self, other: Standing) -> bool:
-        """Whether somebody is in the test parts of both, as far as their ids tell."""
-        if self.own_people:
+        """Whether somebody is in the test parts of both, as far as their ids tell. Of datasets that have no
+        pictures in common, equal ids are those of strangers."""
+        related = any(
+            table.dataset in record.data.shares_pictures
+            for table, record in ((self.table, other.every[0]), (other.table, self.every[0]))
+        )
+        if self.own_people or not related:
             return False
         one, two = (table.runs[0].main.persons for table in (self, other))
         return bool(np.isin(one, two).any())

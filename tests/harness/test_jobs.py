@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,28 @@ def test_what_another_sweep_has_done_meanwhile_stays(tmp_path: Path, job: Job) -
     path = stored(tmp_path, job)
     jobs.put_aside(tmp_path, [job])
     assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
+
+
+def test_a_kill_while_a_record_is_put_aside_loses_neither_file(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(tmp_path, job, weights="1" * 64)
+    move = shutil.move
+    moved: list[Any] = []
+
+    def killed(*places: Path) -> None:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(move(*places))
+
+    monkeypatch.setattr(shutil, "move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.put_aside(tmp_path, [job])
+    monkeypatch.undo()
+    jobs.put_aside(tmp_path, [job])  # as the next sweep does
+    stored(tmp_path, job)
+    aside = [path.suffix for path in (tmp_path / jobs.QUARANTINE).rglob("*") if path.is_file()]
+    assert sorted(aside) == [".json", ".npz"]
 
 
 def test_two_sweeps_may_put_aside_the_same_record_at_once(

@@ -328,6 +328,16 @@ def test_damaged_weights_are_refused(road: Road) -> None:
 
 
 @pytest.mark.slow
+def test_the_record_of_a_newer_harness_is_not_replaced(road: Road) -> None:
+    path, _ = road.record()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    before = kept(road.results)
+    done = road.run()
+    assert done.code == 1 and "schema_version: of another version of the harness" in done.err
+    assert kept(road.results) == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", ["np.savez_compressed", "write_json"])
 def test_a_full_disk_keeps_the_old_record_whole(
     road: Road, monkeypatch: pytest.MonkeyPatch, writer: str

@@ -172,7 +172,7 @@ def test_damaged_predictions_are_named(
         records.predictions(path)
 
 
-def test_predictions_that_a_kill_left_beside_the_record_before_are_refused(
+def test_a_kill_between_the_two_files_leaves_a_cell_that_is_not_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -188,7 +188,14 @@ def test_predictions_that_a_kill_left_beside_the_record_before_are_refused(
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(Killed):
         fakes.write(tmp_path, skill=3.0)
-    records.read(path)  # whole, and of other predictions than those that lie there now
+    assert list(records.read_all(tmp_path)) == [] and path.with_suffix(".npz").exists()
+    monkeypatch.undo()
+    records.predictions(fakes.write(tmp_path))
+
+
+def test_predictions_of_another_record_are_refused(tmp_path: Path) -> None:
+    path, other = fakes.write(tmp_path), fakes.write(tmp_path, skill=3.0, seed=1)
+    other.with_suffix(".npz").replace(path.with_suffix(".npz"))
     with pytest.raises(BadRecord, match=r"npz is not the one that clean-1pct-s0\.json was written with"):
         records.predictions(path)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -284,6 +286,26 @@ def test_results_that_cannot_be_written_are_refused_before_any_work(
     with pytest.raises(UsageError, match=message):
         sweep.run(grid.Grid((), {}), settings, [], sweep.Options(None, None, 0), Arguments({}, {}))
     assert work == []
+
+
+def test_a_time_limit_ends_it_as_ctrl_c_does_before_ray_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables are read before, which may take minutes."""
+
+    def reading(*_: object) -> Iterator[Job]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from ()
+
+    monkeypatch.setattr(sweep, "_jobs", reading)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(
+                grid.Grid((), {}), load(results=tmp_path), [], sweep.Options(None, None, 0), Arguments({}, {})
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("refused"), ValueError("Invalid address format")])

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from ray.tune.search import Searcher
 
-from harness import failures, plan, records, searches, tuning
+from harness import account, failures, plan, records, searches, tuning
 from harness.account import Arguments
 from harness.errors import TrainingDiverged
 from harness.evaluate import finetune
@@ -237,6 +237,10 @@ def test_what_was_kept_is_of_the_same_weights_data_and_head(
         job._replace(cell=replace(job.cell, seed=1)),
     ):
         assert kept(other).ended == []
+    with monkeypatch.context() as mended:
+        mended.setattr(account, "READING", (99, 1, 1))
+        assert kept(job).ended == []
+    assert len(kept(job).ended) == 2
     monkeypatch.setattr(finetune, "VERSION", finetune.VERSION + 1)
     search = kept(job)
     assert search.ended == []

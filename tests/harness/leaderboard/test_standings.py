@@ -111,20 +111,27 @@ def test_a_dataset_is_one_block_however_many_tasks_it_has(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "related", "said"),
     [
         (
             "real",
+            ("rsna",),
             "and so are those of datasets with test persons in common (chestxray14 with rsna): 2 blocks.",
         ),
-        ("phantom", "The tasks of a dataset are one block, by their mean rank: 3 blocks."),
+        ("real", (), "The tasks of a dataset are one block, by their mean rank: 3 blocks."),
+        ("phantom", ("rsna",), "The tasks of a dataset are one block, by their mean rank: 3 blocks."),
     ],
 )
-def test_datasets_with_test_persons_in_common_are_one_block(tmp_path: Path, kind: str, said: str) -> None:
-    """As RSNA's pictures are ChestX-ray14's; people of phantoms are others under the same ids."""
+def test_datasets_with_test_persons_in_common_are_one_block(
+    tmp_path: Path, kind: str, related: tuple[str, ...], said: str
+) -> None:
+    """As RSNA's pictures are ChestX-ray14's. Strangers may have the same ids, and people of phantoms do."""
     for name, skill in (("best", 9.0), ("floor", 0.0)):
         for dataset in ("rsna", "siim", "chestxray14"):
             made = fakes.record(method=name, family=f"{name}-x", task=f"{dataset}:linear", kind=kind)
+            if dataset == "chestxray14":
+                data = made.data.model_copy(update={"shares_pictures": related})
+                made = made.model_copy(update={"data": data})
             path = fakes.store(tmp_path, made, skill)
             if dataset == "chestxray14":
                 found, first = records.predictions(path), fakes.predictions(dataset="rsna")
