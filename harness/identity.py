@@ -24,11 +24,14 @@ class Identity(NamedTuple):
     reading_of_pictures: tuple[int, int, int]  # versions of the code that does it
     version_of_the_head: int
     preprocessing: InputBlock
+    pixels: str | None  # hash; None: not known now, and like any
 
     def unlike(self, other: Identity) -> str:
         """What they differ in, "weights and data"; "" where they agree."""
         pairs = zip(self._fields, self, other, strict=True)
-        return " and ".join(name.replace("_", " ") for name, one, two in pairs if one != two)
+        return " and ".join(
+            name.replace("_", " ") for name, one, two in pairs if one != two and None not in (one, two)
+        )
 
 
 def of(record: Record) -> Identity:
@@ -42,4 +45,5 @@ def of(record: Record) -> Identity:
         reading_of_pictures=record.data.reading,
         version_of_the_head=record.head.version,
         preprocessing=record.preprocessing,
+        pixels=record.data.images,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +23,12 @@ import pandas as pd
 from harness import account, identity, records, registry, weights
 from harness import run as pipeline
 from harness.contracts import DataKind
-from harness.data import locate, published, table, task_data
+from harness.data import cache, locate, published, table, task_data
+from harness.data.cache import Present
 from harness.data.locate import Located
 from harness.errors import (
     BadRecord,
+    DataError,
     HarnessError,
     ImpossiblePairing,
     NewerRecord,
@@ -66,6 +69,7 @@ class Job(NamedTuple):
     checkpoint: Checkpoint
     known: Known
     named: bool = False  # whether somebody asked for its checkpoint
+    pixels: str | None = None  # fingerprint of its pictures, where it is known
 
     @property
     def data(self) -> DataKind:
@@ -88,6 +92,7 @@ class Job(NamedTuple):
             reading_of_pictures=account.READING,
             version_of_the_head=pipeline.evaluator(self.cell).VERSION,
             preprocessing=InputBlock(**asdict(self.checkpoint.card.profile.preprocessing)),
+            pixels=self.pixels,
         )
 
     def place(self, results: Path) -> Path:
@@ -213,16 +218,19 @@ def match(
             kind: DataKind = "real" if settings.data_roots else "phantom"
             try:
                 read = partial(_data, cell, settings, tables, draw=make is not None)
-                known: Known = once(memo, (cell.task_id, cell.protocol), read)
+                known: Known = once(tables, (cell.task_id, cell.protocol), read)
                 kind = known.kind
                 find = partial(_checkpoint, cell, settings, kind, named, make, memo)
                 chosen = once(memo, (cell.method.name, cell.seed, kind), find)
+                job = Job(cell, chosen, known, chosen in named) if chosen else None
+                if job and kind == "real":
+                    job = job._replace(pixels=_pixels(job, settings, tables, decode=make is not None))
             except HarnessError as error:
                 place = tables.get("place")
                 kind = place.kind if isinstance(place, Located) else kind
                 yield Lost(_without(kind, cell, named), error)
                 continue
-            yield Job(cell, chosen, known, chosen in named) if chosen else Lost(_without(kind, cell, named))
+            yield job or Lost(_without(kind, cell, named))
 
 
 def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tried:
@@ -255,6 +263,7 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
+    tables["pictures", cell.task_id, cell.protocol] = pool.frame[["image_id", "path"]]
     split = pool.parts.digest(pool.frame["image_id"].tolist())
     rules = published.in_force(pool.rules, cell.kind, cell.task, cell.protocol)
     return Known(located.kind, pool.fingerprint, split, pool.persons_known, rules)
@@ -269,6 +278,30 @@ def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
     whole = table.read(registry.load("tasks", cell.source), located.root)
     task_data.say_release(cell.dataset, cell.dataset_card, located, table.release(whole, cell.dataset_card))
     return whole
+
+
+def _pixels(job: Job, settings: Settings, tables: dict[object, Any], *, decode: bool) -> str | None:
+    """Fingerprint of a cell's pictures as they are now, to be compared with its record. None where there is
+    nothing to compare, or none is known: for this alone, pictures are decoded only where one of them is newer
+    than the record."""
+    path, cell = job.place(settings.results), job.cell
+    if not path.is_file():
+        return None
+    square = job.checkpoint.card.profile.preprocessing
+
+    def present() -> Present:
+        frame = tables["pictures", cell.task_id, cell.protocol]
+        asked = cache.wanted(cell.dataset, frame, square.stored, square.geometry)
+        return Present(asked, folder=settings.images, workers=settings.workers)
+
+    try:
+        found: Present = once(tables, (cell.task_id, cell.protocol, square.stored, square.geometry), present)
+        since = records.read(path).written.timestamp() if decode else math.inf
+    except DataError:  # pictures are gone: of cells that are to be run, it is said later
+        return None
+    except BadRecord:  # so is this
+        return None
+    return found.fingerprint(since)
 
 
 def _checkpoint(

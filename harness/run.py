@@ -215,8 +215,6 @@ def _before(prepared: Prepared, plan: CellPlan) -> Record | None:
 def _say_what_is_replaced(results: Path, before: Record, record: Record) -> None:
     """A cell that is run again takes the place of its record, which may be of other weights or data."""
     other = identity.of(before).unlike(identity.of(record))
-    if before.data.images != record.data.images:
-        other = f"{other} and pixels" if other else "pixels"
     logger.warning(
         "%s of %s is replaced%s. To keep both, give --results another folder",
         records.path_of(results, record),

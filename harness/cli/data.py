@@ -92,11 +92,6 @@ def doctor(
         if rows:
             show.table("", ["finding", "changes results", "count", "what, and examples", "cure"], rows)
         show.line("nothing that would change a result" if report.sound else "results would change: see above")
-        if not report.sound and report.kind == "real":
-            show.say(
-                "Once it is cured, give --results another folder or delete the records of this dataset: no "
-                "sweep sees that pictures are others under the same names"
-            )
     raise typer.Exit(0 if report.sound else 1)
 
 

@@ -46,6 +46,8 @@ average; with 1 it would be 0.5, and no faster."""
 
 NAMED = 5  # refused pictures that a message spells out
 
+CURE = "Delete the folder {}; the next run makes it again"
+
 PIXELS, ROWS, INDEX = "pixels.u8", "rows.bin", "index.json"
 
 ROW = np.dtype(
@@ -148,6 +150,27 @@ def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
             "decoded so far is kept"
         ) from error
     return _open(final, asked, cached)
+
+
+class Present:
+    """Pictures as they lie on the disk now, for whoever asks whether they are still those of a record."""
+
+    def __init__(self, asked: Wanted, *, folder: Path, workers: int) -> None:
+        """Raises DataError for pictures that are not there."""
+        stamps = _stamps(asked.paths)
+        self._newest = max(time for _, time in stamps) / 1e9
+        self._cache, _ = _places(asked, stamps, folder)
+        self._open = partial(open_images, asked, folder=folder, workers=workers)
+        self._fingerprint: str | None = None
+
+    def fingerprint(self, since: float) -> str | None:
+        """As in `Images`. Pictures that are not decoded are where one of them is newer than `since`, in
+        seconds of the epoch; else None. Raises as `open_images`."""
+        if self._fingerprint is None and self._cache.exists():
+            self._fingerprint = _read_index(self._cache)["fingerprint"]
+        elif self._fingerprint is None and self._newest > since:
+            self._fingerprint = self._open().fingerprint
+        return self._fingerprint
 
 
 class Outstanding(NamedTuple):
@@ -286,10 +309,17 @@ def _index(folder: Path, ids: Sequence[str], rows: NDArray[Any]) -> dict[str, An
     }
 
 
-def _open(folder: Path, asked: Wanted, cached: bool) -> Images:
-    cure = f"Delete the folder {folder}; the next run makes it again"
+def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptCache(f"{folder} cannot be read ({error}). {CURE.format(folder)}") from error
+    return index
+
+
+def _open(folder: Path, asked: Wanted, cached: bool) -> Images:
+    index, cure = _read_index(folder), CURE.format(folder)
+    try:
         pixels, rows = _map(folder, asked)
     except (OSError, ValueError) as error:
         raise CorruptCache(f"{folder} cannot be read ({error}). {cure}") from error

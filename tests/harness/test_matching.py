@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import ray.exceptions
+from PIL import Image
 
-from harness import jobs, plan, registry, sweep
+from harness import jobs, plan, records, registry, sweep
 from harness.cluster import Machines
 from harness.contracts import Split, Task, Variant
-from harness.data import locate, task_data
+from harness.data import cache, locate, task_data
 from harness.errors import HarnessError
 from harness.failures import Tried
 from harness.jobs import Job, Known, Lost
@@ -49,14 +53,14 @@ def toy(tmp_path: Path) -> Path:
     return path
 
 
-def matched(toy: Path, settings: Settings) -> list[Any]:
+def matched(toy: Path, settings: Settings, make_one: Any = None) -> list[Any]:
     cells = [
         plan.cell("random_init", f"{toy}:{kind}", profile="demo", protocol="clean", fraction=1.0, seed=seed)
         for kind in ("linear", "finetune")
         for seed in (0, 1)
     ]
     store = [make.untrained(cell.method, settings, seed=cell.seed) for cell in cells[:2]]
-    return list(jobs.match(cells, settings, store, make=None))
+    return list(jobs.match(cells, settings, store, make=make_one))
 
 
 def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: Path) -> None:
@@ -87,6 +91,49 @@ def test_a_part_of_a_real_dataset_is_said_to_be_one_once(
     toy.write_text(TOY.format(card=whole))
     assert len(matched(toy, load(data_root=tmp_path / "data"))) == 4
     assert caplog.text.count(f"toy in {root} has the counts of no known release") == said
+
+
+def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_record(
+    tmp_path: Path, toy: Path
+) -> None:
+    root = tmp_path / "data" / "toy"
+    root.mkdir(parents=True)
+    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
+    (root / STAMP).unlink()
+    pictures = sorted(root.glob("*.png"))
+    for picture in pictures:
+        os.utime(picture, (0, 0))
+    settings = load(data_root=tmp_path / "data", results=tmp_path / "results")
+
+    def seen(sweeping: bool = True) -> tuple[str | None, str]:
+        job = matched(toy, settings, Mock() if sweeping else None)[0]
+        return job.pixels, jobs.in_the_way(settings.results, job)
+
+    job = matched(toy, settings)[0]
+    square = job.checkpoint.card.profile.preprocessing
+    asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
+    pixels = cache.open_images(asked, folder=tmp_path / "elsewhere", workers=1).fingerprint
+    made = fakes.record(kind="real")
+    known = {"fingerprint": job.known.fingerprint, "split": job.known.split, "images": pixels}
+    changes = {
+        "cell": job.block,
+        "data": made.data.model_copy(update=known),
+        "pretraining": made.pretraining.model_copy(update={"weights": job.checkpoint.card.weights}),
+        "preprocessing": job.identity.preprocessing,
+    }
+    records.write(settings.results, made.model_copy(update=changes), fakes.predictions())
+
+    assert seen() == (None, "") and not settings.images.exists()  # all older: nothing is decoded for this
+    os.utime(pictures[3])  # as by a copy
+    assert seen(sweeping=False) == (None, "")
+    assert seen() == (pixels, "")
+    Image.fromarray(255 - np.asarray(Image.open(pictures[3]))).save(pictures[3])
+    assert seen(sweeping=False) == (None, "")
+    other, reason = seen()
+    assert other not in (None, pixels) and reason == "it is of other pixels"
+    assert seen(sweeping=False) == (other, reason)  # they are decoded by now
+    pictures[3].unlink()
+    assert seen() == (None, "")
 
 
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
