@@ -5,7 +5,8 @@ ends the training is counted in epochs, a box counts from a score of 0.5, and th
 mean average precision that skips pictures.
 Source: MGCA 680fe4a, mgca/models/ssl_detector.py and mgca/models/mgca/mgca_detector.py. What is not theirs is
 named by the last rules of this head in `harness/data/published.py`; and boxes are cut off at the edge of
-their picture.
+their picture, and an epoch without a picture that counts has the value 0, as one whose boxes are all wrong
+(there -1: the first epoch with any is a better one).
 """
 
 from __future__ import annotations
