@@ -38,6 +38,7 @@ from harness.errors import (
 from harness.failures import Tried
 from harness.grid import Grid
 from harness.identity import Identity
+from harness.memo import once
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
@@ -237,18 +238,6 @@ def _without(data: DataKind, cell: CellPlan, named: Sequence[Checkpoint]) -> Tri
     """The failure of a cell that has no checkpoint, or no data for the one it would have."""
     given = _given(cell, named)
     return Tried(data, cell, "", given.card.profile_name if given else cell.method.profile_name)
-
-
-def once(memo: dict[object, Any], key: object, make: Callable[[], Any]) -> Any:
-    """What cannot be had is tried once, not once per cell: its error is raised again."""
-    if key not in memo:
-        try:
-            memo[key] = make()
-        except HarnessError as error:
-            memo[key] = error
-    if isinstance(memo[key], HarnessError):
-        raise memo[key]
-    return memo[key]
 
 
 def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw: bool) -> Known:

@@ -18,6 +18,7 @@ from harness.data import locate
 from harness.errors import BadRecord, MissingDataset, NewerRecord
 from harness.grid import Grid
 from harness.jobs import Job, Lost
+from harness.memo import once
 from harness.plan import MethodPlan
 from harness.pretrain.checkpoint import Checkpoint
 from harness.settings import Settings
@@ -62,7 +63,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
         if isinstance(job, Lost) and cell.method.profile.recipe:
             try:
                 look = partial(_corpus, cell.method, settings)
-                untrained[cell.method.name] = jobs.once(corpora, cell.method.name, look)
+                untrained[cell.method.name] = once(corpora, cell.method.name, look)
             except MissingDataset as error:
                 missing[cell.name] = f"{cell.method.name} would be pre-trained first, and there is {error}"
                 continue

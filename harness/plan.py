@@ -151,16 +151,16 @@ def cell(
             "Leave --cut-validation out"
         )
     return CellPlan(
-        chosen,
-        found.source,
-        found.dataset,
-        registry.dataset_card(found.source),
-        found.id,
-        found.kind,
-        found.task,
-        name,
-        fraction,
-        seed,
+        method=chosen,
+        source=found.source,
+        dataset=found.dataset,
+        dataset_card=registry.dataset_card(found.source),
+        task_id=found.id,
+        kind=found.kind,
+        task=found.task,
+        protocol=name,
+        fraction=fraction,
+        seed=seed,
         cut_validation=cut_validation,
     )
 

@@ -39,7 +39,7 @@ class Ended(NamedTuple):
         return self.last.get("value") is None and self.last.get("ended") != TrainingDiverged.__name__
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
     """The search of one cell: what is to be tried, and what came of it so far."""
 

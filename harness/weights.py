@@ -108,12 +108,12 @@ def source(method: MethodPlan, chosen: Checkpoint) -> Source:
     card = chosen.card
     recipe = card.profile.recipe or method.profile.recipe  # imported weights come without theirs
     return Source(
-        card.method,
-        card.method_version,
-        code(method),
-        card.weights,
-        card.profile.preprocessing,
-        lambda: make.load(method, chosen),
-        recipe.text_units[-1] if recipe else "",
-        partial(reading.require_same, chosen),
+        method=card.method,
+        method_version=card.method_version,
+        code=code(method),
+        weights=card.weights,
+        preprocessing=card.profile.preprocessing,
+        build=lambda: make.load(method, chosen),
+        text_unit=recipe.text_units[-1] if recipe else "",
+        check_text=partial(reading.require_same, chosen),
     )

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("harness", "methods", "tasks")
 
-TOOLS = "contracts errors files parallel progress settings"
+TOOLS = "contracts errors files memo parallel progress settings"
 
 # file: what it may import of ours. Names are those below `harness`, unless they begin with methods or tasks;
 # `room.*` is a package and everything in it. The first row that fits a file counts.
@@ -25,6 +25,7 @@ ARROWS: Mapping[str, str] = {
     "contracts": "",
     "errors": "",
     "files": "errors",
+    "memo": "errors",
     "progress": "",
     "parallel": "progress errors",
     "settings": "parallel errors",

@@ -46,15 +46,17 @@ def _compare(frame: pd.DataFrame, first: str, rows: np.ndarray, second: str, oth
     persons = _common(frame["person_id"], rows, others)
     sources = _common(frame["source"], rows, others) - {""} if "source" in frame else None
     return Shared(
-        first,
-        second,
-        len(others),
-        len(images),
-        int(frame["rows"].iloc[images].map(len).sum()) if "rows" in frame else None,
-        len(persons),
-        int(frame["person_id"].iloc[others].isin(persons).sum()),
-        tuple(sorted(sources)) if sources is not None else None,
-        int(frame["source"].iloc[others].isin(sources).sum()) if sources is not None else None,
+        first=first,
+        second=second,
+        of=len(others),
+        images=len(images),
+        rows=int(frame["rows"].iloc[images].map(len).sum()) if "rows" in frame else None,
+        persons=len(persons),
+        images_of_persons=int(frame["person_id"].iloc[others].isin(persons).sum()),
+        sources=tuple(sorted(sources)) if sources is not None else None,
+        images_of_sources=int(frame["source"].iloc[others].isin(sources).sum())
+        if sources is not None
+        else None,
     )
 
 
@@ -106,15 +108,15 @@ def _overlap(first: Collection, second: Collection, workers: int) -> Overlap:
     said = [] if within else [named(first.frame, second), named(second.frame, first)]
     parts_said = Counter(part for rows in said for part in rows["split"])
     return Overlap(
-        first.name,
-        second.name,
-        (len(first.frame), len(second.frame)),
-        len(paths),
-        sum(equal),
-        dict(sorted(parts.items())),
-        ids,
-        dict(sorted(parts_said.items())),
-        sum(int(rows["known"].sum()) for rows in said),
+        first=first.name,
+        second=second.name,
+        of=(len(first.frame), len(second.frame)),
+        alike=len(paths),
+        identical=sum(equal),
+        parts=dict(sorted(parts.items())),
+        examples=ids,
+        named=dict(sorted(parts_said.items())),
+        named_found=sum(int(rows["known"].sum()) for rows in said),
     )
 
 

@@ -99,13 +99,13 @@ def of_table(
     if located.kind == "phantom":
         fingerprint = hash_of(fingerprint, locate.stamp(located.root)["cohort"])
     return TaskPool(
-        located,
-        table.release(whole, card),
-        bool(whole.attrs.get("persons_known", True)),
-        frame,
-        labels,
-        fingerprint,
-        parts,
-        rules,
-        theirs,
+        located=located,
+        release=table.release(whole, card),
+        persons_known=bool(whole.attrs.get("persons_known", True)),
+        frame=frame,
+        labels=labels,
+        fingerprint=fingerprint,
+        parts=parts,
+        rules=rules,
+        published=theirs,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,10 @@ from harness.data import published
 from harness.data.cache import Images
 from harness.data.geometry import Frame
 from harness.data.task_data import TaskData
-from harness.errors import HarnessError
 from harness.evaluate import bank
 from harness.evaluate.bank import Bank, Source
 from harness.evaluate.search import Configuration, Report, Space
+from harness.memo import once
 from harness.metrics.auroc import require_both_classes
 from harness.records import HeadBlock
 from harness.settings import BankDtype
@@ -54,28 +54,23 @@ class Bench:
     cost: Cost
     read_mask: ReadMask | None = None
     # both stay when the bench is used for another cell
-    opened: list[Bank | HarnessError] = field(default_factory=list)  # one: what cannot be had is tried once
+    memo: dict[object, Any] = field(default_factory=dict)  # the bank
     compared: dict[str, Compared] = field(default_factory=dict)  # by pictures, texts and how
 
     def bank(self) -> Bank:
         """Pooled features of all pictures, computed once per encoder and dataset."""
-        if not self.opened:
-            try:
-                with self.cost.step("features"):
-                    found = bank.open_bank(
-                        self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
-                    )
-            except HarnessError as error:
-                self.opened.append(error)
-                raise
-            self.opened.append(found)
-            self.cost.cached["features"] = found.cached
-            self.cost.images_per_second = found.images_per_second
+        found: Bank = once(self.memo, "bank", self._open_bank)
         self.cost.cached.setdefault("features", True)
-        [opened] = self.opened
-        if isinstance(opened, HarnessError):
-            raise opened
-        return opened
+        return found
+
+    def _open_bank(self) -> Bank:
+        with self.cost.step("features"):
+            found = bank.open_bank(
+                self.encoder, self.images, folder=self.banks, device=self.device, dtype=self.dtype
+            )
+        self.cost.cached["features"] = found.cached
+        self.cost.images_per_second = found.images_per_second
+        return found
 
 
 @dataclass(frozen=True)

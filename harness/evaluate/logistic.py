@@ -118,12 +118,12 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
     z, axes, spectrum = _principal_axes(features)
     sign = torch.as_tensor(np.where(truth == -1, 0, 2 * truth.astype(np.int64) - 1).T.copy()).to(z)
     problem = _Problem(
-        z,
-        z.T.contiguous() if z.numel() <= SMALL else z.T,
-        torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
-        torch.cat((spectrum / len(z), spectrum.new_ones(1))),
-        sign.repeat(len(strengths), 1),
-        z.new_tensor(strengths).repeat_interleave(len(sign)),
+        z=z,
+        transposed=z.T.contiguous() if z.numel() <= SMALL else z.T,
+        penalty=torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
+        squares=torch.cat((spectrum / len(z), spectrum.new_ones(1))),
+        sign=sign.repeat(len(strengths), 1),
+        strength=z.new_tensor(strengths).repeat_interleave(len(sign)),
     )
     solution, gradient = _minimise(problem)
     solution = solution.reshape(len(strengths), len(sign), -1)  # [S, L, r + 1]

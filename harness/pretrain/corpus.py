@@ -82,15 +82,15 @@ def build(
                 raise DataError(f"{name}: the method finds no word in any {unit} of the {part} part. {CURE}")
     written = hash_lines(text for unit in units for text in reports[unit])
     return Corpus(
-        name,
-        kind,
-        hash_of(pictures.fingerprint, written, parts.digest(asked.ids)),
-        asked.ids,
-        torch.from_numpy(pd.factorize(study)[0]),
-        pictures.pixels,
-        read,
-        parts.train,
-        parts.validation,
+        name=name,
+        kind=kind,
+        fingerprint=hash_of(pictures.fingerprint, written, parts.digest(asked.ids)),
+        ids=asked.ids,
+        studies=torch.from_numpy(pd.factorize(study)[0]),
+        pixels=pictures.pixels,
+        texts=read,
+        train=parts.train,
+        validation=parts.validation,
     )
 
 

@@ -37,7 +37,7 @@ def test_a_grid_of_probes_against_an_encoder_in_every_epoch(
     features = np.maximum(hidden @ rng.standard_normal((32, 512)), 0).astype(
         np.float32
     )  # as pooled by an encoder
-    train.bench.opened.append(bank.Bank(features, True, None))
+    train.bench.memo["bank"] = bank.Bank(features, True, None)
     drawn = [
         train.take(np.random.default_rng(seed).permutation(len(train))[: round(share * len(train))])
         for share in FRACTIONS
