@@ -41,10 +41,12 @@ class Bar:
         elif self.done > self.before and kind is None:
             self._line()
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self.done, self.note = self.done + count, note
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Without a `note` the last one stays."""
+        self.done += count
+        self.note = self.note if note is None else note
         if self._rich is not None:
-            self._rich.update(self._row, completed=self.done, rate=f"{self._rate()} {note}")
+            self._rich.update(self._row, completed=self.done, rate=f"{self._rate()} {self.note}")
         elif time.monotonic() - self.reported > LOG_EVERY_SECONDS and self.done < self.total:
             self.reported = time.monotonic()
             self._line()

@@ -32,7 +32,6 @@ PICTURES = 2**12  # compared at once, as floats
 class Alike(NamedTuple):
     first: NDArray[np.int64]  # [P] positions
     second: NDArray[np.int64]  # [P]
-    distance: NDArray[np.uint8]  # [P] bits
 
 
 def hashes(squares: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -56,7 +55,7 @@ def alike(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> 
     i, j = near(ours, None if second is None else theirs)
     one, other = shown[i], there[j]
     same = _correlation(first, one, others, other) >= CORRELATION
-    return Alike(one[same], other[same], np.bitwise_count(ours[i] ^ theirs[j])[same])
+    return Alike(one[same], other[same])
 
 
 def near(

@@ -111,7 +111,7 @@ def train(
                 losses.append(last.detach())
                 if schedule:
                     schedule.step()
-                bar.advance(note=bar.note)
+                bar.advance()
             steps.append(planned)
             first = planned - len(losses) + 1
             for step, value in enumerate(torch.stack(losses).tolist(), first):

@@ -13,8 +13,8 @@ from harness.leaderboard.standings import Ranks, Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, percent, text_of
 
 
-def all_kinds(found: Sequence[Standing]) -> Iterator[str]:
-    ranks = standings.ranks(found)
+def all_kinds(tables: Sequence[Standing]) -> Iterator[str]:
+    ranks = standings.ranks(tables)
     if ranks is None:
         return
     order = sorted(range(len(ranks.rows)), key=lambda k: (ranks.ranking.mean[k], ranks.rows[k]))
@@ -64,16 +64,16 @@ def _told(ranks: Ranks) -> str:
     )
 
 
-def protocols(found: Sequence[Standing]) -> Iterator[str]:
+def protocols(tables: Sequence[Standing]) -> Iterator[str]:
     """Clean beside published, where both are there, of the same data: what the faults of a protocol are
     worth."""
     clean: dict[tuple[str, str], Standing] = {}
-    for standing in found:
+    for standing in tables:
         if standing.ranked:
             clean.setdefault((standing.table.task, standing.table.data), standing)
     pairs = [
         (clean[standing.table.task, standing.table.data], standing)
-        for standing in found
+        for standing in tables
         if standing.table.protocol == "published" and (standing.table.task, standing.table.data) in clean
     ]
     fractions = sorted({fraction for pair in pairs for fraction in pair[1].fractions})

@@ -16,12 +16,12 @@ from harness.records import Record
 from harness.together import Row
 
 
-def checkpoints(found: Sequence[Standing]) -> str:
+def checkpoints(standings: Sequence[Standing]) -> str:
     by_row: dict[Row, list[Record]] = {}
-    for standing in found:
+    for standing in standings:
         for row, cells in standing.cells.items():
             by_row.setdefault(row, []).extend(record for cell in cells.values() for record in cell.records)
-    kinds = [kind for kind in get_args(Kind) if any(standing.task.kind == kind for standing in found)]
+    kinds = [kind for kind in get_args(Kind) if any(standing.task.kind == kind for standing in standings)]
     lines = [
         [
             row.family,
@@ -85,11 +85,11 @@ def _largest(values: Iterable[float | None]) -> str:
     return f"{max(known):.0f}" if known else HOLE
 
 
-def missing(found: Sequence[Standing]) -> Iterator[str]:
+def missing(standings: Sequence[Standing]) -> Iterator[str]:
     lines = [
         f"- {standing.table.task} {standing.table.protocol}, {who}"
-        for standing in found
-        for who in (*_by_nobody(standing, found), *_by_some(standing))
+        for standing in standings
+        for who in (*_by_nobody(standing, standings), *_by_some(standing))
     ]
     if lines:
         what = (
@@ -100,10 +100,10 @@ def missing(found: Sequence[Standing]) -> Iterator[str]:
         yield f"### Without a record\n\n{what}:\n\n" + "\n".join(lines) + "\n"
 
 
-def _by_nobody(standing: Standing, found: Sequence[Standing]) -> Iterator[str]:
+def _by_nobody(standing: Standing, standings: Sequence[Standing]) -> Iterator[str]:
     if standing.table.tuned or standing.table.cut_validation:  # of which nobody needs all
         return
-    alike = [other for other in found if other.task.kind == standing.task.kind and other.ranked]
+    alike = [other for other in standings if other.task.kind == standing.task.kind and other.ranked]
     elsewhere = {fraction for other in alike for fraction in other.fractions}
     if nowhere := sorted(elsewhere.difference(standing.fractions)):
         yield f"nobody at {', '.join(map(percent, nowhere))}"

@@ -276,10 +276,10 @@ def _cell(items: Sequence[tuple[Path, Record]]) -> Runs:
     return Runs(paths, found)
 
 
-def measure(found: Sequence[Standing], workers: int) -> None:
+def measure(standings: Sequence[Standing], workers: int) -> None:
     """Resamples every cell, which takes a core a minute for a thousand records; whoever asks later has it at
     once."""
-    cells = [cell for standing in found for cell in standing.runs]
+    cells = [cell for standing in standings for cell in standing.runs]
     resampled = parallel_map(attrgetter("main"), cells, workers=workers, label="measuring", unit="cells")
     for cell, main in zip(cells, resampled, strict=True):
         cell.main = main

@@ -18,44 +18,44 @@ from harness.stats import Interval
 from harness.together import Row, table_of
 
 
-def track(found: Sequence[Standing]) -> Iterator[str]:
+def track(tables: Sequence[Standing]) -> Iterator[str]:
     """Sections of one track, each a Markdown text that ends with a newline."""
-    if not found:
+    if not tables:
         yield "No records yet.\n"
         return
-    yield from across.all_kinds([standing for standing in found if standing.ranked])
+    yield from across.all_kinds([standing for standing in tables if standing.ranked])
     for kind in get_args(Kind):
-        if of_kind := [standing for standing in found if standing.task.kind == kind]:
+        if of_kind := [standing for standing in tables if standing.task.kind == kind]:
             yield f"### {kind}\n"
             yield from _overview([standing for standing in of_kind if standing.ranked])
             yield from map(_standing, of_kind)
-    yield from across.protocols(found)
-    yield costs.checkpoints(found)
-    yield from costs.missing(found)
+    yield from across.protocols(tables)
+    yield costs.checkpoints(tables)
+    yield from costs.missing(tables)
 
 
-def _overview(found: Sequence[Standing]) -> Iterator[str]:
+def _overview(tables: Sequence[Standing]) -> Iterator[str]:
     """Methods x tasks, means only."""
-    if len(found) < 2:
+    if len(tables) < 2:
         return
-    ranks = standings.ranks(found)
-    rows = sorted({row for standing in found for row in standing.cells})
-    fractions = sorted({fraction for standing in found for fraction in standing.fractions})
+    ranks = standings.ranks(tables)
+    rows = sorted({row for standing in tables for row in standing.cells})
+    fractions = sorted({fraction for standing in tables for fraction in standing.fractions})
     place = dict(zip(ranks.rows, ranks.ranking.mean, strict=True)) if ranks else {}
     lines = []
     for row in sorted(rows, key=lambda row: (place.get(row, len(rows)), row)):
-        means = [" / ".join(_means(standing, row, fractions)) for standing in found]
+        means = [" / ".join(_means(standing, row, fractions)) for standing in tables]
         rank = f"{place[row]:.2f}" if row in place else HOLE
         lines.append([row.family, *([rank] if ranks else []), *means])
-    names = [name(standing.table) for standing in found]
+    names = [name(standing.table) for standing in tables]
     titles = [
         f"{title} {standing.table.data[:6]}" if names.count(title) > 1 else title
-        for title, standing in zip(names, found, strict=True)
+        for title, standing in zip(names, tables, strict=True)
     ]
     header = ["checkpoint", *(["mean rank"] if ranks else []), *titles]
     yield text_of(lines, header)
     shares = " / ".join(map(percent, fractions))
-    labels = f"Means at {shares} of the labels. " if found[0].every[0].parts["used"].images else "Means. "
+    labels = f"Means at {shares} of the labels. " if tables[0].every[0].parts["used"].images else "Means. "
     yield labels + (across.explained(ranks) if ranks else "") + "\n"
 
 

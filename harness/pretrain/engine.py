@@ -118,7 +118,7 @@ class Training:
                             saved = time.monotonic()
                             pause = max(SAVE_EVERY_SECONDS, (saved - now) / SAVE_SHARE)
                     bar.note = f"loss {rows[-1]['loss']:.2f}"
-                bar.advance(size, bar.note)
+                bar.advance(size)
         spent = time.monotonic() - started
         images = (number - first) * size * self.recipe.views
         if self.best:

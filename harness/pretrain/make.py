@@ -42,11 +42,11 @@ def network(plan: MethodPlan, seed: int) -> nn.Module:
     return built
 
 
-def load(plan: MethodPlan, found: Checkpoint) -> nn.Module:
+def load(plan: MethodPlan, stored: Checkpoint) -> nn.Module:
     """The network of a checkpoint, with its weights."""
     module = registry.load("methods", plan.source)
-    model: nn.Module = module.build(found.card.profile, initialise=False)
-    checkpoint.load_weights(found, model)
+    model: nn.Module = module.build(stored.card.profile, initialise=False)
+    checkpoint.load_weights(stored, model)
     return model
 
 
@@ -60,17 +60,17 @@ def untrained(plan: MethodPlan, settings: Settings, *, seed: int) -> Checkpoint:
     return checkpoint.read(target)
 
 
-def require_same(plan: MethodPlan, found: Checkpoint) -> None:
+def require_same(plan: MethodPlan, stored: Checkpoint) -> None:
     """See `checkpoint.require_same`. Published weights stay what they are, and the hub is not asked again."""
     if plan.profile.image.pretrained:
         return
     try:
-        now = network(plan, found.card.seed)
+        now = network(plan, stored.card.seed)
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
         reason = f"{type(error).__name__}: {error}"
-        logger.warning("%s cannot be compared with %s: %s. It is used", found.name, plan.source, reason)
+        logger.warning("%s cannot be compared with %s: %s. It is used", stored.name, plan.source, reason)
         return
-    checkpoint.require_same(found, now)
+    checkpoint.require_same(stored, now)
 
 
 def trained(

@@ -36,12 +36,12 @@ def alike(before: Sequence[float], now: Sequence[float]) -> bool:
     return math.dist(now, before) <= CLOSE * math.hypot(*before)
 
 
-def require_same(found: Checkpoint, method: TextMethod) -> None:
-    """Raises CheckpointError where `method`, made from `found`, reads otherwise than when it was trained."""
-    before, text = found.card.text_sample, found.card.profile.text
+def require_same(stored: Checkpoint, method: TextMethod) -> None:
+    """Raises CheckpointError where `method`, made from `stored`, reads otherwise than when it was trained."""
+    before, text = stored.card.text_sample, stored.card.profile.text
     if before and not alike(before, sample(method)):
         raise CheckpointError(
-            f"{found.name} was trained with texts that were read otherwise than they are now: the files of "
+            f"{stored.name} was trained with texts that were read otherwise than they are now: the files of "
             f"its text encoder{f' ({text.source})' if text else ''}, or what reads them, have changed. Put "
             "those back, or pre-train again; without texts the checkpoint can be used as it is"
         )
