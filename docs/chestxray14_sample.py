@@ -29,6 +29,7 @@ CARD = DatasetCard(
             splits={"clean": Split(test="test", validation=0.25, train="train_val")},
         ),
     ),
+    shares_pictures=("chestxray14", "rsna", "siim", "covidx", "covidx_binary"),
 )
 
 __all__ = ["CARD", "read", "write_phantom"]

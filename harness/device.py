@@ -68,8 +68,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for work of thousands of tiny steps, at each of which threads wait for each other: more save
-    little where the cores are idle, and cost a hundredfold where they are not."""
+    """Runs the block on one thread. In work of thousands of tiny steps, threads wait for each other at each:
+    more of them save little where the cores are idle, and cost a hundredfold where they are not."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -29,6 +29,11 @@ DIED = (
     "once (HARNESS_WORKERS), or on a machine with more"
 )
 
+NOT_BEGUN = (
+    "it was not begun: the process that it waited for was ended, most likely because memory ran out. Sweep "
+    "again, with fewer cells at once (HARNESS_WORKERS)"
+)
+
 TRACEBACK = "Traceback (most recent call last):"  # as Python begins it
 
 Key = tuple[object, ...]
@@ -140,7 +145,7 @@ def reason(results: Path, tried: Tried) -> str:
     """Why a cell has no record."""
     path, log = path_of(results, tried), _log(results, tried)
     if not path.exists():
-        return f"it was not begun: the process that it waited for died. Sweep again; of that process: {DIED}"
+        return NOT_BEGUN
     if not log.exists():
         return _read(path).reason
     told, traced, _ = log.read_text(encoding="utf-8").partition(f"\n{TRACEBACK}")

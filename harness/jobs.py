@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +27,6 @@ from harness.data.cache import Present
 from harness.data.locate import Located
 from harness.errors import (
     BadRecord,
-    DataError,
     HarnessError,
     ImpossiblePairing,
     NewerRecord,
@@ -36,6 +34,7 @@ from harness.errors import (
     few,
 )
 from harness.failures import Tried
+from harness.files import hash_lines
 from harness.grid import Grid
 from harness.identity import Identity
 from harness.memo import once
@@ -48,6 +47,11 @@ from harness.settings import Settings
 logger = logging.getLogger(__name__)
 
 QUARANTINE = "quarantine"
+
+NEWER = (
+    "%s has pictures that are newer than records of it, and are not decoded: nobody knows whether they are "
+    "others now. To have them compared: python -m harness data prepare %s --profile %s"
+)
 
 
 class Known(NamedTuple):
@@ -225,7 +229,7 @@ def match(
                 chosen = once(memo, (cell.method.name, cell.seed, kind), find)
                 job = Job(cell, chosen, known, chosen in named) if chosen else None
                 if job and kind == "real":
-                    job = job._replace(pixels=_pixels(job, settings, tables, decode=make is not None))
+                    job = job._replace(pixels=_pixels(job, settings, tables))
             except HarnessError as error:
                 place = tables.get("place")
                 kind = place.kind if isinstance(place, Located) else kind
@@ -269,28 +273,33 @@ def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
     return whole
 
 
-def _pixels(job: Job, settings: Settings, tables: dict[object, Any], *, decode: bool) -> str | None:
-    """Fingerprint of a cell's pictures as they are now, to be compared with its record. None where there is
-    nothing to compare, or none is known: for this alone, pictures are decoded only where one of them is newer
-    than the record."""
+def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | None:
+    """Fingerprint of a cell's pictures as they are now, to be compared with its record; None where there is
+    no record, or where they are not decoded: then it is said if one of them is newer than the record."""
     path, cell = job.place(settings.results), job.cell
     if not path.is_file():
         return None
+    frame = tables["pictures", cell.task_id, cell.protocol]
     square = job.checkpoint.card.profile.preprocessing
 
-    def present() -> Present:
-        frame = tables["pictures", cell.task_id, cell.protocol]
+    def look() -> Present:
         asked = cache.wanted(cell.dataset, frame, square.stored, square.geometry)
-        return Present(asked, folder=settings.images, workers=settings.workers)
+        return cache.present(asked, folder=settings.images)
 
     try:
-        found: Present = once(tables, (cell.task_id, cell.protocol, square.stored, square.geometry), present)
-        since = records.read(path).written.timestamp() if decode else math.inf
-    except DataError:  # pictures are gone: of cells that are to be run, it is said later
+        ids = once(tables, ("ids", cell.task_id, cell.protocol), lambda: hash_lines(frame["image_id"]))
+        found: Present = once(tables, (ids, square.stored, square.geometry), look)
+        record = records.read(path)
+    except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None
-    except BadRecord:  # so is this
-        return None
-    return found.fingerprint(since)
+    begun = record.written.timestamp() - sum(record.cost.seconds.values())
+    if found.fingerprint is None and found.newest > begun:
+        once(
+            tables,
+            "newer",
+            partial(logger.warning, NEWER, cell.dataset, cell.dataset, cell.method.profile_name),
+        )
+    return found.fingerprint
 
 
 def _checkpoint(

@@ -269,8 +269,8 @@ def path_of(results: Path, record: Record) -> Path:
 
 
 def write(results: Path, record: Record, predictions: Predictions) -> Path:
-    """Both files or neither: moved into place when both are written, predictions first. An old record goes
-    before that: a kill in between leaves a cell that is not done, not one with the predictions of another."""
+    """Moved into place when both files are written, predictions first. An old record goes before that: a kill
+    in between leaves a cell that is not done, not a record beside the predictions of another."""
     path = path_of(results, record)
     with replacing(path) as text, replacing(path.with_suffix(".npz")) as arrays:
         with arrays.open("wb") as file:
@@ -298,7 +298,7 @@ def read(path: Path) -> Record:
 
 def files(results: Path) -> Iterator[Path]:
     """Those of all records in a folder of results."""
-    for kind in get_args(DataKind):
+    for kind in sorted(get_args(DataKind)):
         yield from below(results / kind, ".json")
 
 

@@ -93,6 +93,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         evaluator(plan).check(plan.task, _sampled(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:
+        _before(settings, pool, chosen, plan)
         weights.say_what_was_seen(chosen, plan, located.kind)
     cost.cached["checkpoint"] = chosen is not None
     if chosen is None and plan.method.profile.recipe is None:  # at once; a training comes after the pictures
@@ -159,8 +160,8 @@ def finish(
 ) -> Outcome:
     """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
     seed. Of a tuned one, `search` says which configuration is fitted. Raises NewerRecord, before anything is
-    computed, where the record of a newer harness would be replaced."""
-    before = _before(prepared, plan)
+    fitted, where the record of a newer harness would be replaced."""
+    before = _before(prepared.settings, prepared.pool, prepared.chosen, plan)
     bench = replace(prepared.bench, cost=cost)
     data = _sampled(prepared.pool, plan)
     evaluator(plan).check(plan.task, data)
@@ -199,11 +200,11 @@ def finish(
     return Outcome(written, path, saved)
 
 
-def _before(prepared: Prepared, plan: CellPlan) -> Record | None:
+def _before(settings: Settings, pool: TaskPool, chosen: Checkpoint, plan: CellPlan) -> Record | None:
     """The record that this cell's will take the place of. None where there is none, or none that can be read:
-    nothing is lost by replacing that."""
-    cell = records.CellBlock(checkpoint=prepared.chosen.name, **plan.key)
-    path = records.place_of(prepared.settings.results, prepared.pool.located.kind, cell)
+    nothing is lost by replacing that. Raises NewerRecord."""
+    cell = records.CellBlock(checkpoint=chosen.name, **plan.key)
+    path = records.place_of(settings.results, pool.located.kind, cell)
     try:
         return records.read(path) if path.is_file() else None
     except NewerRecord:

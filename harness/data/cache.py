@@ -127,7 +127,7 @@ def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
         raise DataError(
             f"{asked.name}: there are no images to decode. Check the dataset's table and the split"
         )
-    stamps = _stamps(asked.paths)
+    stamps = _stamps(_files(asked.paths))
     final, part = _places(asked, stamps, folder)
     if cached := final.exists():
         return _open(final, asked, cached)
@@ -152,25 +152,20 @@ def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
     return _open(final, asked, cached)
 
 
-class Present:
-    """Pictures as they lie on the disk now, for whoever asks whether they are still those of a record."""
+class Present(NamedTuple):
+    """Pictures as they lie on the disk now."""
 
-    def __init__(self, asked: Wanted, *, folder: Path, workers: int) -> None:
-        """Raises DataError for pictures that are not there."""
-        stamps = _stamps(asked.paths)
-        self._newest = max(time for _, time in stamps) / 1e9
-        self._cache, _ = _places(asked, stamps, folder)
-        self._open = partial(open_images, asked, folder=folder, workers=workers)
-        self._fingerprint: str | None = None
+    fingerprint: str | None  # as in `Images`; None where they are not decoded
+    newest: float  # seconds of the epoch at which the last of them was written, or put there with an old date
 
-    def fingerprint(self, since: float) -> str | None:
-        """As in `Images`. Pictures that are not decoded are where one of them is newer than `since`, in
-        seconds of the epoch; else None. Raises as `open_images`."""
-        if self._fingerprint is None and self._cache.exists():
-            self._fingerprint = _read_index(self._cache)["fingerprint"]
-        elif self._fingerprint is None and self._newest > since:
-            self._fingerprint = self._open().fingerprint
-        return self._fingerprint
+
+def present(asked: Wanted, *, folder: Path) -> Present:
+    """Whether pictures are still those of a record, as far as that can be told without decoding them. Raises
+    DataError for pictures that are not there, CorruptCache."""
+    files = _files(asked.paths)
+    cached, _ = _places(asked, _stamps(files), folder)
+    newest = max(max(file.st_mtime, file.st_ctime) for file in files)
+    return Present(_read_index(cached)["fingerprint"] if cached.exists() else None, newest)
 
 
 class Outstanding(NamedTuple):
@@ -180,7 +175,7 @@ class Outstanding(NamedTuple):
 
 def outstanding(asked: Wanted, *, folder: Path) -> Outstanding:
     """What `open_images` would have to do now."""
-    stamps, count = _stamps(asked.paths), len(asked.ids)
+    stamps, count = _stamps(_files(asked.paths)), len(asked.ids)
     final, part = _places(asked, stamps, folder)
     if final.exists():
         return Outstanding(0, 0)
@@ -199,19 +194,22 @@ def _places(asked: Wanted, stamps: Sequence[tuple[int, int]], folder: Path) -> t
     return folder / f"{asked.name}-{hash_of(shape, stamps)[:16]}", folder / f"{asked.name}-{shape[:16]}.part"
 
 
-def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """(size, modification time in ns) of each file. Raises DataError for those that are not there."""
-    stamps, missing = [], []
+def _files(paths: Sequence[Path]) -> list[os.stat_result]:
+    """Raises DataError for those that are not there."""
+    files, missing = [], []
     for path in paths:
         try:
-            status = path.stat()
+            files.append(path.stat())
         except OSError:
             missing.append(str(path))
-        else:
-            stamps.append((status.st_size, status.st_mtime_ns))
     if missing:
         raise DataError(f"{few(missing)}: no such picture. Complete the download")
-    return stamps
+    return files
+
+
+def _stamps(files: Sequence[os.stat_result]) -> list[tuple[int, int]]:
+    """(size, modification time in ns) of each."""
+    return [(file.st_size, file.st_mtime_ns) for file in files]
 
 
 def _map(folder: Path, asked: Wanted) -> tuple[NDArray[np.uint8], NDArray[Any]]:

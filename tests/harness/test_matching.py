@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,14 @@ def toy(tmp_path: Path) -> Path:
     return path
 
 
-def matched(toy: Path, settings: Settings, make_one: Any = None) -> list[Any]:
+def matched(toy: Path, settings: Settings) -> list[Any]:
     cells = [
         plan.cell("random_init", f"{toy}:{kind}", profile="demo", protocol="clean", fraction=1.0, seed=seed)
         for kind in ("linear", "finetune")
         for seed in (0, 1)
     ]
     store = [make.untrained(cell.method, settings, seed=cell.seed) for cell in cells[:2]]
-    return list(jobs.match(cells, settings, store, make=make_one))
+    return list(jobs.match(cells, settings, store, make=None))
 
 
 def test_a_job_knows_its_data_by_one_reading_of_its_table(tmp_path: Path, toy: Path) -> None:
@@ -94,46 +95,58 @@ def test_a_part_of_a_real_dataset_is_said_to_be_one_once(
 
 
 def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_record(
-    tmp_path: Path, toy: Path
+    tmp_path: Path, toy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "data" / "toy"
     root.mkdir(parents=True)
     fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
     (root / STAMP).unlink()
-    pictures = sorted(root.glob("*.png"))
-    for picture in pictures:
-        os.utime(picture, (0, 0))
     settings = load(data_root=tmp_path / "data", results=tmp_path / "results")
-
-    def seen(sweeping: bool = True) -> tuple[str | None, str]:
-        job = matched(toy, settings, Mock() if sweeping else None)[0]
-        return job.pixels, jobs.in_the_way(settings.results, job)
-
     job = matched(toy, settings)[0]
     square = job.checkpoint.card.profile.preprocessing
     asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
     pixels = cache.open_images(asked, folder=tmp_path / "elsewhere", workers=1).fingerprint
-    made = fakes.record(kind="real")
-    known = {"fingerprint": job.known.fingerprint, "split": job.known.split, "images": pixels}
-    changes = {
-        "cell": job.block,
-        "data": made.data.model_copy(update=known),
-        "pretraining": made.pretraining.model_copy(update={"weights": job.checkpoint.card.weights}),
-        "preprocessing": job.identity.preprocessing,
-    }
-    records.write(settings.results, made.model_copy(update=changes), fakes.predictions())
 
-    assert seen() == (None, "") and not settings.images.exists()  # all older: nothing is decoded for this
-    os.utime(pictures[3])  # as by a copy
-    assert seen(sweeping=False) == (None, "")
-    assert seen() == (pixels, "")
-    Image.fromarray(255 - np.asarray(Image.open(pictures[3]))).save(pictures[3])
-    assert seen(sweeping=False) == (None, "")
-    other, reason = seen()
-    assert other not in (None, pixels) and reason == "it is of other pixels"
-    assert seen(sweeping=False) == (other, reason)  # they are decoded by now
-    pictures[3].unlink()
-    assert seen() == (None, "")
+    def written(when: datetime) -> None:
+        made = fakes.record(kind="real")
+        known = {"fingerprint": job.known.fingerprint, "split": job.known.split, "images": pixels}
+        changes = {
+            "written": when,
+            "cell": job.block,
+            "data": made.data.model_copy(update=known),
+            "pretraining": made.pretraining.model_copy(update={"weights": job.checkpoint.card.weights}),
+            "preprocessing": job.identity.preprocessing,
+        }
+        records.write(settings.results, made.model_copy(update=changes), fakes.predictions())
+
+    def seen() -> tuple[str | None, str, int]:
+        """Pixels as they are now, what is in the way of the cell, and how often it is said that they are
+        newer."""
+        caplog.clear()
+        found = matched(toy, settings)[0]
+        said = caplog.text.count("toy has pictures that are newer than records of it, and are not decoded")
+        return found.pixels, jobs.in_the_way(settings.results, found), said
+
+    written(datetime.now(UTC) + timedelta(hours=1))
+    assert seen() == (None, "", 0)
+    written(datetime.now(UTC) - timedelta(hours=1))  # and a dataset that was copied since
+    for picture in asked.paths:
+        os.utime(picture, (0, 0))  # with the dates that its files had
+    assert seen() == (None, "", 1)
+    cache.open_images(asked, folder=settings.images, workers=1)
+    assert seen() == (pixels, "", 0)
+    Image.fromarray(255 - np.asarray(Image.open(asked.paths[3]))).save(asked.paths[3])
+    assert seen() == (None, "", 1)
+    other = cache.open_images(asked, folder=settings.images, workers=1).fingerprint
+    assert seen() == (other, "it is of other pixels", 0)
+    for index in settings.images.glob("*/index.json"):
+        index.write_text("{")
+    assert seen() == (None, "", 0)  # a broken cache is said where it is needed
+    asked.paths[3].unlink()
+    assert seen() == (None, "", 0)
+    with monkeypatch.context() as closed:
+        closed.setattr(records, "read", Mock(side_effect=PermissionError("another's")))
+        assert matched(toy, settings)[0].pixels is None
 
 
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
