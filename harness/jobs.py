@@ -297,7 +297,7 @@ def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | No
         once(
             tables,
             "newer",
-            partial(logger.warning, NEWER, cell.dataset, cell.dataset, cell.method.profile_name),
+            partial(logger.warning, NEWER, cell.dataset, cell.source, cell.method.profile_name),
         )
     return found.fingerprint
 
