@@ -65,7 +65,7 @@ def test_the_page_for_people_explains_the_rules(data: Path) -> None:
     done = harness("audit", "--task", "chexpert", "--data-root", data)
     assert done.code == 0, done.err
     assert "chexpert:linear, published (phantom): train" in done.out
-    assert "valid-drawn-by-position-removed-by-label: Validation rows are drawn by their position" in done.out
+    assert "valid-drawn-by-position-removed-by-label: Validation rows are drawn by position" in done.out
     assert "numbers-scaled-to-the-table" in done.out
 
 
