@@ -11,7 +11,8 @@ Where to look:
   `evaluate` (checkpoints to predictions), `metrics` (predictions to numbers)
 - after the runs: `records`, `together` (which belong together), `stats` and `comparison`, `leaderboard`,
   `differences` (why two differ), `bundle` (records for another machine)
-- `cli`: one file per verb
+- `cli`: one file per verb; `prepare` decodes ahead for one of them
+- tools: `files`, `parallel`, `progress`, `memo`, `device`, `provenance`, `cost`
 
 Which file may import which is a table in `tests/test_architecture.py`.
 """

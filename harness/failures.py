@@ -24,15 +24,12 @@ from harness.settings import Settings
 
 FOLDER = "failures"
 
-DIED = (
-    "its process was ended. If not by hand, then most likely because memory ran out: run fewer cells at "
-    "once (HARNESS_WORKERS), or on a machine with more"
+ENDED = (
+    "was ended. If not by hand, then most likely because memory ran out: run fewer cells at once "
+    "(HARNESS_WORKERS), or on a machine with more"
 )
-
-NOT_BEGUN = (
-    "it was not begun: the process that it waited for was ended, most likely because memory ran out. Sweep "
-    "again, with fewer cells at once (HARNESS_WORKERS)"
-)
+DIED = f"its process {ENDED}"
+NOT_BEGUN = f"it was not begun: the process that it waited for {ENDED}"
 
 TRACEBACK = "Traceback (most recent call last):"  # as Python begins it
 

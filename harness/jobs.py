@@ -41,7 +41,7 @@ from harness.memo import once
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock, InputBlock
+from harness.records import CellBlock, InputBlock, Record
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ QUARANTINE = "quarantine"
 
 NEWER = (
     "%s has pictures that are newer than records of it, and are not decoded: nobody knows whether they are "
-    "others now. To have them compared: python -m harness data prepare %s --profile %s"
+    "others now. They are compared once they are decoded, as by any run, or for the methods of a profile by: "
+    "python -m harness data prepare %s --profile %s"
 )
 
 
@@ -256,7 +257,7 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
-    tables["pictures", cell.task_id, cell.protocol] = pool.frame[["image_id", "path"]]
+    tables["pictures", cell.task_id, cell.protocol] = pool.frame[["image_id", "path"]]  # for `_pixels`
     split = pool.parts.digest(pool.frame["image_id"].tolist())
     rules = published.in_force(pool.rules, cell.kind, cell.task, cell.protocol)
     return Known(located.kind, pool.fingerprint, split, pool.persons_known, rules)
@@ -289,17 +290,17 @@ def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | No
     try:
         ids = once(tables, ("ids", cell.task_id, cell.protocol), lambda: hash_lines(frame["image_id"]))
         found: Present = once(tables, (ids, square.stored, square.geometry), look)
-        record = records.read(path)
+        if found.fingerprint is None and found.newest > _begun(records.read(path)):
+            words = cell.dataset, cell.source, cell.method.profile_name
+            once(tables, "newer", partial(logger.warning, NEWER, *words))
     except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None
-    begun = record.written.timestamp() - sum(record.cost.seconds.values())
-    if found.fingerprint is None and found.newest > begun:
-        once(
-            tables,
-            "newer",
-            partial(logger.warning, NEWER, cell.dataset, cell.source, cell.method.profile_name),
-        )
     return found.fingerprint
+
+
+def _begun(record: Record) -> float:
+    """When the work on a record began, in seconds of the epoch."""
+    return record.written.timestamp() - sum(record.cost.seconds.values())
 
 
 def _checkpoint(

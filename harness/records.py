@@ -297,7 +297,7 @@ def read(path: Path) -> Record:
 
 
 def files(results: Path) -> Iterator[Path]:
-    """Those of all records in a folder of results."""
+    """The files of all records in a folder of results, track by track, sorted."""
     for kind in sorted(get_args(DataKind)):
         yield from below(results / kind, ".json")
 

@@ -93,7 +93,7 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
         evaluator(plan).check(plan.task, _sampled(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
     if chosen:
-        _before(settings, pool, chosen, plan)
+        _before(settings, pool, chosen, plan)  # refuses to replace one of a newer harness
         weights.say_what_was_seen(chosen, plan, located.kind)
     cost.cached["checkpoint"] = chosen is not None
     if chosen is None and plan.method.profile.recipe is None:  # at once; a training comes after the pictures

@@ -106,7 +106,7 @@ def sweep(
     )
     if done.failed:
         show.say(
-            f"Each that was begun has a file in {current.results / failures.FOLDER}. Once their cause is "
+            f"Those that were tried have files in {current.results / failures.FOLDER}. Once their cause is "
             "cured, the same command runs only what failed."
         )
         raise typer.Exit(1)

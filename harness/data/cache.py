@@ -160,8 +160,8 @@ class Present(NamedTuple):
 
 
 def present(asked: Wanted, *, folder: Path) -> Present:
-    """Whether pictures are still those of a record, as far as that can be told without decoding them. Raises
-    DataError for pictures that are not there, CorruptCache."""
+    """What tells, without decoding any, whether pictures are still those of a record. Raises DataError for
+    pictures that are not there, CorruptCache for a cache that cannot be read."""
     files = _files(asked.paths)
     cached, _ = _places(asked, _stamps(files), folder)
     newest = max(max(file.st_mtime, file.st_ctime) for file in files)
@@ -195,7 +195,7 @@ def _places(asked: Wanted, stamps: Sequence[tuple[int, int]], folder: Path) -> t
 
 
 def _files(paths: Sequence[Path]) -> list[os.stat_result]:
-    """Raises DataError for those that are not there."""
+    """What the disk says of each file. Raises DataError for those that are not there."""
     files, missing = [], []
     for path in paths:
         try:
