@@ -17,7 +17,7 @@ from harness.errors import ImpossiblePairing, UnknownName, UsageError
 from harness.plan import CellPlan
 
 FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
-"""Kinds that read an encoder's features and never its maps or gradients."""
+"""Kinds that train no network: on what the frozen encoder gives there is a small convex fit, or nothing."""
 
 
 @dataclass(frozen=True)

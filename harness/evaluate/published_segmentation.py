@@ -4,8 +4,8 @@ Apart because it is a different instrument from the clean protocol's: the encode
 ends the training is counted in epochs, and Dice is taken at the size of the network's input.
 Source: MGCA 680fe4a, mgca/models/ssl_segmenter.py, mgca/models/mgca/mgca_segmenter.py,
 mgca/datasets/segmentation_dataset.py and mgca/utils/segmentation_loss.py. What is not theirs is named by the
-last rules of this head in `harness/data/published.py`; and pictures are turned before they are made small,
-by our interpolation.
+last rules of this head in `harness/data/published.py`; and pictures are turned after they were made small
+for the cache, by our interpolation.
 """
 
 from __future__ import annotations

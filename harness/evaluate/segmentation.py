@@ -1,10 +1,10 @@
 """Segmentation: a U-Net decoder on the pyramid of the frozen encoder, scored in the pictures' own pixels.
 
-Apart because of its protocol. It is that of MGCA's and GLoRIA's released code, except that
+Apart because of its protocol. It is that of MGCA's released code, except that
 
 - the encoder's running statistics are frozen too;
 - there is no augmentation, so that the encoder sees every picture once;
-- the number of steps hardly depends on how many labels there are, and the learning rate falls to zero;
+- there are at least 400 steps, however few the labels, and the learning rate falls to zero;
 - half of every batch has a mask, whatever the dataset (theirs balance SIIM, by dropping pictures).
 
 The decoder kept is that of the lowest validation loss. Not of the best validation Dice: where most pictures

@@ -63,9 +63,9 @@ class Trained(NamedTuple):
 
 
 def looks(sought: np.ndarray, epochs: int) -> Sequence[int]:
-    """Steps at which the clean protocol validates; their number hardly depends on how many labels there are.
-    An epoch is twice as many pictures as there are `sought` [N] bool: each of them beside one without, as in
-    MGCA's SIIM."""
+    """Steps at which the clean protocol validates. The last is after so many `epochs`, but however few the
+    labels not before `LEAST_STEPS`. An epoch is twice as many pictures as there are `sought` [N] bool: each
+    of them beside one without, as in MGCA's SIIM."""
     return evenly(math.ceil(max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH) / LOOKS), LOOKS)
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 from harness import stats
 from harness.contracts import Kind, trained_on
+from harness.data import published
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, percent, text_of
@@ -105,9 +106,10 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     )
     yield f"Version {task.version}, data `{table.data[:12]}`, split `{table.split[:12]}`."
     if first.data.kind == "real":
-        yield f"Release {first.data.release or 'unknown, by its counts'}."
+        yield f"Release {first.data.release}." if first.data.release else "Of no release that is known."
     if task.metric == "dice":
-        yield f"Predicting nothing has {sum(test.negatives.values()) / test.images * 100:.1f}."
+        least = "at least " if published.INPUT_PIXELS in task.rules else ""  # thin masks may vanish there
+        yield f"Predicting nothing has {least}{sum(test.negatives.values()) / test.images * 100:.1f}."
     if task.metric == "accuracy":
         most = 1 / len(task.labels) if first.data.draws else max(test.positives.values()) / test.images
         yield f"Naming one class always has {most * 100:.1f}."

@@ -120,7 +120,7 @@ def test_a_table_says_where_persons_are_not_known(tmp_path: Path) -> None:
 
 def test_a_table_of_real_data_says_of_which_release_they_are(tmp_path: Path) -> None:
     path = fakes.write(tmp_path, kind="real")
-    assert "Release unknown, by its counts." in leaderboard.build(tmp_path)
+    assert "Of no release that is known." in leaderboard.build(tmp_path)
     path.write_text(path.read_text().replace('"release": ""', '"release": "stage 2"'))
     assert "Release stage 2." in leaderboard.build(tmp_path)
     fakes.write(tmp_path / "drawn")
@@ -290,6 +290,21 @@ def test_masks_that_are_there_have_an_interval_too(tmp_path: Path) -> None:
     expected = np.mean([2 * min(pair) / sum(pair) for pair in pairs if pair[0]]) * 100
     low, high = (number * 100 for number in printed["dice_positives"][1:])
     assert row[-1] == f"{expected:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def test_predicting_nothing_has_more_where_masks_may_vanish(tmp_path: Path) -> None:
+    """Half of the pictures have no mask in their own pixels, and maybe more in those of the network's input."""
+    arrays = {name: np.arange(20) % 2 for name in ("truth_area", "predicted_area", "overlap")}
+    images = [f"image {row}" for row in range(20)]
+    raw = fakes.record(task="siim:segmentation").model_dump(mode="json")
+    raw["task"].update(metric="dice", labels=["pneumothorax"])
+    raw["metrics"] = {"dice": {"value": 1.0, "low": 1.0, "high": 1.0}}
+    raw["parts"]["test"].update(positives={"pneumothorax": 10}, negatives={"pneumothorax": 10})
+    for rules, said in {(): "has 50.0.", ("dice-in-pixels-of-the-input",): "has at least 50.0."}.items():
+        raw["task"]["rules"] = rules
+        found = records.sorted_predictions(images, images, arrays)
+        records.write(tmp_path, Record.model_validate(raw), found)
+        assert f"Predicting nothing {said}" in leaderboard.build(tmp_path)
 
 
 def test_seeds_of_other_pixels_are_not_averaged(tmp_path: Path) -> None:
