@@ -11,7 +11,6 @@ from typing import get_args
 
 from harness import stats
 from harness.contracts import Kind, trained_on
-from harness.data import published
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, percent, text_of
@@ -108,7 +107,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     if first.data.kind == "real":
         yield f"Release {first.data.release}." if first.data.release else "Of no release that is known."
     if task.metric == "dice":
-        least = "at least " if published.INPUT_PIXELS in task.rules else ""  # thin masks may vanish there
+        # thin masks may vanish in pixels of the network's input, which the published head counts
+        least = "at least " if table.protocol == "published" else ""
         yield f"Predicting nothing has {least}{sum(test.negatives.values()) / test.images * 100:.1f}."
     if task.metric == "accuracy":
         most = 1 / len(task.labels) if first.data.draws else max(test.positives.values()) / test.images

@@ -300,8 +300,8 @@ def test_predicting_nothing_has_more_where_masks_may_vanish(tmp_path: Path) -> N
     raw["task"].update(metric="dice", labels=["pneumothorax"])
     raw["metrics"] = {"dice": {"value": 1.0, "low": 1.0, "high": 1.0}}
     raw["parts"]["test"].update(positives={"pneumothorax": 10}, negatives={"pneumothorax": 10})
-    for rules, said in {(): "has 50.0.", ("dice-in-pixels-of-the-input",): "has at least 50.0."}.items():
-        raw["task"]["rules"] = rules
+    for protocol, said in {"clean": "has 50.0.", "published": "has at least 50.0."}.items():
+        raw["cell"]["protocol"] = protocol
         found = records.sorted_predictions(images, images, arrays)
         records.write(tmp_path, Record.model_validate(raw), found)
         assert f"Predicting nothing {said}" in leaderboard.build(tmp_path)
