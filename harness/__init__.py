@@ -6,7 +6,7 @@ Where to look:
 - one cell: `run` is the pipeline; around it `plan` (what was asked for), `weights` (which checkpoint),
   `account` (its record), `identity` (whether a record is still that of its cell)
 - many cells: `grid` (which), `jobs` (done or to do), `matrix` (at what cost), `sweep` with `trial`, `tuning`,
-  `searches` and `cluster` (how they run), `failures` (what did not work)
+  `searches` and `cluster` (how they run), `failures` (what did not work), `quarantine` (what is out of date)
 - rooms: `data` (pictures and tables), `phantom` (synthetic ones), `pretrain` (methods to checkpoints),
   `evaluate` (checkpoints to predictions), `metrics` (predictions to numbers)
 - after the runs: `records`, `together` (which belong together), `stats` and `comparison`, `leaderboard`,

@@ -7,13 +7,13 @@ long after they were run and far from the data.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from harness import comparison, records, stats, together
+from harness import comparison, failures, quarantine, records, stats, together
 from harness.comparison import Difference
 from harness.contracts import DataKind
 from harness.errors import UsageError
@@ -120,14 +120,14 @@ class Folders(NamedTuple):
 def cells(source: str) -> list[Cell]:
     """A record's file, all records of a folder, or of all that fits a pattern, `results/*/*/imitate-*` say.
 
-    Of a results folder its two tracks are read, and not what failed or was put aside. Raises UsageError when
-    there is nothing, BadRecord for a record that breaks the schema.
+    Of a results folder its two tracks are read, and what failed or was put aside only where its folder is
+    named. Raises UsageError when there is nothing, BadRecord for a record that breaks the schema.
     """
     path = Path(source).expanduser()  # in quotes, no shell does
     anchor = path.anchor
     fits = [path] if path.exists() else Path(anchor).glob(str(path.relative_to(anchor)))
-    places = [place for place in fits if place == path or not _beside_tracks(place)]
-    files = sorted({file for place in places for file in _files(place)})
+    beside = {failures.FOLDER, quarantine.FOLDER}.difference(path.parts)
+    files = sorted({file for place in fits if not _beside_tracks(place, beside) for file in _files(place)})
     if not files:
         raise UsageError(
             f"{source}: there is no record. Give the .json file of one, a folder that holds some, or a "
@@ -136,10 +136,12 @@ def cells(source: str) -> list[Cell]:
     return [Cell(path, records.read(path)) for path in files]
 
 
-def _beside_tracks(place: Path) -> bool:
-    """Whether it is what failed or was put aside, in a folder of results."""
-    kinds = get_args(DataKind)
-    return place.name not in kinds and any((place.parent / kind).is_dir() for kind in kinds)
+def _beside_tracks(place: Path, names: Set[str]) -> bool:
+    """Whether it is, or lies in, a folder of one of these names beside the tracks of results."""
+    return any(
+        folder.name in names and any((folder.parent / kind).is_dir() for kind in get_args(DataKind))
+        for folder in (place, *place.parents)
+    )
 
 
 def _files(place: Path) -> Iterator[Path]:

@@ -5,12 +5,9 @@ Apart because that is the whole memory of a sweep: it can be killed at any time,
 
 from __future__ import annotations
 
-import datetime
 import logging
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -19,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness import account, identity, records, registry, weights
+from harness import account, identity, quarantine, records, registry, weights
 from harness import run as pipeline
 from harness.contracts import DataKind
 from harness.data import cache, locate, published, table, task_data
@@ -45,8 +42,6 @@ from harness.records import CellBlock, InputBlock, Record
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-QUARANTINE = "quarantine"
 
 NEWER = (
     "%s has pictures that are newer than records of it, and are not decoded: nobody knows whether they are "
@@ -144,21 +139,17 @@ def in_the_way(results: Path, job: Job) -> str:
 
 
 def put_aside(results: Path, todo: Iterable[Job]) -> None:
-    """Moves what lies in the place of these cells' records out of the way, and says so: it may be all that is
-    left of other weights or data. What one sweep moves lies in a folder of its own, laid out as results."""
-    aside = results / QUARANTINE / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S-%f}"
+    """Moves what lies in the place of these cells' records out of the way, and says so."""
+    aside = quarantine.new(results)
     moved: dict[str, list[Path]] = defaultdict(list)
     for job in todo:
-        if not (reason := in_the_way(results, job)):  # another sweep may have done the cell meanwhile
+        try:
+            reason = in_the_way(results, job)
+        except (NewerRecord, OSError):  # written meanwhile, by somebody else: its cell says so
             continue
-        path = job.place(results)
-        moved[reason].append(path)
-        target = aside / path.relative_to(results)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".npz", ".json"):  # cut off in between, the record is still there to be put aside
-            with suppress(FileNotFoundError):  # another sweep may put it aside at the same time
-                # from another disk, too: a track may be a link
-                shutil.move(path.with_suffix(suffix), target.with_suffix(suffix))
+        if reason:  # another sweep may have done the cell meanwhile
+            quarantine.move(job.place(results), results, aside)
+            moved[reason].append(job.place(results))
     for reason, paths in moved.items():
         logger.warning("%s: %s. Put aside in %s, to be run again", few(paths, shown=1), reason, aside)
 
@@ -291,7 +282,7 @@ def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | No
         ids = once(tables, ("ids", cell.task_id, cell.protocol), lambda: hash_lines(frame["image_id"]))
         found: Present = once(tables, (ids, square.stored, square.geometry), look)
         if found.fingerprint is None and found.newest > _begun(records.read(path)):
-            words = cell.dataset, cell.source, cell.method.profile_name
+            words = cell.dataset, cell.source, job.checkpoint.card.profile_name
             once(tables, "newer", partial(logger.warning, NEWER, *words))
     except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import account, device, identity, records, registry, stats, weights
+from harness import account, device, identity, quarantine, records, registry, stats, weights
 from harness.account import Arguments
 from harness.contracts import WITH_FIGURES
 from harness.cost import Cost
@@ -192,7 +192,7 @@ def finish(
         arguments=arguments,
     )
     if before:
-        _say_what_is_replaced(prepared.settings.results, before, record)
+        _make_room(prepared.settings.results, before, record)
     path = records.write(prepared.settings.results, record, kept)
     saved = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Drawable) else []
     # not the record as read back: its file sorts the metrics, and they are printed in the order of measuring
@@ -213,15 +213,15 @@ def _before(settings: Settings, pool: TaskPool, chosen: Checkpoint, plan: CellPl
         return None
 
 
-def _say_what_is_replaced(results: Path, before: Record, record: Record) -> None:
-    """A cell that is run again takes the place of its record, which may be of other weights or data."""
-    other = identity.of(before).unlike(identity.of(record))
-    logger.warning(
-        "%s of %s is replaced%s. To keep both, give --results another folder",
-        records.path_of(results, record),
-        before.written.date(),
-        f": it was of other {other}" if other else "",
-    )
+def _make_room(results: Path, before: Record, record: Record) -> None:
+    """A cell that is run again takes the place of its record. One of other weights or data is kept."""
+    path = records.path_of(results, record)
+    if other := identity.of(before).unlike(identity.of(record)):
+        aside = quarantine.new(results)
+        quarantine.move(path, results, aside)
+        logger.warning("%s of %s is of other %s. Put aside in %s", path, before.written.date(), other, aside)
+    else:
+        logger.warning("%s of %s is replaced by one of the same", path, before.written.date())
 
 
 def _fitted(

@@ -96,10 +96,19 @@ def run(
         told = _tune(todo, settings, options, arguments) if todo else {}
     finally:
         ray.shutdown()
-    undone = [job for job in todo if not jobs.complete(settings.results, job)]
+    undone = [job for job in todo if not _done(settings, job, told)]
     summary.done = len(todo) - len(undone)
     summary.failed |= _reasons(settings, undone, told)
     return summary
+
+
+def _done(settings: Settings, job: Job, told: dict[str, str]) -> bool:
+    """Whether a cell has its record now. Of one that is not for us to judge, `told` gets the reason."""
+    try:
+        return jobs.complete(settings.results, job)
+    except (NewerRecord, OSError) as error:
+        told[job.cell.name] = told.get(job.cell.name) or str(error)
+        return False
 
 
 def _reasons(settings: Settings, undone: Sequence[Job], told: Mapping[str, str]) -> dict[str, str]:

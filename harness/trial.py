@@ -31,10 +31,10 @@ def begin_process(settings: Settings, cores: int) -> Settings:
 
 def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.Outcome]) -> None:
     """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
-    if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
-        return
     ended = {"cells": 1, "cell": job.cell.name}
     try:
+        if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
+            return
         pipeline.require_results(settings.results)  # before hours whose record would find no room
         failures.begin(settings, job.tried)
         record = compute(job).record

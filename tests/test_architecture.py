@@ -40,6 +40,7 @@ ARROWS: Mapping[str, str] = {
     "records": "contracts errors files",
     "together": "records errors",
     "identity": "records",
+    "quarantine": "",
     # rooms: none of them knows a cell, or a method or dataset by name
     "phantom.*": f"phantom.* {TOOLS}",
     "data.*": f"data.* phantom.* {TOOLS}",
@@ -51,12 +52,12 @@ ARROWS: Mapping[str, str] = {
     "account": f"plan registry pretrain.checkpoint data.* stats records cost provenance device {TOOLS}",
     "prepare": f"plan pretrain.corpus data.* {TOOLS}",
     "weights": f"plan pretrain.* evaluate.bank registry {TOOLS}",
-    "run": "weights plan account pretrain.* evaluate.* data.* metrics.* stats records identity cost registry "
-    f"device {TOOLS}",
+    "run": "weights plan account pretrain.* evaluate.* data.* metrics.* stats records identity quarantine "
+    f"cost registry device {TOOLS}",
     "failures": "plan records contracts errors files settings",
     "grid": f"plan registry {TOOLS}",
     "jobs": "run account weights grid failures plan registry pretrain.checkpoint data.* records identity "
-    f"{TOOLS}",
+    f"quarantine {TOOLS}",
     "matrix": f"jobs grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
     "searches": f"jobs run account weights evaluate.search records {TOOLS}",
     "trial": "run jobs failures parallel settings",
@@ -68,7 +69,8 @@ ARROWS: Mapping[str, str] = {
     "leaderboard": "leaderboard.page",
     "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
     "files parallel progress",
-    "differences": "together records comparison stats metrics.* contracts errors files progress",
+    "differences": "failures quarantine together records comparison stats metrics.* contracts errors files "
+    "progress",
     "bundle": "differences provenance together records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account errors",

@@ -99,7 +99,8 @@ RULES: Mapping[str, str] = {
     WHOLE_MASKS: "A picture has all of its outlines in every part; the authors' code gives a part those of "
     "its own rows.",
     CLEAN_PARTS: "No released code is followed for parts and fraction: they are the clean protocol's.",
-    CLEAN_HEAD: "No released code is followed for the head, and there may be none: it is the clean protocol's.",
+    CLEAN_HEAD: "No released code is followed for the head, and there may be none: it is that of the clean "
+    "protocol.",
     NO_AUGMENTATION: "The head sees the features of the centre view; in every epoch the authors' code "
     "encodes a random crop anew, of CheXpert also flipped, blurred, and of other contrast.",
     OWN_VIEW: "A picture is padded or stretched, sized, normalised and enlarged as the method's weights "

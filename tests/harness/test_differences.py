@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import comparison, differences, records, stats
+from harness import comparison, differences, quarantine, records, stats
 from harness.differences import Cell, Paired
 from harness.errors import UsageError
 from harness.metrics.classification import Classification
@@ -257,8 +257,10 @@ def test_what_failed_or_was_put_aside_is_no_record(tmp_path: Path) -> None:
     for name in ("failures", "quarantine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cell.json").write_text("{}")
-    for source in (str(tmp_path), f"{tmp_path}/*"):
-        assert [item.path for item in differences.cells(source)] == [path]
+    old = fakes.write(quarantine.new(tmp_path))
+    for pattern in ("", "/*", "/*/*", "/**/imitate-*", "/**/*.json"):
+        assert [item.path for item in differences.cells(f"{tmp_path}{pattern}")] == [path]
+    assert [item.path for item in differences.cells(f"{tmp_path}/quarantine/*/*/*/imitate-*")] == [old]
     assert differences.cells(str(path)) == differences.cells(str(path.parent))
     for nothing in (tmp_path / "reported", path.with_suffix(".npz")):
         with pytest.raises(UsageError, match="there is no record"):

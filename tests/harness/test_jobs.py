@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import account, failures, grid, jobs, plan, records, weights
+from harness import account, failures, grid, jobs, plan, quarantine, records, weights
 from harness.data import published
 from harness.errors import CheckpointError, HarnessError, NewerRecord, UnknownName, UsageError
 from harness.evaluate import linear as evaluator
@@ -86,8 +86,8 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
         assert not jobs.complete(tmp_path, other)
         assert path.exists()  # asking changes nothing: a dry run asks too
         jobs.put_aside(tmp_path, [other])
-        [aside] = (tmp_path / jobs.QUARANTINE).rglob("*.json")
-        assert f"{path}: it is of other {name}. Put aside in {tmp_path / jobs.QUARANTINE}" in caplog.text
+        [aside] = (tmp_path / quarantine.FOLDER).rglob("*.json")
+        assert f"{path}: it is of other {name}. Put aside in {tmp_path / quarantine.FOLDER}" in caplog.text
         assert aside.read_bytes() == before
         aside.replace(path)
         aside.with_suffix(".npz").replace(path.with_suffix(".npz"))
@@ -98,7 +98,7 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
 def test_what_another_sweep_has_done_meanwhile_stays(tmp_path: Path, job: Job) -> None:
     path = stored(tmp_path, job)
     jobs.put_aside(tmp_path, [job])
-    assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
+    assert path.exists() and not (tmp_path / quarantine.FOLDER).exists()
 
 
 def test_a_kill_while_a_record_is_put_aside_loses_neither_file(
@@ -119,7 +119,7 @@ def test_a_kill_while_a_record_is_put_aside_loses_neither_file(
     monkeypatch.undo()
     jobs.put_aside(tmp_path, [job])  # as the next sweep does
     stored(tmp_path, job)
-    aside = [path.suffix for path in (tmp_path / jobs.QUARANTINE).rglob("*") if path.is_file()]
+    aside = [path.suffix for path in (tmp_path / quarantine.FOLDER).rglob("*") if path.is_file()]
     assert sorted(aside) == [".json", ".npz"]
 
 
@@ -148,7 +148,7 @@ def test_a_track_may_lie_on_another_disk(tmp_path: Path, job: Job, monkeypatch: 
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, other_disk)
     jobs.put_aside(tmp_path, [job])
-    [aside] = (tmp_path / jobs.QUARANTINE).rglob(path.name)
+    [aside] = (tmp_path / quarantine.FOLDER).rglob(path.name)
     assert aside.read_bytes() == content and aside.with_suffix(".npz").exists()
     assert not path.exists() and not path.with_suffix(".npz").exists()
 
@@ -175,7 +175,7 @@ def test_nothing_that_was_put_aside_is_overwritten(
             stored(tmp_path, each, weights=sha256)
         jobs.put_aside(tmp_path, pair)
     assert [line.count(" and 1 more: it is of other weights") for line in caplog.messages] == [1, 1]
-    folders = sorted((tmp_path / jobs.QUARANTINE).iterdir())
+    folders = sorted((tmp_path / quarantine.FOLDER).iterdir())
     assert [{record.pretraining.weights[0] for _, record in records.read_all(one)} for one in folders] == [
         {"1"},
         {"2"},
@@ -205,7 +205,7 @@ def test_a_corrupt_record_is_put_aside_and_done_again(tmp_path: Path, job: Job, 
     assert not jobs.complete(tmp_path, job)
     jobs.put_aside(tmp_path, [job])
     assert not path.exists() and not path.with_suffix(".npz").exists()
-    aside = [file for file in (tmp_path / jobs.QUARANTINE).rglob("*") if file.is_file()]
+    aside = [file for file in (tmp_path / quarantine.FOLDER).rglob("*") if file.is_file()]
     assert sorted(file.suffix for file in aside) == [".json", ".npz"]
     assert list(records.read_all(tmp_path)) == []  # the leaderboard no longer stumbles over it
 
@@ -250,10 +250,10 @@ def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
 def test_the_record_of_a_newer_harness_is_never_put_aside(tmp_path: Path, job: Job) -> None:
     path = stored(tmp_path, job)
     path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 4'))
-    for ask in (lambda: jobs.complete(tmp_path, job), lambda: jobs.put_aside(tmp_path, [job])):
-        with pytest.raises(NewerRecord, match="Update"):
-            ask()
-    assert path.exists() and not (tmp_path / jobs.QUARANTINE).exists()
+    with pytest.raises(NewerRecord, match="Update"):
+        jobs.complete(tmp_path, job)
+    jobs.put_aside(tmp_path, [job])
+    assert path.exists() and not (tmp_path / quarantine.FOLDER).exists()
 
 
 def test_cells_that_read_the_same_features_stand_together(job: Job) -> None:

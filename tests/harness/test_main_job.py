@@ -192,7 +192,7 @@ def test_the_second_run_is_cached_says_so_and_finds_the_same(road: Road) -> None
     assert done.code == 0, done.err
     assert "From the cache: checkpoint, images, features." in done.err
     assert "decoding" not in done.err and "pre-training" not in done.err
-    assert f"{path} of {before.written.date()} is replaced. To keep both" in done.err
+    assert f"{path} of {before.written.date()} is replaced by one of the same" in done.err
     _, after = road.record()
     assert after.metrics == before.metrics
     for block in ("cell", "task", "interval", "parts", "data", "preprocessing", "head"):

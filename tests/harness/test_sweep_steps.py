@@ -8,7 +8,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 import torch
 from ray.tune.experiment import Trial
 
-from harness import cluster, failures, grid, parallel, plan, sweep
+from harness import failures, grid, parallel, plan, sweep
 from harness.account import Arguments
 from harness.cluster import Machines
 from harness.errors import HarnessError, NewerRecord, UsageError
@@ -28,6 +27,7 @@ from harness.jobs import Job, Known, Lost
 from harness.plan import CellPlan
 from harness.progress import Bar
 from harness.settings import load
+from tests import fakes
 from tests.harness.command import harness
 
 CHECKPOINT: Any = SimpleNamespace(name="floor-s0", card=SimpleNamespace(profile_name="demo", seed=0))
@@ -89,50 +89,6 @@ def test_a_process_of_a_sweep_reads_tables_with_its_share_of_the_cores(
     logger.setLevel(level)  # this is no process of a sweep
     torch.set_num_threads(threads)
     assert parallel.workers() == 3
-
-
-@pytest.mark.parametrize(
-    ("device", "asked"), [("", (16, 1.0, 4)), ("cuda", (16, 1.0, 4)), ("cpu", (64, 0.0, 64))], ids=str
-)
-def test_cores_and_gpu_are_asked_of_one_machine(
-    monkeypatch: pytest.MonkeyPatch, device: str, asked: tuple[int, float]
-) -> None:
-    """No task that wants both ever starts where they are the cores of one and the GPU of another."""
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 64.0}},
-        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
-        {"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}},
-    ]
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    machine = cluster.join(replace(load(), device=device), None)
-    assert machine == asked
-    shares = (4, 4, 8) if machine.gpus else (1, 10, 32)
-    assert tuple(machine.cores_of_each(trials) for trials in (99, 6, 2)) == shares  # of all its cores
-
-
-@pytest.mark.parametrize(
-    ("address", "joined"), [(None, ("local", 3)), ("10.0.0.1:6379", ("10.0.0.1:6379", None))]
-)
-def test_no_cluster_is_joined_that_was_not_named(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    address: str | None,
-    joined: tuple[str, int | None],
-) -> None:
-    """Ray would join one that somebody else has started on this machine; and here, it counts all cores."""
-    asked = []
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
-    monkeypatch.setattr(cluster.ray, "init", lambda place, *, num_cpus, **_: asked.append((place, num_cpus)))
-    monkeypatch.setattr(cluster.ray, "available_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: Mock(gcs_address="10.0.0.1:6379"))
-    monkeypatch.setattr(cluster.socket, "create_connection", lambda *_, **__: Mock())
-    with caplog.at_level(logging.INFO):
-        cluster.join(replace(load(), workers=3), address)
-    assert asked == [joined]
-    said = ["joined the Ray cluster at 10.0.0.1:6379, where 2 cores and 0 GPUs are free"] if address else []
-    assert caplog.messages == said
 
 
 def test_cells_that_share_features_run_before_those_that_train(
@@ -216,6 +172,40 @@ def test_a_record_that_cannot_be_judged_costs_its_cell_alone(
     done = sweep.run(wanted, load(results=tmp_path), [], nothing, Arguments({}, {}))
     assert (done.before, done.left, done.failed) == (2, 0, {every[0].cell.name: str(error)})
     assert [failure.error for failure in failures.read_all(tmp_path)] == [type(error).__name__]
+
+
+def test_a_record_that_nobody_here_can_read_may_appear_during_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cell of somebody with a newer harness, say, in the same folder."""
+    every, ran, told = jobs(3), [], {}
+
+    def complete(_: Path, job: Job) -> bool:
+        if job.cell.seed == 0 and appeared:
+            raise NewerRecord("Update it")
+        return job.cell.seed in ran
+
+    def work(todo: Sequence[Job], *_: object) -> dict[str, str]:
+        appeared.append(True)
+        monkeypatch.setattr(sweep.trial, "complete", complete)
+        monkeypatch.setattr(sweep.tune, "report", lambda said: told.update({said["cell"]: said["reason"]}))
+        for job in todo:
+            sweep.trial.report_cell(job, settings, compute)
+        return told
+
+    def compute(job: Job) -> Any:
+        ran.append(job.cell.seed)
+        return SimpleNamespace(record=fakes.record())
+
+    appeared: list[bool] = []
+    settings = load(results=tmp_path)
+    monkeypatch.setattr(sweep, "_jobs", lambda *_: iter(every))
+    monkeypatch.setattr(sweep.jobs, "complete", complete)
+    monkeypatch.setattr(sweep, "_tune", work)
+    wanted, nothing = grid.Grid(tuple(job.cell for job in every), {}), sweep.Options(None, None, 0)
+    done = sweep.run(wanted, settings, [], nothing, Arguments({}, {}))
+    assert ran == [1, 2] and done.done == 2
+    assert done.failed == {every[0].cell.name: "NewerRecord: Update it"}
 
 
 def test_cells_that_fail_for_one_reason_are_told_in_one_line(tmp_path: Path) -> None:
@@ -320,19 +310,6 @@ def test_an_address_at_which_nobody_answers_is_a_wrong_command(
     options = sweep.Options("10.0.0.9", None, 0)
     with pytest.raises(UsageError, match=r"no Ray cluster answers at --address 10\.0\.0\.9"):
         sweep.run(grid.Grid((), {}), load(results=tmp_path), [], options, Arguments({}, {}))
-
-
-def test_a_port_at_which_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would try it for a quarter of an hour."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    init = Mock()
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "init", init)
-    with pytest.raises(UsageError, match=f"no Ray cluster answers at --address {address}: .*refused"):
-        cluster.join(load(), address)
-    assert not init.called
 
 
 def test_what_a_cell_said_at_its_end_is_its_reason_where_it_is_written_nowhere(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_masks_that_are_there_have_an_interval_too(tmp_path: Path) -> None:
 
 
 def test_predicting_nothing_has_more_where_masks_may_vanish(tmp_path: Path) -> None:
-    """Half of the pictures have no mask in their own pixels, and maybe more in those of the network's input."""
+    """Half of the pictures have no mask in their own pixels; in those of the network's input maybe more."""
     arrays = {name: np.arange(20) % 2 for name in ("truth_area", "predicted_area", "overlap")}
     images = [f"image {row}" for row in range(20)]
     raw = fakes.record(task="siim:segmentation").model_dump(mode="json")
