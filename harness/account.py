@@ -101,6 +101,7 @@ def record(
             weights=card.weights,
             images_per_second=card.images_per_second,
             seconds=card.seconds,
+            method_version=card.method_version,
             commit=card.commit,
             dirty=card.dirty,
         ),

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import differences, provenance, records, together
 from harness.errors import BadRecord, HarnessError, NewerRecord, UnknownName, UsageError
-from harness.files import file_hash, hash_bytes, replacing
+from harness.files import NAME, file_hash, hash_bytes, replacing
 from harness.metrics import score
 from harness.records import Record
 
@@ -35,7 +35,6 @@ LARGEST = 2**28  # bytes of one file unpacked: ten times the predictions of the 
 
 APART = "Keep them in two folders and export each with --results"
 
-NAME = r"\w[\w .+-]{0,199}"
 PLACE = re.compile(rf"(phantom|real)/{NAME}/{NAME}/{NAME}\.(json|npz)", re.ASCII)
 """Where a file of a bundle may lie: nowhere that leads out of the results folder."""
 

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 
+NAME = r"\w[\w .+-]{0,199}"
+"""With re.ASCII, names of files and folders that hold on every system, and lead nowhere else."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

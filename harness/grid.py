@@ -51,6 +51,8 @@ def cells(
     if not methods:
         every, impossible = plan.usable(profile)
         methods = [item.name for item in every]
+    if not tasks:
+        impossible |= {name: item.error for name, item in registry.entries("tasks").items() if item.error}
     for task in _tasks(tasks):
         asked = registry.task_of(task)
         kind, offered = asked.kind, asked.task.splits

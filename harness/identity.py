@@ -17,6 +17,7 @@ class Identity(NamedTuple):
     fraction: CellBlock  # of a cell in the same place, which is named by six digits of it
     version_of_the_task: int
     weights: str
+    version_of_the_method: int | None  # imported weights have none in their name; None: not known, like any
     data: tuple[str, str]  # hashes: of images and labels, and of who is in which part
     # by which persons are resampled, also where a split does not depend on it
     knowledge_of_persons: bool
@@ -24,7 +25,7 @@ class Identity(NamedTuple):
     reading_of_pictures: tuple[int, int, int]  # versions of the code that does it
     version_of_the_head: int
     preprocessing: InputBlock
-    pixels: str | None  # hash; None: not known now, and like any
+    pixels: str | None  # hash; None: not known now, like any
 
     def unlike(self, other: Identity) -> str:
         """What they differ in, "weights and data"; "" where they agree."""
@@ -39,6 +40,7 @@ def of(record: Record) -> Identity:
         fraction=record.cell,
         version_of_the_task=record.task.version,
         weights=record.pretraining.weights,
+        version_of_the_method=record.pretraining.method_version,
         data=(record.data.fingerprint, record.data.split),
         knowledge_of_persons=record.data.persons_known,
         rules=frozenset(record.task.rules),

@@ -87,6 +87,7 @@ class Job(NamedTuple):
             fraction=self.block,
             version_of_the_task=self.cell.task.version,
             weights=self.checkpoint.card.weights,
+            version_of_the_method=self.checkpoint.card.method_version,
             data=(self.known.fingerprint, self.known.split),
             knowledge_of_persons=self.known.persons_known,
             rules=frozenset(self.known.rules),

@@ -114,6 +114,7 @@ def usable(profile: str, *, official: bool = False) -> tuple[list[MethodPlan], d
     cards = {name: entry.card for name, entry in entries if isinstance(entry.card, MethodCard)}
     able = [name for name, card in cards.items() if profile in card.profiles]
     without = {name: f"it has no {profile} profile" for name in cards if name not in able}
+    without |= {name: entry.error for name, entry in entries if entry.error}
     return [method(name, profile, official=official) for name in able], without
 
 

@@ -114,6 +114,14 @@ def _facts(record: Record) -> Iterator[_Fact]:
         "their mean would be of neither",
         again,
     )
+    if (version := record.pretraining.method_version) is not None:
+        yield _Fact(
+            "versions of the method under one name",
+            name,
+            version,
+            "between them the code changed what the weights give",
+            again,
+        )
     yield _Fact(
         "ways to prepare pictures under one name",
         name,

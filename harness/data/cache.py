@@ -200,7 +200,7 @@ def _files(paths: Sequence[Path]) -> list[os.stat_result]:
     for path in paths:
         try:
             files.append(path.stat())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):  # whatever else a disk refuses is not missing
             missing.append(str(path))
     if missing:
         raise DataError(f"{few(missing)}: no such picture. Complete the download")

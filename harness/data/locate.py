@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,13 @@ def find(
 
 def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     """The dataset's folder under the data roots: the root itself, or a folder named as the download or as
-    the dataset. Raises MissingDataset listing what was looked for and where, UsageError for a root that is no
-    folder."""
+    the dataset. Raises MissingDataset listing what was looked for and where, DataError for a folder that is
+    closed to us, UsageError for a root that is none."""
     settings.require_roots()
     for root in settings.data_roots:
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):  # a search in it finds nothing
+                raise DataError(f"{folder} is closed to you. Let its owner open it")
             if all(_holds(folder, marker) for marker in card.markers):
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
     roots = ", ".join(map(str, settings.data_roots))

@@ -148,9 +148,11 @@ def named(store: Path, name: str, *, method: str, version: int, profile: str | N
     `profile` than somebody asks for."""
     chosen = found(store, name)
     if (chosen.card.method, chosen.card.method_version) != (method, version):
+        theirs = chosen.card.imported and chosen.card.method == method
+        cure = "Delete it and import its file again" if theirs else "Name another, or none to have one made"
         raise UsageError(
             f"checkpoint {name} is of {chosen.card.method}, version {chosen.card.method_version}, not of "
-            f"{method}, version {version}. Name another, or none to have one made"
+            f"{method}, version {version}. {cure}"
         )
     if profile not in (None, chosen.card.profile_name):
         raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from harness import provenance, registry
 from harness.contracts import Layout, MethodCard
 from harness.errors import CheckpointError, UnknownName, UsageError, few
-from harness.files import file_hash, replacing
+from harness.files import NAME, file_hash, replacing
 from harness.pretrain import checkpoint, foreign
 from harness.pretrain.checkpoint import Checkpoint, Imported
 from harness.pretrain.foreign import SHOWN
@@ -109,9 +110,9 @@ def import_file(
 
 
 def _free(store: Path, name: str) -> Path:
-    if name != Path(name).name or name.startswith("."):
+    if not re.fullmatch(NAME, name, re.ASCII):
         raise UsageError(
-            f"{name!r} cannot be a checkpoint's name. Give --as a word without / and leading dot"
+            f"{name!r} cannot be a checkpoint's name. Give --as ASCII letters, digits, _, -, + and dots"
         )
     if (store / name).exists():
         raise UsageError(f"there is a checkpoint {name} already. Use it, or give another name with --as")

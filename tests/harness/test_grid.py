@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from harness import grid
+from harness import grid, registry
 from harness.contracts import Split, Task
 from harness.errors import UnknownName, UsageError
 from harness.grid import Grid
@@ -143,6 +144,18 @@ def test_a_method_that_nobody_named_stops_no_other_for_want_of_a_profile(plug_in
     for methods, profile in (([plug_in], "paper"), ([], "papre")):
         with pytest.raises(UnknownName, match="unknown profile"):
             cells(methods=methods, profile=profile)
+
+
+@pytest.mark.parametrize("group", ["methods", "tasks"])
+def test_what_is_broken_is_said_where_nothing_is_named(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    broken = EntryPoint("broken", "no_such_module", f"harness.{group}")
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        return [broken] if group == broken.group else []
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    assert "no module no_such_module" in cells(**{group: []}).impossible["broken"]
+    assert "broken" not in cells().impossible
 
 
 @pytest.mark.parametrize("fraction", [0.0, 10.0])

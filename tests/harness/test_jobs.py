@@ -57,12 +57,13 @@ def test_a_cell_is_done_when_its_record_is_complete(tmp_path: Path, job: Job) ->
 def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
     tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = stored(tmp_path, job)
+    path = stored(tmp_path, job, method_version=job.checkpoint.card.method_version)
     newer = replace(job.cell.task, version=job.cell.task.version + 1)
     card = job.checkpoint.card
     trained_again = card.model_copy(update={"weights": "0" * 64})
     larger = replace(card.profile, preprocessing=replace(card.profile.preprocessing, size=9))
     imported_again = card.model_copy(update={"profile": larger})  # by a layout that was corrected
+    imported_anew = card.model_copy(update={"method_version": card.method_version + 1})
 
     def told(**changes: Any) -> Job:
         return job._replace(known=job.known._replace(**changes))
@@ -70,6 +71,7 @@ def test_what_lies_at_its_place_but_is_another_s_is_put_aside_with_the_reason(
     for other, name in (
         (job._replace(checkpoint=replace(job.checkpoint, card=trained_again)), "weights"),
         (job._replace(checkpoint=replace(job.checkpoint, card=imported_again)), "preprocessing"),
+        (job._replace(checkpoint=replace(job.checkpoint, card=imported_anew)), "version of the method"),
         (job._replace(cell=replace(job.cell, task=newer)), "version of the task"),
         (job._replace(cell=replace(job.cell, fraction=0.10000001)), "fraction"),
         (told(fingerprint="0" * 64), "data"),  # a newer release

@@ -54,10 +54,15 @@ def test_a_cell_s_plan_holds_what_its_names_stand_for() -> None:
     assert cell(task="xrays:zero-shot", fraction=1).task == WORDS
 
 
-def test_what_can_be_trained_has_a_recipe_at_that_size() -> None:
+def test_what_can_be_trained_has_a_recipe_at_that_size(house: Path) -> None:
     assert [item.name for item in plan.trainable("demo")] == ["tiny"]  # no floor
     assert plan.trainable("paper") == []
     assert plan.usable("paper") == ([], dict.fromkeys(("floor", "tiny"), "it has no paper profile"))
+    (house / "methods" / "broken.py").write_text("CARD = MethodCard(\n")
+    usable, without = plan.usable("demo")
+    assert [item.name for item in usable] == ["floor", "tiny"] and list(without) == ["broken"]
+    assert "broken.py" in without["broken"]  # said, not passed over
+    (house / "methods" / "broken.py").unlink()
     [official] = plan.trainable("demo", official=True)
     assert official.profile == replace(fakes.PROFILE, official=True)
     with pytest.raises(UnknownName, match=r"unknown profile 'dem'\. Did you mean 'demo'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def toy(folder: Path) -> Path:
 
 def looking_in(*roots: Path) -> Settings:
     return replace(settings.load(), data_roots=roots)
+
+
+def test_a_folder_that_is_closed_to_one_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a group that one is not in; the tests' user may have every right."""
+    closed = toy(tmp_path / "toy")
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != closed)
+    with pytest.raises(DataError, match=f"{closed} is closed to you") as caught:
+        locate.real("toy", CARD, looking_in(tmp_path))
+    assert not isinstance(caught.value, MissingDataset)  # for which a phantom may stand in
 
 
 @pytest.mark.parametrize("place", [".", "Toy-v1.0", "Toy-v1.0-small", "toy"])

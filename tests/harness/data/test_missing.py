@@ -26,3 +26,9 @@ def test_missing_pictures_are_named_before_anything_is_decoded(
     named = ", ".join(map(str, paths[2:5]))
     assert str(caught.value) == f"{named} and 4 more: no such picture. Complete the download"
     assert not place.exists()
+
+
+def test_what_else_a_disk_refuses_is_no_missing_download(tmp_path: Path) -> None:
+    path = tmp_path / f"{'long' * 99}.png"
+    with pytest.raises(OSError, match="File name too long"):
+        cache.outstanding(cache.Wanted("set", ["long"], [path], 4, "pad"), folder=tmp_path / "cache")

@@ -208,6 +208,17 @@ def test_a_broken_record_stops_the_page(tmp_path: Path) -> None:
         leaderboard.build(tmp_path)
 
 
+def test_two_versions_of_a_method_are_not_averaged_where_they_are_known(tmp_path: Path) -> None:
+    """Imported weights keep their name and their hash when what is computed with them changes."""
+    for seed, version in enumerate((None, 1, 2)):
+        assert leaderboard.build(tmp_path)  # a record from before versions were kept is like any
+        made = fakes.record(seed=seed, checkpoint=0, named=True)
+        pretraining = made.pretraining.model_copy(update={"method_version": version})
+        fakes.store(tmp_path, made.model_copy(update={"pretraining": pretraining}))
+    with pytest.raises(BadRecord, match=r"s2\.json and .*s1\.json are of two versions of the method under"):
+        leaderboard.build(tmp_path)
+
+
 def test_two_trainings_under_one_name_are_not_averaged(tmp_path: Path) -> None:
     def write(**changes: Any) -> Path:
         made = fakes.record(seed=1, checkpoint=0, **changes)
