@@ -31,7 +31,7 @@ ABSENT = "(absent)"  # of a field that one of two records does not have
 OUTCOMES = (
     "metrics.",
     "head.chosen.",
-    "head.candidates",  # as many as there were looks; another grid would be another version
+    "head.candidates",  # as many as there were validations; another grid would be another version
     "head.validation",
     "head.settings.steps",  # until validation got no better
     "head.search.trials",

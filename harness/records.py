@@ -185,7 +185,7 @@ class HeadBlock(_Block):
     version: int = 1  # of the code that fits and applies it
     settings: dict[str, Argument]  # what it was trained with; `steps`: done, of fine-tuning planned
     chosen: dict[str, Argument]  # by what validation said
-    candidates: tuple[float, ...] = ()  # what was compared: strengths, or the steps done at each look
+    candidates: tuple[float, ...] = ()  # what was compared: strengths, or the steps done at each validation
     validation: tuple[float, ...] = ()  # per candidate, the task's metric on validation or the loss there
     search: SearchBlock | None = None  # of the settings; None: they are the default ones
 

@@ -1,7 +1,7 @@
 """What was tried so far to tune the head of a cell, kept so that a search that is cut off loses one trial.
 
-Apart from Tune, whose own checkpoints are not trusted: kept is every trial that ended, with each of its looks
-at validation. A new scheduler is told of them as they came, stops what it would have stopped, and the search
+Apart from Tune, whose own checkpoints are not trusted: kept is every trial that ended, with what it reported
+at each validation. A new scheduler is told of it as it came, stops what it would have stopped, and the search
 ends as if nothing had happened.
 """
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Ended(NamedTuple):
     """A trial that came to its end."""
 
-    looks: list[dict[str, float]]  # `percent` of the steps and the best `value` so far
+    reports: list[dict[str, float]]  # `percent` of the steps and the best `value` so far
     last: dict[str, Any]  # its last report, or how it died
 
     @property
@@ -76,11 +76,11 @@ class Search:
     def seconds(self) -> float:
         return float(sum(last.get("time_total_s", 0.0) for _, last in self.ended))
 
-    def end(self, looks: list[dict[str, float]], last: dict[str, Any]) -> None:
+    def end(self, reports: list[dict[str, float]], last: dict[str, Any]) -> None:
         """Keeps the result of the configuration that has just run."""
         if "reason" in last:
             self.reasons[len(self.ended)] = last["reason"]
-        self.ended.append(Ended(looks, {name: last[name] for name in LAST if name in last}))
+        self.ended.append(Ended(reports, {name: last[name] for name in LAST if name in last}))
         try:
             write_json(self.file, self.ended)
         except OSError as error:
@@ -110,7 +110,7 @@ def of(job: Job, settings: Settings, stopping: str) -> Search:
 
 def _read(file: Path) -> list[Ended]:
     try:
-        return [Ended(looks, dict(last)) for looks, last in json.loads(file.read_bytes())]
+        return [Ended(reports, dict(last)) for reports, last in json.loads(file.read_bytes())]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError) as error:

@@ -67,18 +67,18 @@ class InOrder(Searcher):
         self.searches = found
         self.free = deque(range(len(found)))  # cells of which no trial runs
         self.running: dict[str, int] = {}  # trial -> cell
-        self.looks: dict[str, list[dict[str, float]]] = {}  # of the trials that run
+        self.reports: dict[str, list[dict[str, float]]] = {}  # of the trials that run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if not self.free:
             return None if self.running else self.FINISHED  # type: ignore[return-value]  # None: for now
         cell = self.running[trial_id] = self.free.popleft()
-        self.looks[trial_id] = []
+        self.reports[trial_id] = []
         return {"cell": cell, "search": self.searches[cell]}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "value" in result:
-            self.looks[trial_id].append({name: result[name] for name in ("percent", "value")})
+            self.reports[trial_id].append({name: result[name] for name in ("percent", "value")})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -88,8 +88,8 @@ class InOrder(Searcher):
             return  # the cell itself
         died = {"ended": "its process died", "reason": "its process died"}
         last = died if error or result is None else result
-        self.on_trial_result(trial_id, last)  # of the look at which a trial is stopped Tune tells nobody else
-        self.searches[cell].end(self.looks.pop(trial_id), last)
+        self.on_trial_result(trial_id, last)  # of the one at which a trial is stopped Tune tells nobody else
+        self.searches[cell].end(self.reports.pop(trial_id), last)
         self.free.appendleft(cell)  # a cell that was begun is ended before another one begins
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:
@@ -103,11 +103,11 @@ class Halving(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.each = [asha(space) for space in spaces]
         for scheduler, search in zip(self.each, found, strict=True):
-            for number, (looks, _) in enumerate(search.ended):
+            for number, (reports, _) in enumerate(search.ended):
                 trial: Any = SimpleNamespace(trial_id=f"kept {number}")
                 scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
-                for look in looks:
-                    scheduler.on_trial_result(None, trial, look)  # type: ignore[arg-type]
+                for report in reports:
+                    scheduler.on_trial_result(None, trial, report)  # type: ignore[arg-type]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.each[trial.config["cell"]].on_trial_add(tune_controller, trial)

@@ -169,7 +169,7 @@ class Tunable(Evaluator, Protocol):
         configuration: Configuration = ...,
         report: Report = ...,
     ) -> Head:
-        """`configuration`: default that of the space. `report` is called at each look at `validation`, and
+        """`configuration`: default that of the space. `report` is called at each validation, and
         may not come back: a fit that is worse than others ends there."""
         ...
 

@@ -34,7 +34,7 @@ from harness.evaluate.fcos import Detector, Found
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
-from harness.evaluate.training import BATCH, Course
+from harness.evaluate.training import BATCH, Training
 from harness.metrics.detection import kept, mean_average_precision, per_image
 from harness.records import HeadBlock
 
@@ -48,7 +48,7 @@ SPACE = Space(
     },
 )
 EPOCHS = 10
-PATIENCE = 10  # looks in a row without a better one that end the training (MGCA)
+PATIENCE = 10  # validations in a row without a better one that end the training (MGCA)
 LEAST_DRAWN = 0.3  # score from which a box is drawn; all that count would cover the picture
 
 
@@ -115,11 +115,11 @@ def fit(
         trained = training.train(
             "detector",
             detector,
-            Course(
+            Training(
                 configuration["learning_rate"],
                 configuration["weight_decay"],
                 BATCH,
-                looks=training.looks(boxed, EPOCHS),
+                validate_after=training.validation_steps(boxed, EPOCHS),
                 patience=PATIENCE,
                 schedule=CosineAnnealingLR,
                 best=SPACE.best,

@@ -24,7 +24,7 @@ from harness.evaluate import bank, classifier, training
 from harness.evaluate.bench import Bench, Examples
 from harness.evaluate.classifier import Decision
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
-from harness.evaluate.training import Course, Trained, by_epochs, in_order
+from harness.evaluate.training import Trained, Training, by_epochs, in_order
 from harness.records import Argument, HeadBlock
 
 VERSION = 1
@@ -44,8 +44,8 @@ SPACE = Space(
     },
 )
 WARM_UP = 0.1  # share of the steps in which the rates rise, linearly; then they fall as a cosine
-LOOKS = 10  # at the validation part, evenly spread over the steps
-PATIENCE = 3  # looks without a better value that end the training
+VALIDATIONS = 10  # evenly spread over the steps
+PATIENCE = 3  # validations in a row without a better value that end the training
 AUGMENTATION = ("crop",)
 
 
@@ -111,7 +111,7 @@ def fit(
     configuration: Configuration = SPACE.default,
     report: Report = unheard,
 ) -> Finetuned:
-    """The encoder and its layer as they were at the look at `validation` that had the best value; of equals,
+    """The encoder and its layer as they were when `validation` gave the best value; of equals,
     the first. Raises TrainingDiverged when the loss is not finite."""
     torch.manual_seed(seed)  # for what an encoder draws by itself, such as dropout
     model = _start(bench, task, train)
@@ -121,11 +121,11 @@ def fit(
     trained = training.train(
         "fine-tuned encoder",
         model,
-        Course(
+        Training(
             configuration["head_rate"],
             configuration["weight_decay"],
             size,
-            looks=[-(-total * number // LOOKS) for number in range(1, LOOKS + 1)],
+            validate_after=[-(-total * number // VALIDATIONS) for number in range(1, VALIDATIONS + 1)],
             patience=PATIENCE,
             schedule=lambda optimizer, steps: LambdaLR(optimizer, lambda done: rate(done + 1, steps)),
             best=SPACE.best,

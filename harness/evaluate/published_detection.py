@@ -58,7 +58,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             maps = pyramid.encode(encoder, train.on_device(rows), preprocessing)
             return detector.loss(maps, [boxes[row] for row in rows])
 
-        def look() -> float:
+        def validate() -> float:
             both.eval()
             found = list(_found(encoder, detector, judged, batch))
             return mean_average_precision(arrays(judged, found), skipping=True)
@@ -67,7 +67,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             "detector",
             both,
             loss,
-            look,
+            validate,
             count=len(train),
             batch=batch,
             learning_rate=RATE,

@@ -77,7 +77,7 @@ def train_head(
         layer = nn.Linear(features.shape[1], truth.shape[1])
     layer.to(device)
 
-    def look() -> float:
+    def validate() -> float:
         with torch.inference_mode():
             return classifier.objective(layer(held_out[0]), held_out[1], exclusive).item()
 
@@ -85,7 +85,7 @@ def train_head(
         "linear head",
         layer,
         lambda rows: classifier.objective(layer(features[rows]), truth[rows], exclusive),
-        look,
+        validate,
         count=len(features),
         batch=BATCH,
         learning_rate=RATE,

@@ -69,7 +69,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             pixels, truth = train.on_device(rows).float(), shares_of(own, rows, bench)
             return loss_of(moved(pixels, where), moved(truth, where))
 
-        def look() -> float:
+        def validate() -> float:
             both.eval()
             with torch.inference_mode():
                 losses = [
@@ -81,7 +81,7 @@ def fit(bench: Bench, task: Task, train: Examples, validation: Examples, seed: i
             "decoder",
             both,
             loss,
-            look,
+            validate,
             count=len(train),
             batch=batch,
             learning_rate=RATE,

@@ -20,7 +20,7 @@ Best = Literal["max", "min"]
 Configuration = Mapping[str, float]
 
 Report = Callable[[int, int, float], None]
-"""Hears of each look at validation: steps that are done, steps in all, the best value so far."""
+"""Hears of each validation: steps that are done, steps in all, the best value so far."""
 
 
 def unheard(done: int, total: int, value: float) -> None:

@@ -34,7 +34,7 @@ from harness.evaluate.bench import Bench, Examples, require_classes_in_each_part
 from harness.evaluate.figures import Drawing
 from harness.evaluate.pyramid import Pyramids
 from harness.evaluate.search import Configuration, Range, Report, Space, unheard
-from harness.evaluate.training import BATCH, Course
+from harness.evaluate.training import BATCH, Training
 from harness.metrics.segmentation import dice
 from harness.progress import Bar
 from harness.records import HeadBlock
@@ -49,7 +49,7 @@ SPACE = Space(
     },
 )
 EPOCHS = 20
-PATIENCE = 5  # looks in a row without a lower one that end the training
+PATIENCE = 5  # validations in a row without a lower one that end the training
 THRESHOLD = 0.5
 
 
@@ -117,11 +117,11 @@ def fit(
         trained = training.train(
             "decoder",
             decoder,
-            Course(
+            Training(
                 configuration["learning_rate"],
                 configuration["weight_decay"],
                 BATCH,
-                looks=training.looks(own.masked, EPOCHS),
+                validate_after=training.validation_steps(own.masked, EPOCHS),
                 patience=PATIENCE,
                 schedule=CosineAnnealingLR,
                 best=SPACE.best,

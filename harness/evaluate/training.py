@@ -1,4 +1,4 @@
-"""How a head is trained on an encoder, or with it: steps, looks at validation, and which weights stay.
+"""How a head is trained on an encoder, or with it: steps, validations, and which weights stay.
 
 Apart because layers, decoders of masks, detectors and fine-tuned encoders differ in what they learn and in
 what counts as better, not in this.
@@ -25,34 +25,34 @@ from harness.records import Argument, HeadBlock
 Item = TypeVar("Item")  # rows of a batch, or the batch itself
 
 BATCH = 16  # MGCA, but for SIIM
-LOOKS = 20  # at the validation part, evenly spread over the steps
+VALIDATIONS = 20  # evenly spread over the steps
 PUBLISHED = {"epochs": 50, "patience": 10}  # MGCA
 LEAST_STEPS = 400  # MGCA's 50 epochs at most are, with 1 % of the labels, some 250 to 500
 
 
-class Course(NamedTuple):
+class Training(NamedTuple):
     learning_rate: float  # at its highest
     weight_decay: float
     batch: int
-    looks: Sequence[int]  # steps that are done at each look at validation; the last ends the training
-    patience: int  # looks in a row without a better one that end it before
+    validate_after: Sequence[int]  # so many steps from the start; the last ends the training
+    patience: int  # validations in a row without a better one that end it before
     schedule: Callable[[Optimizer, int], LRScheduler] | None  # of the rate over so many steps; None: constant
     best: Best
 
 
 class Trained(NamedTuple):
-    course: Course
-    steps: list[int]  # that were done at each look
+    training: Training
+    steps: list[int]  # that were done at each validation
     values: list[float]  # what was seen
-    best: int  # the first look with the best value, whose weights stay
+    best: int  # the first validation with the best value, whose weights stay
 
     def block(self, name: str, **settings: Argument) -> HeadBlock:
         return HeadBlock(
             name=name,
             settings={
-                "learning_rate": self.course.learning_rate,
-                "weight_decay": self.course.weight_decay,
-                "batch": self.course.batch,
+                "learning_rate": self.training.learning_rate,
+                "weight_decay": self.training.weight_decay,
+                "batch": self.training.batch,
                 "steps": self.steps[-1],
                 **settings,
             },
@@ -62,45 +62,46 @@ class Trained(NamedTuple):
         )
 
 
-def looks(sought: np.ndarray, epochs: int) -> Sequence[int]:
+def validation_steps(sought: np.ndarray, epochs: int) -> Sequence[int]:
     """Steps at which the clean protocol validates. The last is after so many `epochs`, but however few the
     labels not before `LEAST_STEPS`. An epoch is twice as many pictures as there are `sought` [N] bool: each
     of them beside one without, as in MGCA's SIIM."""
-    return evenly(math.ceil(max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH) / LOOKS), LOOKS)
+    total = max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH)
+    return evenly(math.ceil(total / VALIDATIONS), VALIDATIONS)
 
 
 def evenly(between: int, count: int) -> Sequence[int]:
-    """So many looks, with so many steps before each."""
+    """So many validations, with so many steps before each."""
     return range(between, between * count + 1, between)
 
 
 def train(
     name: str,
     head: nn.Module,
-    course: Course,
+    training: Training,
     batches: Iterator[Item],
     loss: Callable[[Item], Tensor],
-    look: Callable[[], float],
+    validate: Callable[[], float],
     report: Report = unheard,
     groups: Sequence[dict[str, Any]] = (),
 ) -> Trained:
-    """Leaves in `head` the state of its best look; weights that need no gradient are not trained.
+    """Leaves in `head` the state of its best validation; weights that need no gradient are not trained.
 
-    `loss` is of a batch, `look` is at the validation part, in whatever mode it wants the head. `groups` of
-    the head's weights may have rates of their own, as torch's optimizers take them; none: all have the
-    course's. Raises TrainingDiverged, calling the head by its `name`, when a loss or what a look sees is not
-    finite.
+    `loss` is of a batch, `validate` is what the head is worth on the validation part, in whatever mode it
+    wants it. `groups` of the head's weights may have rates of their own, as torch's optimizers take them;
+    none: all have the training's. Raises TrainingDiverged, calling the head by its `name`, when a loss or
+    what a validation gives is not finite.
     """
     every = [{"params": [weight for weight in head.parameters() if weight.requires_grad]}]
-    optimizer = torch.optim.AdamW(groups or every, course.learning_rate, weight_decay=course.weight_decay)
-    total = course.looks[-1]
-    schedule = course.schedule(optimizer, total) if course.schedule else None
-    first_best = np.argmin if course.best == "min" else np.argmax
+    optimizer = torch.optim.AdamW(groups or every, training.learning_rate, weight_decay=training.weight_decay)
+    total = training.validate_after[-1]
+    schedule = training.schedule(optimizer, total) if training.schedule else None
+    first_best = np.argmin if training.best == "min" else np.argmax
     steps: list[int] = []
     values: list[float] = []
     best, state = 0, dict[str, Tensor]()
     with Bar(f"training the {name}", total, "steps") as bar:
-        for planned in course.looks:
+        for planned in training.validate_after:
             head.train()
             losses: list[Tensor] = []  # reading one waits for the device
             for _ in range(planned - (steps[-1] if steps else 0)):
@@ -116,24 +117,24 @@ def train(
             first = planned - len(losses) + 1
             for step, value in enumerate(torch.stack(losses).tolist(), first):
                 _require_finite(value, name, "loss", step)
-            values.append(look())
+            values.append(validate())
             _require_finite(values[-1], name, "validation value", planned)
             bar.note = f"{values[-1]:.3f} on validation"
             best = int(first_best(values))
             if best == len(values) - 1:
                 state = {key: value.to("cpu", copy=True) for key, value in head.state_dict().items()}
             report(planned, total, values[best])
-            if len(values) - best > course.patience:
+            if len(values) - best > training.patience:
                 break
     head.load_state_dict(state)
-    return Trained(course, steps, values, best)
+    return Trained(training, steps, values, best)
 
 
 def train_as_published(
     name: str,
     head: nn.Module,
     loss: Callable[[np.ndarray], Tensor],
-    look: Callable[[], float],
+    validate: Callable[[], float],
     *,
     count: int,
     batch: int,
@@ -142,17 +143,17 @@ def train_as_published(
     best: Best,
     seed: int,
 ) -> Trained:
-    """`train` on `count` pictures as MGCA's code does: a look after each epoch, at one rate."""
-    course = Course(
+    """`train` on `count` pictures as MGCA's code does: a validation after each epoch, at one rate."""
+    training = Training(
         learning_rate,
         weight_decay,
         batch,
-        looks=evenly(len(whole_batches(np.arange(count), batch)), PUBLISHED["epochs"]),
+        validate_after=evenly(len(whole_batches(np.arange(count), batch)), PUBLISHED["epochs"]),
         patience=PUBLISHED["patience"],
         schedule=None,
         best=best,
     )
-    return train(name, head, course, by_epochs(count, batch, np.random.default_rng(seed)), loss, look)
+    return train(name, head, training, by_epochs(count, batch, np.random.default_rng(seed)), loss, validate)
 
 
 def in_halves(sought: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:

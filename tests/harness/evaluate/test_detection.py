@@ -93,7 +93,7 @@ def parts_of(bench: Bench, found: TaskData) -> tuple[Examples, Examples, Example
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LEAST_STEPS", 6)
     monkeypatch.setattr(detection, "EPOCHS", 1)
-    monkeypatch.setattr(training, "LOOKS", 3)
+    monkeypatch.setattr(training, "VALIDATIONS", 3)
 
 
 def fitted(bench: Bench, found: TaskData, seed: int = 0) -> tuple[Finder, dict[str, np.ndarray]]:
@@ -103,16 +103,16 @@ def fitted(bench: Bench, found: TaskData, seed: int = 0) -> tuple[Finder, dict[s
 
 
 @pytest.mark.usefixtures("short")
-def test_a_configuration_is_told_and_each_look_is_reported() -> None:
+def test_a_configuration_is_told_and_each_validation_is_reported() -> None:
     bench, found = data()
     train, validation, _ = parts_of(bench, found)
     asked = {"learning_rate": 2e-3, "weight_decay": 0.02}
     heard: list[tuple[int, int, float]] = []
-    head = detection.fit(bench, TASK, train, validation, 0, asked, lambda *look: heard.append(look))
+    head = detection.fit(bench, TASK, train, validation, 0, asked, lambda *told: heard.append(told))
     block = head.block
     assert {name: block.settings[name] for name in asked} == asked
     best = np.maximum.accumulate(block.validation)
-    total = block.candidates[0] * training.LOOKS
+    total = block.candidates[0] * training.VALIDATIONS
     assert heard == [(steps, total, value) for steps, value in zip(block.candidates, best, strict=True)]
 
 
@@ -126,7 +126,7 @@ def test_rectangles_are_found(
 ) -> None:
     monkeypatch.setattr(training, "LEAST_STEPS", 100)
     monkeypatch.setattr(detection, "EPOCHS", 1)
-    monkeypatch.setattr(training, "LOOKS", 4)
+    monkeypatch.setattr(training, "VALIDATIONS", 4)
     _, arrays = fitted(*data(geometry, upsample))
     measured = score.of("detection", arrays, TASK.labels)
     values = dict(zip(measured.names, measured(np.ones((15, 1)))[:, 0], strict=True))

@@ -69,7 +69,7 @@ def test_it_learns_classes(tmp_path: Path) -> None:
 def test_what_is_kept_is_what_validation_liked_best(tmp_path: Path) -> None:
     head, arrays = fitted(tmp_path)
     block = head.block
-    assert block.candidates == tuple(range(6, 6 * len(block.validation) + 1, 6))  # ten looks at 60 steps
+    assert block.candidates == tuple(range(6, 6 * len(block.validation) + 1, 6))  # ten in 60 steps
     best = max(block.validation)
     assert macro_auroc(arrays["truth"], arrays["scores"], LABELS) == pytest.approx(best, abs=1e-6)
     assert block.chosen["steps"] == block.candidates[block.validation.index(best)]
@@ -85,11 +85,11 @@ def test_it_stops_when_validation_no_longer_improves(tmp_path: Path, monkeypatch
     assert head.block.chosen["steps"] == 12  # the first of equals
 
 
-def test_a_configuration_is_told_and_each_look_is_reported(tmp_path: Path) -> None:
+def test_a_configuration_is_told_and_each_validation_is_reported(tmp_path: Path) -> None:
     labels = parts.several(320)
     train, validation, _ = parts.examples(tmp_path, labels, parts.pictures(labels))
     heard: list[tuple[int, int, float]] = []
-    head = finetune.fit(train.bench, TASK, train, validation, 0, RATES, lambda *look: heard.append(look))
+    head = finetune.fit(train.bench, TASK, train, validation, 0, RATES, lambda *told: heard.append(told))
     block = head.block
     assert {name: block.settings[name] for name in RATES} == RATES
     best = np.maximum.accumulate(block.validation)

@@ -118,7 +118,7 @@ def fitted(made: tuple[Bench, pd.DataFrame], seed: int = 0, **changed: float) ->
     )
 
 
-def test_a_configuration_is_told_and_each_look_is_reported(
+def test_a_configuration_is_told_and_each_validation_is_reported(
     made: tuple[Bench, pd.DataFrame], short: None
 ) -> None:
     asked = {"learning_rate": 2e-3, "weight_decay": 0.02}
@@ -130,12 +130,12 @@ def test_a_configuration_is_told_and_each_look_is_reported(
         part(made, range(30, 40)),
         0,
         asked,
-        lambda *look: heard.append(look),
+        lambda *told: heard.append(told),
     )
     block = head.block
     assert {name: block.settings[name] for name in asked} == asked
     best = np.minimum.accumulate(block.validation)
-    total = block.candidates[0] * training.LOOKS
+    total = block.candidates[0] * training.VALIDATIONS
     assert heard == [(steps, total, value) for steps, value in zip(block.candidates, best, strict=True)]
 
 

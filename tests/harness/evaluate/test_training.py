@@ -14,9 +14,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from harness.errors import TrainingDiverged
 from harness.evaluate import training
 from harness.evaluate.search import Best, Report, unheard
-from harness.evaluate.training import BATCH, Course, Trained
+from harness.evaluate.training import BATCH, Trained, Training
 
-COURSE = Course(0.5, 0.0, 4, looks=training.evenly(2, 5), patience=2, schedule=CosineAnnealingLR, best="min")
+TRAINING = Training(
+    0.5, 0.0, 4, validate_after=training.evenly(2, 5), patience=2, schedule=CosineAnnealingLR, best="min"
+)
 
 
 class Walker(nn.Module):
@@ -26,16 +28,16 @@ class Walker(nn.Module):
         super().__init__()
         self.place = nn.Parameter(torch.zeros(()))
         self.fixed = nn.Parameter(torch.ones(()), requires_grad=False)
-        self.seen: list[float] = []  # where it was at each look
+        self.seen: list[float] = []  # where it was at each validation
 
 
 def walk(
-    seen: list[float], plan: Course = COURSE, loss: float = 1.0, report: Report = unheard
+    seen: list[float], plan: Training = TRAINING, loss: float = 1.0, report: Report = unheard
 ) -> tuple[Walker, Trained]:
-    """`seen` are the values at the looks."""
+    """`seen` are the values at the validations."""
     head = Walker()
 
-    def look() -> float:
+    def validate() -> float:
         head.seen.append(head.place.item())
         return seen[len(head.seen) - 1]
 
@@ -43,7 +45,7 @@ def walk(
         return loss * head.place * head.fixed * rows.mean()
 
     ones: Iterator[np.ndarray] = iter([np.ones(4)] * 100)
-    return head, training.train("walker", head, plan, ones, slope, look, report)
+    return head, training.train("walker", head, plan, ones, slope, validate, report)
 
 
 def test_the_rate_falls_as_a_cosine_to_zero() -> None:
@@ -52,20 +54,20 @@ def test_the_rate_falls_as_a_cosine_to_zero() -> None:
     assert head.seen == pytest.approx(-np.cumsum(rates)[1::2], rel=1e-5)
     assert trained.steps == [2, 4, 6, 8, 10] and trained.best == 4
     assert head.fixed.item() == 1
-    constant, _ = walk([5, 4, 3, 2, 1], COURSE._replace(schedule=None))
+    constant, _ = walk([5, 4, 3, 2, 1], TRAINING._replace(schedule=None))
     assert constant.seen == pytest.approx([-1, -2, -3, -4, -5], rel=1e-5)
 
 
 def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
-    decayed, _ = walk([5, 4, 3, 2, 1], COURSE._replace(schedule=None, weight_decay=0.1))
+    decayed, _ = walk([5, 4, 3, 2, 1], TRAINING._replace(schedule=None, weight_decay=0.1))
     assert decayed.seen[0] == pytest.approx(-0.5 * (1 - 0.5 * 0.1) - 0.5)  # two steps from 0
 
 
 @pytest.mark.parametrize("best", ["min", "max"])
 def test_what_stays_is_the_first_of_the_best_and_waiting_ends(best: Best) -> None:
     sign = 1 if best == "min" else -1
-    head, trained = walk([sign * value for value in (3, 1, 1, 2, 0)], COURSE._replace(best=best))
-    assert trained.values == [sign * value for value in (3, 1, 1, 2)]  # two looks after the best
+    head, trained = walk([sign * value for value in (3, 1, 1, 2, 0)], TRAINING._replace(best=best))
+    assert trained.values == [sign * value for value in (3, 1, 1, 2)]  # two validations after the best
     assert trained.best == 1 and head.place.item() == head.seen[1] != head.seen[-1]
     block = trained.block("walk", threshold=0.5)
     assert block.chosen == {"steps": 4} and block.candidates == (2, 4, 6, 8)
@@ -80,13 +82,13 @@ def test_what_is_not_finite_is_named() -> None:
 
 
 def test_looks_may_be_unevenly_far_apart_and_groups_have_rates_of_their_own() -> None:
-    uneven = COURSE._replace(looks=(1, 4, 5), schedule=None)
+    uneven = TRAINING._replace(validate_after=(1, 4, 5), schedule=None)
     head, trained = walk([3, 2, 1], uneven)
     assert trained.steps == [1, 4, 5] and head.seen == pytest.approx([-0.5, -2, -2.5], rel=1e-5)
     groups = [{"params": [(other := Walker()).place], "lr": 0.1}]
     ones: Iterator[np.ndarray] = iter([np.ones(4)] * 100)
     training.train("walker", other, uneven, ones, lambda _: 1 * other.place, lambda: 0.0, groups=groups)
-    assert other.place.item() == pytest.approx(-0.1, rel=1e-5)  # as at the first of equal looks
+    assert other.place.item() == pytest.approx(-0.1, rel=1e-5)  # as at the first of equal validations
 
 
 def test_half_of_a_batch_is_sought_and_each_picture_has_its_turn() -> None:
@@ -99,13 +101,13 @@ def test_half_of_a_batch_is_sought_and_each_picture_has_its_turn() -> None:
 
 
 def test_few_labels_have_the_least_steps_and_many_have_epochs() -> None:
-    assert training.looks(np.ones(10, bool), 20)[-1] == training.LEAST_STEPS
+    assert training.validation_steps(np.ones(10, bool), 20)[-1] == training.LEAST_STEPS
     many = np.arange(4_000) < 1_600  # with as many others, 200 batches an epoch
-    assert training.looks(many, 20)[-1] == 4_000
-    assert len(training.looks(many, 20)) == training.LOOKS
+    assert training.validation_steps(many, 20)[-1] == 4_000
+    assert len(training.validation_steps(many, 20)) == training.VALIDATIONS
 
 
 def test_each_look_is_reported_with_the_best_so_far() -> None:
     heard: list[tuple[int, int, float]] = []
-    walk([3, 1, 2, 0, 5], report=lambda *look: heard.append(look))
+    walk([3, 1, 2, 0, 5], report=lambda *told: heard.append(told))
     assert heard == [(2, 10, 3), (4, 10, 1), (6, 10, 1), (8, 10, 0), (10, 10, 0)]
