@@ -9,7 +9,7 @@ Where to look:
   `searches` and `cluster` (how they run), `failures` (what did not work), `quarantine` (what is out of date)
 - rooms: `data` (pictures and tables), `phantom` (synthetic ones), `pretrain` (methods to checkpoints),
   `evaluate` (checkpoints to predictions), `metrics` (predictions to numbers)
-- after the runs: `records`, `together` (which belong together), `stats` and `comparison`, `leaderboard`,
+- after the runs: `records`, `grouping` (which belong together), `stats` and `comparison`, `leaderboard`,
   `differences` (why two differ), `bundle` (records for another machine)
 - `cli`: one file per verb; `prepare` decodes ahead for one of them
 - tools: `files`, `parallel`, `progress`, `memo`, `device`, `provenance`, `cost`

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from harness import differences, provenance, records, together
+from harness import differences, grouping, provenance, records
 from harness.errors import BadRecord, HarnessError, NewerRecord, UnknownName, UsageError
 from harness.files import NAME, file_hash, hash_bytes, replacing
 from harness.metrics import score
@@ -70,7 +70,7 @@ def write(results: Path, bundle: Path, tasks: Sequence[str] = (), methods: Seque
         check(path, record)
         for file in (path, path.with_suffix(".npz")):
             files[_place(file, results)] = file_hash(file)
-    together.checked(cells, APART)
+    grouping.checked(cells, APART)
     if not files:
         for noun, patterns, names in (
             ("task", tasks, {record.cell.task for _, record in every}),
@@ -122,7 +122,7 @@ def read(bundle: Path, results: Path) -> Imported:
             cells = list(records.read_all(folder))
             for path, record in cells:
                 check(path, record)
-            together.checked(cells, APART)
+            grouping.checked(cells, APART)
         except (BadRecord, MemoryError) as error:
             found = str(error).replace(f"{folder}/", "")
             if isinstance(error, NewerRecord):
@@ -132,7 +132,7 @@ def read(bundle: Path, results: Path) -> Imported:
             ) from error
         new = [path for path, record in cells if not _known(path, record, results, bundle)]
         coming = [(bundle / path.relative_to(folder), record) for path, record in cells]
-        together.checked(
+        grouping.checked(
             [*records.read_all(results), *coming],
             "Nothing was imported: import into a folder of its own with --results",
         )

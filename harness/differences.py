@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from harness import comparison, failures, quarantine, records, stats, together
+from harness import comparison, failures, grouping, quarantine, records, stats
 from harness.comparison import Difference
 from harness.contracts import DataKind
 from harness.errors import UsageError
@@ -233,10 +233,10 @@ def folders(first: Sequence[Cell], second: Sequence[Cell]) -> Folders:
 
     Where each side has one cell for each (data, task, protocol, fraction, options, seed), those match,
     whatever their method and checkpoint: this is how two methods are compared. Else method and checkpoint
-    must match too: this is how two results folders are. What `together.without_lent` replaces is left out.
+    must match too: this is how two results folders are. What `grouping.without_lent` replaces is left out.
     Raises UsageError for a side that has a cell twice.
     """
-    first, second = (together.without_lent(side)[0] for side in (first, second))
+    first, second = (grouping.without_lent(side)[0] for side in (first, second))
     by_checkpoint = any(len({_key(cell, False) for cell in side}) < len(side) for side in (first, second))
     sides = [{_key(cell, by_checkpoint): cell for cell in side} for side in (first, second)]
     for name, side, found in zip("AB", (first, second), sides, strict=True):

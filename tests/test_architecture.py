@@ -38,7 +38,7 @@ ARROWS: Mapping[str, str] = {
     "stats": "metrics.* errors",
     "comparison": "stats errors",
     "records": "contracts errors files",
-    "together": "records errors",
+    "grouping": "records errors",
     "identity": "records",
     "quarantine": "",
     # rooms: none of them knows a cell, or a method or dataset by name
@@ -67,11 +67,11 @@ ARROWS: Mapping[str, str] = {
     f"{TOOLS}",
     # records to pages, to answers and to other machines
     "leaderboard": "leaderboard.page",
-    "leaderboard.*": "leaderboard.* failures together records stats comparison metrics.* contracts errors "
+    "leaderboard.*": "leaderboard.* failures grouping records stats comparison metrics.* contracts errors "
     "files parallel progress",
-    "differences": "failures quarantine together records comparison stats metrics.* contracts errors files "
+    "differences": "failures quarantine grouping records comparison stats metrics.* contracts errors files "
     "progress",
-    "bundle": "differences provenance together records metrics.* errors files",
+    "bundle": "differences provenance grouping records metrics.* errors files",
     # the command line is the top: nothing may use it
     "cli.show": "account errors",
     "cli.app": "cli.* errors",

@@ -10,10 +10,10 @@ from statistics import median
 from typing import get_args
 
 from harness.contracts import Kind
+from harness.grouping import Row
 from harness.leaderboard.standings import Standing
 from harness.leaderboard.text import HOLE, percent, text_of
 from harness.records import Record
-from harness.together import Row
 
 
 def checkpoints(standings: Sequence[Standing]) -> str:

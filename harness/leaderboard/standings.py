@@ -18,15 +18,15 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
-from harness import comparison, records, stats, together
+from harness import comparison, grouping, records, stats
 from harness.contracts import DataKind
 from harness.errors import BadRecord
+from harness.grouping import Row, Table
 from harness.metrics import score
 from harness.metrics.score import Score
 from harness.parallel import parallel_map
 from harness.records import Predictions, Record, TaskBlock
 from harness.stats import Interval, Resampled, Run
-from harness.together import Row, Table
 
 
 @dataclass
@@ -251,13 +251,13 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
     """All tables by track. Raises BadRecord on the first record that breaks the schema, or that does not lie
     together with the others."""
     tables: dict[tuple[DataKind, Table], dict[Row, dict[float, list[tuple[Path, Record]]]]] = {}
-    kept, replaced = together.without_lent(together.checked(records.read_all(results)))
+    kept, replaced = grouping.without_lent(grouping.checked(records.read_all(results)))
     before: dict[tuple[DataKind, Table], list[Record]] = defaultdict(list)
     for _, record in replaced:
         before[_place(record)].append(record)
     for path, record in kept:
         rows = tables.setdefault(_place(record), {})
-        cells = rows.setdefault(together.row_of(record), defaultdict(list))
+        cells = rows.setdefault(grouping.row_of(record), defaultdict(list))
         cells[record.cell.fraction].append((path, record))
     found: dict[DataKind, list[Standing]] = {"phantom": [], "real": []}
     for (kind, table), rows in sorted(tables.items()):
@@ -267,7 +267,7 @@ def read(results: Path) -> dict[DataKind, list[Standing]]:
 
 
 def _place(record: Record) -> tuple[DataKind, Table]:
-    return record.data.kind, together.table_of(record)
+    return record.data.kind, grouping.table_of(record)
 
 
 def _cell(items: Sequence[tuple[Path, Record]]) -> Runs:

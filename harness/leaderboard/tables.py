@@ -11,11 +11,11 @@ from typing import get_args
 
 from harness import stats
 from harness.contracts import Kind, trained_on
+from harness.grouping import Row, table_of
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, percent, text_of
 from harness.stats import Interval
-from harness.together import Row, table_of
 
 
 def track(tables: Sequence[Standing]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import get_args
 from tabulate import tabulate
 
 from harness.contracts import Kind
-from harness.together import Table
+from harness.grouping import Table
 
 HOLE = "–"
 DIRTY = " *"

@@ -98,13 +98,13 @@ def test_cells_come_back_byte_for_byte(tmp_path: Path, results: Path, files: Fil
 def test_a_cell_that_is_replaced_while_it_is_exported_is_no_unsound_bundle(
     tmp_path: Path, results: Path, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = bundle.together.checked
+    checked = bundle.grouping.checked
 
     def replaced(*given: Any) -> Any:
         (results / min(files)).write_bytes(b"another")
-        return together(*given)
+        return checked(*given)
 
-    monkeypatch.setattr(bundle.together, "checked", replaced)
+    monkeypatch.setattr(bundle.grouping, "checked", replaced)
     with pytest.raises(BadRecord, match=f"{min(files)} was replaced meanwhile. Export again"):
         bundle.write(results, tmp_path / "out.zip")
     assert not (tmp_path / "out.zip").exists()

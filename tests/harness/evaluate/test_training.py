@@ -107,7 +107,7 @@ def test_few_labels_have_the_least_steps_and_many_have_epochs() -> None:
     assert len(training.validation_steps(many, 20)) == training.VALIDATIONS
 
 
-def test_each_look_is_reported_with_the_best_so_far() -> None:
+def test_each_validation_is_reported_with_the_best_so_far() -> None:
     heard: list[tuple[int, int, float]] = []
     walk([3, 1, 2, 0, 5], report=lambda *told: heard.append(told))
     assert heard == [(2, 10, 3), (4, 10, 1), (6, 10, 1), (8, 10, 0), (10, 10, 0)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import differences, together
+from harness import differences, grouping
 from tests import fakes
 
 RUNS = {
@@ -23,7 +23,7 @@ def test_a_seed_counts_once_with_its_own_checkpoint_or_the_lowest_that_was_lent(
     runs: list[tuple[int, int]], expected: list[tuple[int, int]]
 ) -> None:
     cells = [(Path(), fakes.record(checkpoint=checkpoint, seed=seed)) for checkpoint, seed in runs]
-    kept, replaced = together.without_lent(cells)
+    kept, replaced = grouping.without_lent(cells)
     assert sorted((one.pretraining.seed, one.cell.seed) for _, one in kept) == expected
     assert len(kept) + len(replaced) == len(runs)
 
@@ -33,7 +33,7 @@ def test_checkpoints_that_were_named_are_crossed_with_seeds() -> None:
         (Path(), fakes.record(checkpoint=checkpoint, seed=seed, named=True))
         for checkpoint, seed in [(0, 0), (0, 1), (1, 0)]  # and one failed
     ]
-    assert together.without_lent(cells) == (cells, [])
+    assert grouping.without_lent(cells) == (cells, [])
 
 
 def test_a_named_checkpoint_of_another_method_makes_no_lent_one_asked_for() -> None:
@@ -42,7 +42,7 @@ def test_a_named_checkpoint_of_another_method_makes_no_lent_one_asked_for() -> N
     arguments = {"checkpoints": "mgca-published"}
     lent = lent.model_copy(update={"code": lent.code.model_copy(update={"arguments": arguments})})
     own = fakes.record(seed=1)
-    assert together.without_lent([(Path(), lent), (Path(), own)]) == ([(Path(), own)], [(Path(), lent)])
+    assert grouping.without_lent([(Path(), lent), (Path(), own)]) == ([(Path(), own)], [(Path(), lent)])
 
 
 def test_a_seed_is_not_of_two_checkpoints_at_two_fractions() -> None:
@@ -52,7 +52,7 @@ def test_a_seed_is_not_of_two_checkpoints_at_two_fractions() -> None:
         fakes.record(seed=1, fraction=0.01),
         fakes.record(method="gloria", family="x", seed=1, checkpoint=0),
     )
-    kept, replaced = together.without_lent((Path(), record) for record in (*lent, own, other))
+    kept, replaced = grouping.without_lent((Path(), record) for record in (*lent, own, other))
     assert [record for _, record in kept] == [own, other]
     assert [record for _, record in replaced] == lent
 
@@ -62,7 +62,7 @@ def test_one_checkpoint_may_have_records_of_two_datasets_that_were_read_by_two_v
     old, new = fakes.record(), fakes.record(task="rsna:linear", fingerprint="e" * 64)
     assert old.data.reading == (2, 1, 1)
     new = new.model_copy(update={"data": new.data.model_copy(update={"reading": (3, 1, 1)})})
-    assert together.checked([(Path("old"), old), (Path("new"), new)], "")
+    assert grouping.checked([(Path("old"), old), (Path("new"), new)], "")
 
 
 def test_two_methods_are_compared_by_what_counts(tmp_path: Path) -> None:
