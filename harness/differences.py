@@ -56,6 +56,9 @@ CIRCUMSTANCES = (
 """Beginnings of the names of fields that follow from others, and of those that change no number. All other
 fields are inputs: one of them is why two numbers differ, `cost.device` among them."""
 
+UNKNOWN = ("pretraining.method_version",)
+"""Names of fields that are None in records from before they were kept."""
+
 
 class Cell(NamedTuple):
     path: Path
@@ -120,14 +123,15 @@ class Folders(NamedTuple):
 def cells(source: str) -> list[Cell]:
     """A record's file, all records of a folder, or of all that fits a pattern, `results/*/*/imitate-*` say.
 
-    Of a results folder its two tracks are read, and what failed or was put aside only where its folder is
-    named. Raises UsageError when there is nothing, BadRecord for a record that breaks the schema.
+    Of a results folder its two tracks are read; what else lies there (what failed or was put aside, numbers
+    of others) only where its folder is named. Raises UsageError when there is nothing, BadRecord for a record
+    that breaks the schema.
     """
     path = Path(source).expanduser()  # in quotes, no shell does
     anchor = path.anchor
     fits = [path] if path.exists() else Path(anchor).glob(str(path.relative_to(anchor)))
-    beside = {failures.FOLDER, quarantine.FOLDER}.difference(path.parts)
-    files = sorted({file for place in fits if not _beside_tracks(place, beside) for file in _files(place)})
+    beside = {failures.FOLDER, quarantine.FOLDER, "reported"}.difference(path.parts)
+    files = sorted({file for place in fits for file in _files(place) if not _beside_tracks(file, beside)})
     if not files:
         raise UsageError(
             f"{source}: there is no record. Give the .json file of one, a folder that holds some, or a "
@@ -136,11 +140,11 @@ def cells(source: str) -> list[Cell]:
     return [Cell(path, records.read(path)) for path in files]
 
 
-def _beside_tracks(place: Path, names: Set[str]) -> bool:
-    """Whether it is, or lies in, a folder of one of these names beside the tracks of results."""
+def _beside_tracks(file: Path, names: Set[str]) -> bool:
+    """Whether it lies in a folder of one of these names beside the tracks of results."""
     return any(
         folder.name in names and any((folder.parent / kind).is_dir() for kind in get_args(DataKind))
-        for folder in (place, *place.parents)
+        for folder in file.parents
     )
 
 
@@ -164,10 +168,12 @@ def require_one_track(first: Iterable[Cell], second: Iterable[Cell]) -> None:
 
 
 def fields(first: Record, second: Record) -> list[Field]:
-    """All that differ, in the order of the schema. A metric with its interval counts as one."""
+    """All that differ, in the order of the schema. A metric with its interval counts as one. What a record
+    does not know (`UNKNOWN`) is like anything."""
     flat = [dict(_flat(record.model_dump(mode="json"))) for record in (first, second)]
     found = [Field(name, *(side.get(name, ABSENT) for side in flat)) for name in {**flat[0], **flat[1]}]
-    return [field for field in found if field.first != field.second]
+    differing = [field for field in found if field.first != field.second]
+    return [field for field in differing if field.name not in UNKNOWN or None not in field]
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

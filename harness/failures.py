@@ -26,7 +26,7 @@ FOLDER = "failures"
 
 ENDED = (
     "was ended. If not by hand, then most likely because memory ran out: run fewer cells at once "
-    "(HARNESS_WORKERS; of a cluster, ray start --num-cpus), or on a machine with more"
+    "(HARNESS_WORKERS; on a cluster: ray start --num-cpus), or on a machine with more"
 )
 DIED = f"its process {ENDED}"
 NOT_BEGUN = f"it was not begun: the process that it waited for {ENDED}"

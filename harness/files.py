@@ -17,8 +17,8 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 
-NAME = r"\w[\w .+-]{0,199}"
-"""With re.ASCII, names of files and folders that hold on every system, and lead nowhere else."""
+NAME = r"\w([\w .+-]{0,198}[\w+-])?"
+"""With re.ASCII, names of files and folders that lead nowhere else."""
 
 
 @contextmanager

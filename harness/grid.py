@@ -23,7 +23,7 @@ FROZEN: frozenset[Kind] = frozenset({"linear", "zero-shot", "retrieval"})
 @dataclass(frozen=True)
 class Grid:
     cells: tuple[CellPlan, ...]
-    impossible: dict[str, str]  # "random_init x chexpert:zero-shot", or a method alone -> why
+    impossible: dict[str, str]  # "random_init x chexpert:zero-shot", or a method or dataset alone -> why
 
 
 def cells(

@@ -161,7 +161,7 @@ def finish(
     """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
     seed. Of a tuned one, `search` says which configuration is fitted. Raises NewerRecord, before anything is
     fitted, where the record of a newer harness would be replaced."""
-    before = _before(prepared.settings, prepared.pool, prepared.chosen, plan)
+    _before(prepared.settings, prepared.pool, prepared.chosen, plan)
     bench = replace(prepared.bench, cost=cost)
     data = _sampled(prepared.pool, plan)
     evaluator(plan).check(plan.task, data)
@@ -191,7 +191,8 @@ def finish(
         place=bench.device,
         arguments=arguments,
     )
-    if before:
+    # read again: another process may have written it meanwhile
+    if before := _before(prepared.settings, prepared.pool, prepared.chosen, plan):
         _make_room(prepared.settings.results, before, record)
     path = records.write(prepared.settings.results, record, kept)
     saved = drawings.save(figures, head, test, arrays) if figures and isinstance(head, Drawable) else []

@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -103,11 +104,14 @@ def run(
 
 
 def _done(settings: Settings, job: Job, told: dict[str, str]) -> bool:
-    """Whether a cell has its record now. Of one that is not for us to judge, `told` gets the reason."""
+    """Whether a cell has its record now. Of one that is not for us to judge, the reason is written down, and
+    `told` for where it cannot be."""
     try:
         return jobs.complete(settings.results, job)
     except (NewerRecord, OSError) as error:
-        told[job.cell.name] = told.get(job.cell.name) or str(error)
+        told[job.cell.name] = str(error)
+        with suppress(OSError):
+            failures.write(settings, job.tried, error)
         return False
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from harness import run as pipeline
 from harness import searches, trial
 from harness.account import Arguments
 from harness.cost import Cost
-from harness.errors import HarnessError
+from harness.errors import HarnessError, NewerRecord
 from harness.evaluate.search import Space
 from harness.jobs import Job, complete
 from harness.searches import Search
@@ -88,7 +89,7 @@ class InOrder(Searcher):
             return  # the cell itself
         died = {"ended": "its process died", "reason": "its process died"}
         last = died if error or result is None else result
-        self.on_trial_result(trial_id, last)  # of the one at which a trial is stopped Tune tells nobody else
+        self.on_trial_result(trial_id, last)  # Tune tells nobody else of the last of one it stops
         self.searches[cell].end(self.reports.pop(trial_id), last)
         self.free.appendleft(cell)  # a cell that was begun is ended before another one begins
 
@@ -192,5 +193,6 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         return pipeline.finish(prepared, job.cell, arguments, cost, search=block)
 
     trial.report_cell(job, settings, compute)
-    if complete(settings.results, job):
-        search.forget()
+    with suppress(NewerRecord, OSError):  # of a record that is not for us to judge the cell has said so
+        if complete(settings.results, job):
+            search.forget()

@@ -102,7 +102,7 @@ def sweep(
         show.say(f"failed: {line}")
     show.line(
         f"Cells: {done.done} done, {done.before} done before, {len(done.failed)} failed, "
-        f"{done.left} beyond the limit. Pairs impossible: {len(wanted.impossible)}"
+        f"{done.left} beyond the limit. Left out: {len(wanted.impossible)}"
     )
     if done.failed:
         show.say(

@@ -195,7 +195,7 @@ def _people(frame: pd.DataFrame, card: DatasetCard) -> Iterator[Finding]:
             len(frame),
             (),
             "it is not known of all pictures whose they are: splits and intervals may count a person twice",
-            f"None is needed. Where a list of persons is read, its source says so: {card.source}",
+            f"Nothing need be done. If a list of persons can be used, the source says so: {card.source}",
         )
     for note in frame.attrs.get("notes", ()):
         yield Finding("note", False, 1, (), note, "None is needed, unless you expected otherwise")

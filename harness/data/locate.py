@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.contracts import DataKind, Dataset, DatasetCard, PhantomSize, ProfileName
-from harness.errors import DataError, HarnessError, MissingDataset
+from harness.errors import DataError, HarnessError, MissingDataset, few
 from harness.files import hash_of, locked, replacing
 from harness.phantom import STAMP, Cohort
 from harness.settings import Settings
@@ -73,14 +73,17 @@ def find(
 def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     """The dataset's folder under the data roots: the root itself, or a folder named as the download or as
     the dataset. Raises MissingDataset listing what was looked for and where, DataError for a folder that is
-    closed to us, UsageError for a root that is none."""
+    closed to us, UsageError for a root that is no folder."""
     settings.require_roots()
+    closed = []
     for root in settings.data_roots:
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
-            if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):  # a search in it finds nothing
-                raise DataError(f"{folder} is closed to you. Let its owner open it")
             if all(_holds(folder, marker) for marker in card.markers):
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
+            if os.access(folder, os.F_OK) and not os.access(folder, os.R_OK | os.X_OK):
+                closed.append(folder)  # where a search finds nothing, whatever there is
+    if closed:
+        raise DataError(f"no {card.title} is found, but {few(closed)} may not be read. Have it opened")
     roots = ", ".join(map(str, settings.data_roots))
     raise MissingDataset(
         f"no {card.title} under {roots}: looked for {' and '.join(card.markers)} there and in its folders "

@@ -5,7 +5,7 @@ Apart because of its protocol. It is that of MGCA's released code, except that
 - the encoder's running statistics are frozen too;
 - the detector is FCOS, theirs is YOLOv3; boxes count from a low score on, theirs from 0.5;
 - pictures without a box take part in every score, theirs are left out;
-- there are at least 400 steps, however few the labels, and the learning rate falls to zero;
+- at least 400 steps are planned, however few the labels, and the learning rate falls to zero;
 - half of every batch has a box: of RSNA's pictures it would be a fifth.
 
 The detector kept is that of the best mean average precision on the validation pictures, as theirs.

@@ -4,7 +4,7 @@ Apart because of its protocol. It is that of MGCA's released code, except that
 
 - the encoder's running statistics are frozen too;
 - there is no augmentation, so that the encoder sees every picture once;
-- there are at least 400 steps, however few the labels, and the learning rate falls to zero;
+- at least 400 steps are planned, however few the labels, and the learning rate falls to zero;
 - half of every batch has a mask, whatever the dataset (theirs balance SIIM, by dropping pictures).
 
 The decoder kept is that of the lowest validation loss. Not of the best validation Dice: where most pictures

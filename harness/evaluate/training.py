@@ -34,7 +34,7 @@ class Training(NamedTuple):
     learning_rate: float  # at its highest
     weight_decay: float
     batch: int
-    validate_after: Sequence[int]  # so many steps from the start; the last ends the training
+    validate_after: Sequence[int]  # steps from the start, one number per validation; the last ends it
     patience: int  # validations in a row without a better one that end it before
     schedule: Callable[[Optimizer, int], LRScheduler] | None  # of the rate over so many steps; None: constant
     best: Best
@@ -63,8 +63,8 @@ class Trained(NamedTuple):
 
 
 def validation_steps(sought: np.ndarray, epochs: int) -> Sequence[int]:
-    """Steps at which the clean protocol validates. The last is after so many `epochs`, but however few the
-    labels not before `LEAST_STEPS`. An epoch is twice as many pictures as there are `sought` [N] bool: each
+    """Steps after which the clean protocol validates. The last comes after so many `epochs`, but never before
+    `LEAST_STEPS`. An epoch is twice as many pictures as there are `sought` [N] bool: each
     of them beside one without, as in MGCA's SIIM."""
     total = max(LEAST_STEPS, epochs * 2 * int(sought.sum()) / BATCH)
     return evenly(math.ceil(total / VALIDATIONS), VALIDATIONS)
@@ -87,8 +87,8 @@ def train(
 ) -> Trained:
     """Leaves in `head` the state of its best validation; weights that need no gradient are not trained.
 
-    `loss` is of a batch, `validate` is what the head is worth on the validation part, in whatever mode it
-    wants it. `groups` of the head's weights may have rates of their own, as torch's optimizers take them;
+    `loss` is of a batch, `validate` gives the head's value on the validation part, and sets whatever mode
+    it needs. `groups` of the head's weights may have rates of their own, as torch's optimizers take them;
     none: all have the training's. Raises TrainingDiverged, calling the head by its `name`, when a loss or
     what a validation gives is not finite.
     """

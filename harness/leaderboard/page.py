@@ -37,9 +37,9 @@ How to read our tables:
   where the rule `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains
   rules).
 - **A group** is a row and those below it that cannot be told from it, at the largest share of the labels and
-  by the runs of the seeds that rows share, and in their order: tests paired by person and seed, p-values by
-  Holm within the table. The next group begins with the first row that can be told from that one; rows
-  further down may be like both.
+  by the runs of the seeds that rows share: tests paired by person and seed, p-values by Holm within the
+  table. The next group begins with the first row that can be told from that one; rows further down may be
+  like both. Rows are taken in the order of their means over those runs, which may not be that of the table.
 - `–` is a hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a
   method's file from elsewhere.
 """

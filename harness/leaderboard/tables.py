@@ -105,7 +105,8 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     )
     yield f"Version {task.version}, data `{table.data[:12]}`, split `{table.split[:12]}`."
     if first.data.kind == "real":
-        yield f"Release {first.data.release}." if first.data.release else "Of no release that is known."
+        release = first.data.release
+        yield f"Release {release}." if release else "Its counts are of no known release."
     if task.metric == "dice":
         # thin masks may vanish in pixels of the network's input, which the published head counts
         least = "at least " if table.protocol == "published" else ""

@@ -112,7 +112,8 @@ def import_file(
 def _free(store: Path, name: str) -> Path:
     if not re.fullmatch(NAME, name, re.ASCII):
         raise UsageError(
-            f"{name!r} cannot be a checkpoint's name. Give --as ASCII letters, digits, _, -, + and dots"
+            f"{name!r} cannot be a checkpoint's name. Give --as letters (a to z) and digits, in between also "
+            "dots, +, - and _"
         )
     if (store / name).exists():
         raise UsageError(f"there is a checkpoint {name} already. Use it, or give another name with --as")

@@ -72,6 +72,12 @@ def test_a_metric_counts_as_one_field_and_equal_records_differ_in_none() -> None
     assert differences.fields(other, other) == []
 
 
+def test_what_a_record_does_not_know_is_like_anything() -> None:
+    first, second = (changed(pretraining={"method_version": version}) for version in (1, 2))
+    assert [field.name for field in differences.fields(first, second)] == ["pretraining.method_version"]
+    assert differences.fields(fakes.record(), first) == differences.fields(first, fakes.record()) == []
+
+
 def cell(path: Path) -> Cell:
     return Cell(path, records.read(path))
 
@@ -253,16 +259,17 @@ def test_a_cell_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_failed_or_was_put_aside_is_no_record(tmp_path: Path) -> None:
-    path = fakes.write(tmp_path)
-    for name in ("failures", "quarantine"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cell.json").write_text("{}")
-    old = fakes.write(quarantine.new(tmp_path))
-    for pattern in ("", "/*", "/*/*", "/**/imitate-*", "/**/*.json"):
-        assert [item.path for item in differences.cells(f"{tmp_path}{pattern}")] == [path]
-    assert [item.path for item in differences.cells(f"{tmp_path}/quarantine/*/*/*/imitate-*")] == [old]
+    results = tmp_path / "mine"
+    path = fakes.write(results)
+    for name in ("failures", "quarantine", "reported"):
+        (results / name).mkdir()
+        (results / name / "cell.json").write_text("{}")
+    old = fakes.write(quarantine.new(results))
+    for pattern in ("mine", "mine/*", "mine/*/*", "mine/**/imitate-*", "**/*.json", "", "*"):
+        assert [item.path for item in differences.cells(str(tmp_path / pattern))] == [path]
+    assert [item.path for item in differences.cells(f"{results}/quarantine/*/*/*/imitate-*")] == [old]
     assert differences.cells(str(path)) == differences.cells(str(path.parent))
-    for nothing in (tmp_path / "reported", path.with_suffix(".npz")):
+    for nothing in (tmp_path / "absent", path.with_suffix(".npz")):
         with pytest.raises(UsageError, match="there is no record"):
             differences.cells(str(nothing))
 

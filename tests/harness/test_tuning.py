@@ -85,7 +85,7 @@ def test_trials_of_a_cell_come_one_after_the_other_and_the_cell_last() -> None:
 
 @pytest.mark.parametrize(("best", "sign"), [("max", 1), ("min", -1)])
 def test_what_is_not_in_the_best_third_so_far_is_stopped(best: Any, sign: int) -> None:
-    """Trial after trial, at the looks of a fifth and of three fifths of the steps."""
+    """Trial after trial, at the reports of a fifth and of three fifths of the steps."""
     scheduler = tuning.asha(Space(best, {"rate": Range(0.1, 0.01, 1.0)}))
 
     class Trial:
@@ -95,13 +95,13 @@ def test_what_is_not_in_the_best_third_so_far_is_stopped(best: Any, sign: int) -
     def stopped_at(number: int, values: Sequence[float]) -> int | None:
         scheduler.on_trial_add(None, Trial(number))
         for percent, value in zip(range(10, 101, 10), values, strict=True):
-            look = {"percent": percent, "value": sign * value}
-            if scheduler.on_trial_result(None, Trial(number), look) == "STOP":
+            report = {"percent": percent, "value": sign * value}
+            if scheduler.on_trial_result(None, Trial(number), report) == "STOP":
                 return percent
         return None
 
     assert stopped_at(0, [5] * 10) is None  # the first has nobody beside it
-    assert stopped_at(1, [9, 4, *[9] * 8]) == 20  # its first look does not count
+    assert stopped_at(1, [9, 4, *[9] * 8]) == 20  # its first report does not count
     assert stopped_at(2, [6] * 5 + [4] * 5) == 60
     assert stopped_at(3, [0, 7, 0, 0, 0, 8, 0, 0, 0, 0]) is None
     assert stopped_at(4, [5.9] * 10) == 20  # two thirds of the way through 4, 5, 6, 7 is 6
@@ -175,7 +175,7 @@ def test_a_search_that_loses_a_trial_tries_no_more_and_scores_none_until_it_was_
 
 
 def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> None:
-    """Values of a best of 9 at each look: what is stopped depends on all trials before."""
+    """Values of a best of 9 at each report: what is stopped depends on all trials before."""
     values = [5, 4, 6, 3, 5.5, 7, 1]
     [job], spaces = jobs(len(values), "random_init"), [SPACE]
 
@@ -188,13 +188,13 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_were_not(tmp_path: Path) -> 
             trial: Any = SimpleNamespace(trial_id=name, config={"cell": 0})
             scheduler.on_trial_add(None, trial)
             for percent in range(10, 101, 10):
-                look = {"percent": percent, "value": values[len(search.ended)], "steps": percent, "cells": 0}
-                if scheduler.on_trial_result(None, trial, look) == "STOP":
+                told = {"percent": percent, "value": values[len(search.ended)], "steps": percent, "cells": 0}
+                if scheduler.on_trial_result(None, trial, told) == "STOP":
                     break  # as in Tune, nobody else is told of it
-                order.on_trial_result(name, look)
+                order.on_trial_result(name, told)
             else:
-                look["ended"] = "trained"
-            order.on_trial_complete(name, {**look, "time_total_s": 1.5})
+                told["ended"] = "trained"
+            order.on_trial_complete(name, {**told, "time_total_s": 1.5})
         return order.searches[0]
 
     def new(home: str) -> tuple[InOrder, Halving]:

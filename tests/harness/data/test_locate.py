@@ -55,11 +55,14 @@ def test_a_folder_that_is_closed_to_one_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one of a group that one is not in; the tests' user may have every right."""
-    closed = toy(tmp_path / "toy")
-    monkeypatch.setattr(os, "access", lambda folder, mode: folder != closed)
-    with pytest.raises(DataError, match=f"{closed} is closed to you") as caught:
+    closed = tmp_path / "toy"
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, mode: mode == os.F_OK or folder != closed)
+    with pytest.raises(DataError, match=f"no Toy X-rays is found, but {closed} may not be read") as caught:
         locate.real("toy", CARD, looking_in(tmp_path))
     assert not isinstance(caught.value, MissingDataset)  # for which a phantom may stand in
+    open_one = toy(tmp_path / "other" / "toy")
+    assert locate.real("toy", CARD, looking_in(tmp_path, tmp_path / "other")).root == open_one
 
 
 @pytest.mark.parametrize("place", [".", "Toy-v1.0", "Toy-v1.0-small", "toy"])

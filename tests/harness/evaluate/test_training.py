@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_named() -> None:
         walk([1.0, math.inf])
 
 
-def test_looks_may_be_unevenly_far_apart_and_groups_have_rates_of_their_own() -> None:
+def test_validations_may_be_unevenly_far_apart_and_groups_have_rates_of_their_own() -> None:
     uneven = TRAINING._replace(validate_after=(1, 4, 5), schedule=None)
     head, trained = walk([3, 2, 1], uneven)
     assert trained.steps == [1, 4, 5] and head.seen == pytest.approx([-0.5, -2, -2.5], rel=1e-5)

@@ -120,7 +120,7 @@ def test_a_table_says_where_persons_are_not_known(tmp_path: Path) -> None:
 
 def test_a_table_of_real_data_says_of_which_release_they_are(tmp_path: Path) -> None:
     path = fakes.write(tmp_path, kind="real")
-    assert "Of no release that is known." in leaderboard.build(tmp_path)
+    assert "Its counts are of no known release." in leaderboard.build(tmp_path)
     path.write_text(path.read_text().replace('"release": ""', '"release": "stage 2"'))
     assert "Release stage 2." in leaderboard.build(tmp_path)
     fakes.write(tmp_path / "drawn")

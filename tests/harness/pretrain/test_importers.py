@@ -243,7 +243,7 @@ def test_a_broken_plug_in_stops_no_import(
     assert "left out" in caplog.text and "no_such_package" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["a/b", "../a", ".hidden", "..", "a,b", "größe", "w (1)"])
+@pytest.mark.parametrize("name", ["a/b", "../a", ".hidden", "..", "a,b", "größe", "w (1)", "a ", "-x"])
 def test_a_name_that_is_no_folder_s_everywhere_is_refused(tmp_path: Path, method: str, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be a checkpoint's name"):
         imported(tmp_path, state(), method, name=name)
