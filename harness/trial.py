@@ -29,12 +29,13 @@ def begin_process(settings: Settings, cores: int) -> Settings:
     return replace(settings, workers=cores)
 
 
-def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.Outcome]) -> None:
-    """Computes a cell that is not done and reports that it has ended, with a record or with a failure."""
+def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.Outcome]) -> bool:
+    """Computes a cell that is not done and reports that it has ended, with a record or with a failure.
+    Returns whether it has its record."""
     ended = {"cells": 1, "cell": job.cell.name}
     try:
         if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
-            return
+            return True
         pipeline.require_results(settings.results)  # before hours whose record would find no room
         failures.begin(settings, job.tried)
         record = compute(job).record
@@ -46,10 +47,11 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.
             tune.report({**ended, "note": f"{job.cell.name}: {type(error).__name__}", "reason": reason})
         if spoils_process(error):
             raise
-    else:
-        failures.forget(settings.results, job.tried)
-        value = record.metrics[record.task.metric].value * 100
-        tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
+        return False
+    failures.forget(settings.results, job.tried)
+    value = record.metrics[record.task.metric].value * 100
+    tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
+    return True
 
 
 def spoils_process(error: Exception) -> bool:

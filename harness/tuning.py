@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +23,9 @@ from harness import run as pipeline
 from harness import searches, trial
 from harness.account import Arguments
 from harness.cost import Cost
-from harness.errors import HarnessError, NewerRecord
+from harness.errors import HarnessError
 from harness.evaluate.search import Space
-from harness.jobs import Job, complete
+from harness.jobs import Job
 from harness.searches import Search
 from harness.settings import Settings
 
@@ -192,7 +191,5 @@ def _score(job: Job, search: Search, settings: Settings, arguments: Arguments) -
         prepared = pipeline.prepare(job.cell, settings, job.checkpoint, cost)
         return pipeline.finish(prepared, job.cell, arguments, cost, search=block)
 
-    trial.report_cell(job, settings, compute)
-    with suppress(NewerRecord, OSError):  # of a record that is not for us to judge the cell has said so
-        if complete(settings.results, job):
-            search.forget()
+    if trial.report_cell(job, settings, compute):
+        search.forget()

@@ -189,8 +189,7 @@ def test_a_record_that_nobody_here_can_read_may_appear_during_a_sweep(
         appeared.append(True)
         monkeypatch.setattr(sweep.trial, "complete", complete)
         monkeypatch.setattr(sweep.tune, "report", lambda said: told.update({said["cell"]: said["reason"]}))
-        for job in todo:
-            sweep.trial.report_cell(job, settings, compute)
+        assert [sweep.trial.report_cell(job, settings, compute) for job in todo] == [False, True, True]
         return told
 
     def compute(job: Job) -> Any:
