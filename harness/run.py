@@ -159,8 +159,8 @@ def finish(
     search: SearchBlock | None = None,
 ) -> Outcome:
     """One cell of what was prepared: `plan` may differ from the one given to `prepare` in fraction and
-    seed. Of a tuned one, `search` says which configuration is fitted. Raises NewerRecord, before anything is
-    fitted, where the record of a newer harness would be replaced."""
+    seed. Of a tuned one, `search` says which configuration is fitted. Raises NewerRecord where the record of
+    a newer harness would be replaced: before anything is fitted, if it is there by then."""
     _before(prepared.settings, prepared.pool, prepared.chosen, plan)
     bench = replace(prepared.bench, cost=cost)
     data = _sampled(prepared.pool, plan)
