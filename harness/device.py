@@ -79,10 +79,10 @@ def one_thread() -> Iterator[None]:
 
 
 def describe(device: torch.device) -> str:
-    """The name a record gives it: "cpu (2 threads)", "NVIDIA H100"."""
+    """The name a record gives it: "AMD EPYC 9654 96-Core Processor (2 threads)", "NVIDIA H100"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
+    return f"{provenance.processor()} ({torch.get_num_threads()} threads)"
 
 
 def forget_memory_peaks(device: torch.device) -> None:

@@ -43,7 +43,8 @@ CIRCUMSTANCES = (
     "written",
     "pretraining.seconds",
     "pretraining.images_per_second",
-    "pretraining.commit",  # the weights are compared
+    "pretraining.device",  # the weights are compared
+    "pretraining.commit",
     "pretraining.dirty",
     "code.arguments.",  # what they asked for stands in the fields that shape the number
     "code.defaults.",
@@ -56,7 +57,7 @@ CIRCUMSTANCES = (
 """Beginnings of the names of fields that follow from others, and of those that change no number. All other
 fields are inputs: one of them is why two numbers differ, `cost.device` among them."""
 
-UNKNOWN = ("pretraining.method_version",)
+UNKNOWN = ("pretraining.method_version", "pretraining.device")
 """Names of fields that are None in records from before they were kept."""
 
 

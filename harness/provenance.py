@@ -65,6 +65,17 @@ def code(*files: Path) -> Code:
     )
 
 
+def processor() -> str:
+    """The name of the CPU, "cpu" where the system does not tell. MKL, which multiplies torch's matrices,
+    rounds differently on Intel's and on AMD's, and so does oneDNN with other vector instructions: the same
+    seed then trains other weights."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # other systems than Linux, and ARM's processors
+        return platform.processor() or "cpu"
+
+
 @cache
 def _commit() -> str | None:
     return _git("rev-parse", "HEAD")

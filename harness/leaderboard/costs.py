@@ -43,13 +43,17 @@ def checkpoints(standings: Sequence[Standing]) -> str:
         "peak MiB",
         "peak GPU MiB",
     ]
-    devices = sorted({item.cost.device for items in by_row.values() for item in items})
+    every = [item for items in by_row.values() for item in items]
+    devices = sorted({item.cost.device for item in every})
+    trainers = sorted({item.pretraining.device for item in every if item.pretraining.device})
+    where = f"Computed on: {', '.join(devices)}."
+    if trainers:
+        where += f" Pre-trained on: {', '.join(trainers)}."
     return (
         "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
         "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
         "answers). Peak memory is that of the process that computed a cell, and of its tensors on a GPU: the "
-        "largest over the cells. "
-        f"Computed on: {', '.join(devices)}.\n\n{text_of(lines, header)}"
+        f"largest over the cells. {where}\n\n{text_of(lines, header)}"
     )
 
 

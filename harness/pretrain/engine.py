@@ -3,7 +3,7 @@
 Apart because it knows nothing of a method but its loss, and nothing of a corpus but its rows. Every random
 number of a step is drawn from a stream named by seed and step, so a run that was killed continues from its
 last saved state exactly as if nothing had happened; on a GPU, whose sums differ in the last digits from run
-to run, up to rounding.
+to run, or on a CPU of another make, up to rounding.
 """
 
 from __future__ import annotations

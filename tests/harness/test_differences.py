@@ -72,9 +72,10 @@ def test_a_metric_counts_as_one_field_and_equal_records_differ_in_none() -> None
     assert differences.fields(other, other) == []
 
 
-def test_what_a_record_does_not_know_is_like_anything() -> None:
-    first, second = (changed(pretraining={"method_version": version}) for version in (1, 2))
-    assert [field.name for field in differences.fields(first, second)] == ["pretraining.method_version"]
+@pytest.mark.parametrize(("name", "values"), [("method_version", (1, 2)), ("device", ("Intel", "AMD"))])
+def test_what_a_record_does_not_know_is_like_anything(name: str, values: tuple[Any, Any]) -> None:
+    first, second = (changed(pretraining={name: value}) for value in values)
+    assert [field.name for field in differences.fields(first, second)] == [f"pretraining.{name}"]
     assert differences.fields(fakes.record(), first) == differences.fields(first, fakes.record()) == []
 
 

@@ -176,6 +176,7 @@ def test_the_record_says_how_it_came_about(first: tuple[Road, Ended]) -> None:
     )
     card = json.loads((first[0].home / "checkpoints" / record.cell.checkpoint / "card.json").read_text())
     assert (record.pretraining.commit, record.pretraining.dirty) == (card["commit"], True)  # of no commit
+    assert record.pretraining.device == card["device"] == record.cost.device
     assert record.cost.cached == dict.fromkeys(("checkpoint", "images", "features"), False)
     assert set(record.cost.seconds) == {"data", "images", "checkpoint", "features", "head", "test"}
     assert record.code.arguments["task"] == "chexpert"

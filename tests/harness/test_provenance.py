@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def test_a_peak_is_kept_until_it_is_forgotten() -> None:
     assert held > 200 and kept > 200  # MiB, of 256
     assert after < 56
     assert half < 160  # of 244, of which every other piece is free
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="told otherwise there")
+def test_the_processor_is_named_as_others_name_it() -> None:
+    referee = pytest.importorskip("cpuinfo")  # which pytest-benchmark brings
+    assert provenance.processor() == referee.get_cpu_info()["brand_raw"]
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -102,6 +102,15 @@ def test_memory_is_the_largest_of_the_cells_and_of_a_gpu_where_there_was_one(tmp
     assert first[-2:] == ["20", "900"] and second[-2:] == ["500", "–"]
 
 
+def test_costs_say_on_what_they_were_measured(tmp_path: Path) -> None:
+    told = ["", " Pre-trained on: NVIDIA H100.", " Pre-trained on: AMD EPYC, NVIDIA H100."]
+    for seed, trained_on in enumerate((None, "NVIDIA H100", "AMD EPYC")):
+        made = fakes.record(seed=seed)
+        origin = made.pretraining.model_copy(update={"device": trained_on})
+        fakes.store(tmp_path, made.model_copy(update={"pretraining": origin}))
+        assert f"Computed on: cpu.{told[seed]}\n" in leaderboard.build(tmp_path)
+
+
 def test_phantom_and_real_never_meet(tmp_path: Path) -> None:
     fakes.write(tmp_path, method="drawn", kind="phantom")
     fakes.write(tmp_path, method="measured", kind="real")
