@@ -123,6 +123,7 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
         penalty=torch.cat((torch.ones_like(spectrum), spectrum.new_zeros(1))),
         squares=torch.cat((spectrum / len(z), spectrum.new_ones(1))),
         sign=sign.repeat(len(strengths), 1),
+        known=sign.abs().sum(dim=1).repeat(len(strengths)),
         strength=z.new_tensor(strengths).repeat_interleave(len(sign)),
     )
     solution, gradient = _minimise(problem)
@@ -156,10 +157,11 @@ class _Problem(NamedTuple):
     penalty: Tensor  # [r + 1] 1, but 0 for the intercept
     squares: Tensor  # [r + 1] means, of z's columns and of the ones that the intercept stands for
     sign: Tensor  # [K, N] 1, -1, or 0 for unknown, which makes the loss a constant
+    known: Tensor  # [K] images of known label
     strength: Tensor  # [K]
 
-    def keep(self, fits: Tensor) -> _Problem:
-        return self._replace(sign=self.sign[fits], strength=self.strength[fits])
+    def keep(self, rows: Tensor) -> _Problem:
+        return self._replace(sign=self.sign[rows], strength=self.strength[rows], known=self.known[rows])
 
     def start(self) -> _Point:
         """No weights, and the log-odds of the label as intercept."""
@@ -189,7 +191,7 @@ class _Problem(NamedTuple):
     def relative(self, gradient: Tensor) -> Tensor:
         """[K] norms per known image and unit of C: those of the mean loss."""
         norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
-        return norm / (self.strength * self.sign.abs().sum(dim=1))
+        return norm / (self.strength * self.known)
 
 
 class _Point(NamedTuple):
@@ -223,9 +225,11 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
             reached = max(reached, float(size[~going].max()))
             if not going.any():
                 return solutions, reached
-            fits, problem = fits[going], problem.keep(going)
-            point = _Point(*(part[going] for part in point))
-            memory = deque((_Pair(*(part[going] for part in pair)) for pair in memory), maxlen=MEMORY)
+            rows = going.nonzero()[:, 0]  # once, where each tensor would look for them
+            fits, problem = fits[rows], problem.keep(rows)
+            point = _Point(*(part.index_select(0, rows) for part in point))
+            kept = (_Pair(*(part.index_select(0, rows) for part in pair)) for pair in memory)
+            memory = deque(kept, maxlen=MEMORY)
         before, point = point, _step(problem, point, _direction(point, memory))
         step, change = point.w - before.w, point.gradient - before.gradient
         product = torch.linalg.vecdot(step, change)[:, None]
