@@ -102,7 +102,7 @@ def record(
             images_per_second=card.images_per_second,
             seconds=card.seconds,
             method_version=card.method_version,
-            device=None if card.imported else card.device,
+            device=card.device if card.corpus and not card.imported else None,
             commit=card.commit,
             dirty=card.dirty,
         ),

@@ -42,8 +42,8 @@ def paired_difference(first: Resampled, second: Resampled) -> Difference:
 
     Both are of the same persons in the same order. Where there are several runs, their seeds are the same,
     because a seed draws the same training labels for every method. Raises UsageError where they are not.
-    Runs of either method that share a checkpoint are no independent differences: of the two structures the
-    one counts that leaves more room.
+    Runs of either method that share a checkpoint are no independent differences: of what the two structures
+    say, the wider interval and the larger p-value count.
     """
     seeds = [[run.seed for run in side.runs] for side in (first, second)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
@@ -58,9 +58,9 @@ def paired_difference(first: Resampled, second: Resampled) -> Difference:
         )
     values, draws = first.values - second.values, first.draws - second.draws
     errors = [stats.standard_error(side._replace(values=values, draws=draws)) for side in (first, second)]
-    error = max(errors, key=lambda error: error.half_width(LEVEL))
-    value, half_width = float(values.mean()), error.half_width(LEVEL)
-    return Difference(Interval(value, value - half_width, value + half_width), error.p(value))
+    value, half_width = float(values.mean()), max(error.half_width(LEVEL) for error in errors)
+    p = max(error.p(value) for error in errors)
+    return Difference(Interval(value, value - half_width, value + half_width), p)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

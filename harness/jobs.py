@@ -71,6 +71,7 @@ class Job(NamedTuple):
     known: Known
     named: bool = False  # whether somebody asked for its checkpoint
     pixels: str | None = None  # fingerprint of its pictures, where it is known
+    pictures: str | None = None  # key of their files, where they shape what a search has tried
 
     @property
     def data(self) -> DataKind:
@@ -221,8 +222,8 @@ def match(
                 find = partial(_checkpoint, cell, settings, kind, named, make, memo)
                 chosen = once(memo, (cell.method.name, cell.seed, kind), find)
                 job = Job(cell, chosen, known, chosen in named) if chosen else None
-                if job and kind == "real":
-                    job = job._replace(pixels=_pixels(job, settings, tables))
+                if job and kind == "real" and (seen := _seen(job, settings, tables)):
+                    job = job._replace(pixels=seen.fingerprint, pictures=seen.key if cell.tuned else None)
             except HarnessError as error:
                 place = tables.get("place")
                 kind = place.kind if isinstance(place, Located) else kind
@@ -249,7 +250,7 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
         raise
     except Exception as error:  # a dataset of one's own may fail in any way, which costs its cells alone
         raise HarnessError(f"{cell.dataset} cannot be read: {type(error).__name__}: {error}") from error
-    tables["pictures", cell.task_id, cell.protocol] = pool.frame[["image_id", "path"]]  # for `_pixels`
+    tables["pictures", cell.task_id, cell.protocol] = pool.frame[["image_id", "path"]]  # for `_seen`
     split = pool.parts.digest(pool.frame["image_id"].tolist())
     rules = published.in_force(pool.rules, cell.kind, cell.task, cell.protocol)
     return Known(located.kind, pool.fingerprint, split, pool.persons_known, rules)
@@ -266,11 +267,11 @@ def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
     return whole
 
 
-def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | None:
-    """Fingerprint of a cell's pictures as they are now, to be compared with its record; None where there is
-    no record, or where they are not decoded: then it is said if one of them is newer than the record."""
+def _seen(job: Job, settings: Settings, tables: dict[object, Any]) -> Present | None:
+    """A cell's pictures as they are now, to be compared with its record, or with what its search has seen;
+    None where there is neither. Where they are not decoded, it is said if one is newer than the record."""
     path, cell = job.place(settings.results), job.cell
-    if not path.is_file():
+    if not (path.is_file() or cell.tuned):
         return None
     frame = tables["pictures", cell.task_id, cell.protocol]
     square = job.checkpoint.card.profile.preprocessing
@@ -282,12 +283,12 @@ def _pixels(job: Job, settings: Settings, tables: dict[object, Any]) -> str | No
     try:
         ids = once(tables, ("ids", cell.task_id, cell.protocol), lambda: hash_lines(frame["image_id"]))
         found: Present = once(tables, (ids, square.stored, square.geometry), look)
-        if found.fingerprint is None and found.newest > _begun(records.read(path)):
+        if found.fingerprint is None and path.is_file() and found.newest > _begun(records.read(path)):
             words = cell.dataset, cell.source, job.checkpoint.card.profile_name
             once(tables, "newer", partial(logger.warning, NEWER, *words))
     except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None
-    return found.fingerprint
+    return found
 
 
 def _begun(record: Record) -> float:

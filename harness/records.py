@@ -139,7 +139,7 @@ class PretrainingBlock(_Block):
     images_per_second: float | None
     seconds: float | None
     method_version: int | None = None  # of the checkpoint's card; None: of a record from before it was kept
-    device: str | None = None  # that trained them; None: not here, or of a record from before it was kept
+    device: str | None = None  # that trained them; None: none did here, or it is not known
     commit: str = ""  # of the code that made the weights; "": not known
     dirty: bool = False  # whether it was changed since that commit
 

@@ -98,7 +98,7 @@ def of(job: Job, settings: Settings, stopping: str) -> Search:
     configurations = head.SPACE.configurations(job.cell.tuned, job.cell.seed)
     card = job.checkpoint.card
     key = hash_of(
-        *(*job.known, job.block.model_dump(), job.cell.task.version),
+        *(*job.known, job.pictures, job.block.model_dump(), job.cell.task.version),
         *(card.weights, asdict(card.profile.preprocessing), weights.code(job.cell.method)),
         *(head.VERSION, account.READING, configurations, stopping),
     )

@@ -153,20 +153,27 @@ def _jobs(
 
 
 def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
-    method, seed = cell.method, cell.seed
-    machine = cluster.join(settings, options.address)
+    method = cell.method
     if method.profile.recipe:
         logger.warning(
             "%s has no checkpoint: it is pre-trained first, which may take long. Its log grows in %s",
             method.name,
             settings.checkpoints / f".{method.name}-{method.profile_name}-*.training",
         )
+    return _by_ray(settings, options, cell, options.retries)
+
+
+def _by_ray(settings: Settings, options: Options, cell: CellPlan, retries: int) -> Checkpoint:
+    """Tried again by us: Ray would ask for the same again, and wait for ever where the largest machine has
+    died."""
+    method = cell.method
+    machine = cluster.join(settings, options.address)
     # a process that lived on would keep its part of a GPU from the cells
     make = ray.remote(max_calls=1 if machine.gpus else 0)(weights.made).options(
-        num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=options.retries
+        num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=0
     )
     try:
-        made: Checkpoint = ray.get(make.remote(method, settings, seed))
+        made: Checkpoint = ray.get(make.remote(method, settings, cell.seed))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HarnessError):
             raise error.cause from error
@@ -175,6 +182,8 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
             f"{method.name} has no checkpoint: {type(error.cause).__name__}: {error.cause}{more}"
         ) from error
     except ray.exceptions.RayError as error:  # its process was killed: for memory, or with its machine
+        if retries:
+            return _by_ray(settings, options, cell, retries - 1)
         raise HarnessError(f"{method.name} has no checkpoint: {failures.DIED}") from error
     return made
 
@@ -250,7 +259,8 @@ class _Shown(tune.Callback):
         self.bar.advance(0, f"{others + 1} running")
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        self.bar.advance(result["cells"], result["note"])
+        again = result.get("cell") in self.told  # by a process that took over from one that died
+        self.bar.advance(0 if again else result["cells"], result["note"])
         if result["cells"]:
             self.told[result["cell"]] = result["reason"]
 

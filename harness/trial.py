@@ -35,6 +35,8 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.
     ended = {"cells": 1, "cell": job.cell.name}
     try:
         if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
+            failures.forget(settings.results, job.tried)
+            tune.report({**ended, "note": f"{job.cell.name}: done before", "reason": ""})
             return True
         pipeline.require_results(settings.results)  # before hours whose record would find no room
         failures.begin(settings, job.tried)

@@ -114,14 +114,17 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
         show.line("Where a side has one checkpoint, p tells checkpoints apart, and not methods.")
     for row in found.rows:
         if isinstance(row.paired, str):
-            show.line(f"No paired test of {row.task} at {row.fraction * 100:g} %: {row.paired}.")
+            show.line(f"No paired test of {_task(row)} at {row.fraction * 100:g} %: {row.paired}.")
+
+
+def _task(row: Row) -> str:
+    return ", ".join((row.task, row.protocol, *row.options))
 
 
 def _row(row: Row) -> list[str]:
-    task = ", ".join((row.task, row.protocol, *row.options))
     start = [
         row.data,
-        task,
+        _task(row),
         f"{row.fraction * 100:g} %",
         " ".join(map(str, row.seeds)),
         row.first,

@@ -105,9 +105,10 @@ def sweep(
         f"{done.left} beyond the limit. Left out: {len(wanted.impossible)}"
     )
     if done.failed:
+        then = "goes on, and tries them last" if done.left else "runs only what failed"
         show.say(
             f"Those that were tried have files in {current.results / failures.FOLDER}. Once their cause is "
-            "cured, the same command runs only what failed."
+            f"cured, the same command {then}."
         )
         raise typer.Exit(1)
     show.say(f"Next: {show.leaderboard_command(results)}")

@@ -155,6 +155,7 @@ def open_images(asked: Wanted, *, folder: Path, workers: int) -> Images:
 class Present(NamedTuple):
     """Pictures as they lie on the disk now."""
 
+    key: str  # of their files, and of how they are stored
     fingerprint: str | None  # as in `Images`; None where they are not decoded
     newest: float  # seconds of the epoch at which the last of them was written, or put there with an old date
 
@@ -165,7 +166,7 @@ def present(asked: Wanted, *, folder: Path) -> Present:
     files = _files(asked.paths)
     cached, _ = _places(asked, _stamps(files), folder)
     newest = max(max(file.st_mtime, file.st_ctime) for file in files)
-    return Present(_read_index(cached)["fingerprint"] if cached.exists() else None, newest)
+    return Present(cached.name, _read_index(cached)["fingerprint"] if cached.exists() else None, newest)
 
 
 class Outstanding(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.data import arrays, transforms
 from harness.data.cache import Images
 from harness.device import arithmetic
 from harness.errors import DataError, HarnessError, UsageError
-from harness.files import hash_bytes, hash_of
+from harness.files import hash_bytes, hash_of, locked
 from harness.progress import Bar
 from harness.settings import BankDtype
 
@@ -65,8 +65,16 @@ def open_bank(
         *(images.fingerprint, arithmetic(device), torch.__version__, version("timm"), dtype),
     )
     path = folder / f"{key}.npy"
-    if path.exists():
-        return Bank(arrays.load(path), True, None)
+    with ExitStack() as alone:
+        if not path.exists():
+            with suppress(OSError):  # of a disk that takes nothing: told when features are to be kept
+                alone.enter_context(locked(path.with_suffix(".lock")))
+        if path.exists():  # another process may have made it while this one waited
+            return Bank(arrays.load(path), True, None)
+        return _made(source, images, path, device, dtype)
+
+
+def _made(source: Source, images: Images, path: Path, device: torch.device, dtype: BankDtype) -> Bank:
     model = source.build()
     started = time.monotonic()
     with np.errstate(over="ignore"):  # beyond float16; told below

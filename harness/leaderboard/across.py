@@ -35,7 +35,7 @@ def explained(ranks: Ranks) -> str:
     """What a rank is, and what the ranks tell."""
     without = f" ({ranks.left_out} more lack one of them, or runs of common seeds)" if ranks.left_out else ""
     names = ", ".join(row.family for row in ranks.unranked)
-    unranked = f" Not ranked, because they have too few runs in common with these: {names}." if names else ""
+    unranked = f" Not ranked, for want of tasks or runs that these have: {names}." if names else ""
     together = "; ".join(" with ".join(names) for names in ranks.blocks if len(names) > 1)
     joined = f", and so are those of datasets with test persons in common ({together})" if together else ""
     doubtful = (
@@ -44,9 +44,10 @@ def explained(ranks: Ranks) -> str:
         else ""
     )
     return (
-        f"Ranks over the {counted(ranks.tasks, 'task')} in which all {len(ranks.rows)} stand{without}, in "
-        "each by the mean over the fractions and seeds that they share. The tasks of a dataset are one "
-        f"block, by their mean rank{joined}: {len(ranks.blocks)} blocks.{doubtful}{unranked} {_told(ranks)}"
+        f"Ranks of the clean protocol at default settings, over the {counted(ranks.tasks, 'task')} in which "
+        f"all {len(ranks.rows)} stand{without}, in each by the mean over the fractions and seeds that they "
+        f"share. The tasks of a dataset are one block, by their mean rank{joined}: {len(ranks.blocks)} "
+        f"blocks.{doubtful}{unranked} {_told(ranks)}"
     )
 
 
@@ -98,8 +99,9 @@ def protocols(tables: Sequence[Standing]) -> Iterator[str]:
         return
     same = f"\nThe same under both protocols: {', '.join(alike)}.\n" if alike else ""
     yield (
-        "### Clean beside published\n\nWhat the split, the sampling and the head of the published protocol "
-        "change: points above the clean number, by the runs that both have. Kinds that use no label stand at "
+        "### Clean beside published\n\nWhat the published protocol changes by its split (test pictures too), "
+        "its sampling, its head and its way of counting, as far as the rules of its table go: points above "
+        "the clean number, by the runs that both have. Kinds that use no label stand at "
         "100 %. A difference of one run is that of one draw of labels and one training.\n\n"
         + (text_of(lines, ["task", "checkpoint", *map(percent, fractions)]) if lines else "")
         + same

@@ -13,7 +13,7 @@ from harness.contracts import Kind
 from harness.grouping import Row
 from harness.leaderboard.standings import Standing
 from harness.leaderboard.text import HOLE, percent, text_of
-from harness.records import Record
+from harness.records import CellBlock, Record
 
 
 def checkpoints(standings: Sequence[Standing]) -> str:
@@ -21,7 +21,8 @@ def checkpoints(standings: Sequence[Standing]) -> str:
     for standing in standings:
         for row, cells in standing.cells.items():
             by_row.setdefault(row, []).extend(record for cell in cells.values() for record in cell.records)
-    kinds = [kind for kind in get_args(Kind) if any(standing.task.kind == kind for standing in standings)]
+    ranked = {standing.task.kind for standing in standings if standing.ranked}
+    kinds = [kind for kind in get_args(Kind) if kind in ranked]
     lines = [
         [
             row.family,
@@ -52,15 +53,18 @@ def checkpoints(standings: Sequence[Standing]) -> str:
     return (
         "### Checkpoints and what they cost\n\nMedians: seconds of one pre-training, images per second "
         "through the frozen encoder, and seconds of one cell (fitting and testing, without what a cache "
-        "answers). Peak memory is that of the process that computed a cell, and of its tensors on a GPU: the "
-        f"largest over the cells. {where}\n\n{text_of(lines, header)}"
+        "answers; of the clean protocol at default settings). Peak memory is that of the process that "
+        "computed a cell, and of its tensors on a GPU: the largest over the cells. "
+        f"{where}\n\n{text_of(lines, header)}"
     )
 
 
 def _seconds(records: Iterable[Record], kind: Kind) -> Iterator[float]:
-    """Without the cells whose comparison came from the cache: a seed before them paid for it."""
+    """Of the clean protocol at default settings, as all that is ranked, and without the cells whose
+    comparison came from the cache: a seed before them paid for it."""
     for record in records:
-        if record.task.kind == kind and not record.cost.cached.get("comparison"):
+        usual = record.task.kind == kind and record.cell.protocol == "clean" and not record.cell.options
+        if usual and not record.cost.cached.get("comparison"):
             yield record.cost.of_cell
 
 
@@ -91,17 +95,21 @@ def _largest(values: Iterable[float | None]) -> str:
 
 def missing(standings: Sequence[Standing]) -> Iterator[str]:
     lines = [
-        f"- {standing.table.task} {standing.table.protocol}, {who}"
+        f"- {_words(standing.every[0].cell)}, {who}"
         for standing in standings
         for who in (*_by_nobody(standing, standings), *_by_some(standing))
     ]
     if lines:
         what = (
-            "Cells that others in the same table have, or at shares of the labels that other tasks have; "
-            "where a task has no record under a protocol, there is no table to miss them in. Those that were "
+            "Cells of seeds that their table has elsewhere, or of shares of the labels that others have. "
+            "Where a task has no record under a protocol, there is no table to miss them in; those that were "
             "tried stand under Failed, with the reason"
         )
         yield f"### Without a record\n\n{what}:\n\n" + "\n".join(lines) + "\n"
+
+
+def _words(cell: CellBlock) -> str:
+    return " ".join((cell.task, cell.protocol, *cell.options))
 
 
 def _by_nobody(standing: Standing, standings: Sequence[Standing]) -> Iterator[str]:

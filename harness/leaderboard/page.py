@@ -40,6 +40,8 @@ How to read our tables:
   by the runs of the seeds that rows share: tests paired by person and seed, p-values by Holm within the
   table. The next group begins with the first row that can be told from that one; rows further down may be
   like both. Rows are taken in the order of their means over those runs, which may not be that of the table.
+  Rows of one group are not shown to differ, which is less than to be alike: Holm asks much of a few runs, and
+  `compare` may tell two of them apart that nobody chose for their numbers.
 - `–` is a hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a
   method's file from elsewhere.
 """
@@ -95,7 +97,8 @@ def _failures(results: Path, done: Collection[failures.Key]) -> Iterator[str]:
     for failure in failures.read_all(results):
         if failure.key not in done:
             labelled = f" at {percent(failure.fraction)}" if failure.uses_labels else ""
-            place = f"{failure.data}, {failure.task} {failure.protocol}{labelled}"
+            what = " ".join((failure.task, failure.protocol, *failure.options))
+            place = f"{failure.data}, {what}{labelled}"
             cells[place, failure.reason].append(failure)
     lines = [
         f"- {place} ({_by_family({failure.checkpoint or failure.method for failure in found})}; "

@@ -214,13 +214,14 @@ class Standing:
 
     @property
     def missing(self) -> Iterator[tuple[str, float, list[int]]]:
-        """Seeds that a row lacks at a fraction at which another row has them, or one of its checkpoints where
-        these share seeds."""
+        """Seeds that a row lacks at a fraction, or one of its checkpoints where these share seeds, and that
+        the table has anywhere."""
+        wanted = {run.seed for cell in self.runs for run in cell.runs}
         for fraction in self.fractions:
-            seeds = {name: found for row in self.cells for name, found in self._seeds(row, fraction)}
-            for name, found in seeds.items():
-                if lacking := set().union(*seeds.values()) - found:
-                    yield name, fraction, sorted(lacking)
+            for row in self.cells:
+                for name, found in self._seeds(row, fraction):
+                    if lacking := wanted - found:
+                        yield name, fraction, sorted(lacking)
 
     def _seeds(self, row: Row, fraction: float) -> Iterator[tuple[str, set[int]]]:
         """Seeds by checkpoint where checkpoints are crossed with seeds, else by family."""

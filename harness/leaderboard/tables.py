@@ -15,7 +15,14 @@ from harness.grouping import Row, table_of
 from harness.leaderboard import across, costs, standings
 from harness.leaderboard.standings import Runs, Standing
 from harness.leaderboard.text import DIRTY, HOLE, counted, name, percent, text_of
+from harness.records import Record
 from harness.stats import Interval
+
+BESIDE = {
+    "dice": ("dice_positives", "with a mask"),  # where most pictures have none, `dice` is mostly about those
+    "mean_average_precision": ("mean_average_precision:skipping", "as papers count"),
+}
+"""By a table's metric: another that the last column shows where records have it, and the column's title."""
 
 
 def track(tables: Sequence[Standing]) -> Iterator[str]:
@@ -75,9 +82,11 @@ def _standing(standing: Standing) -> str:
     for row in standing.order:
         cells = [_cell(standing.cells[row].get(fraction)) for fraction in standing.fractions]
         lines.append([row.method, row.family, *cells, str(standing.groups.get(row, HOLE))])
-    if task.metric == "dice":
-        header.append(f"with a mask, {shares[-1]}")
-        lines = [[*line, _positives(standing, row)] for line, row in zip(lines, standing.order, strict=True)]
+    metric, title = BESIDE.get(task.metric, ("", ""))
+    if metric in standing.every[0].metrics:
+        header.append(f"{title}, {shares[-1]}")
+        beside = [_beside(metric, standing, row) for row in standing.order]
+        lines = [[*line, text] for line, text in zip(lines, beside, strict=True)]
     cut = " · validation labels cut too" if table.cut_validation else ""
     tuned = f" · best of {table.tuned} settings on validation" if table.tuned else ""
     return (
@@ -86,12 +95,12 @@ def _standing(standing: Standing) -> str:
     )
 
 
-def _positives(standing: Standing, row: Row) -> str:
-    """Where most pictures have no mask, `dice` is mostly about those, and this about the others."""
+def _beside(metric: str, standing: Standing, row: Row) -> str:
+    """Another metric of a row, at the largest fraction."""
     cell = standing.cells[row].get(standing.fractions[-1])
     if cell is None:
         return HOLE
-    return _number(stats.two_level_interval("dice_positives", cell.resampled("dice_positives")), cell)
+    return _number(stats.two_level_interval(metric, cell.resampled(metric)), cell)
 
 
 def _notes(standing: Standing, largest: str) -> Iterator[str]:
@@ -107,13 +116,7 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     if first.data.kind == "real":
         release = first.data.release
         yield f"Release {release}." if release else "Its counts are of no known release."
-    if task.metric == "dice":
-        # thin masks may vanish in pixels of the network's input, which the published head counts
-        least = "at least " if table.protocol == "published" else ""
-        yield f"Predicting nothing has {least}{sum(test.negatives.values()) / test.images * 100:.1f}."
-    if task.metric == "accuracy":
-        most = 1 / len(task.labels) if first.data.draws else max(test.positives.values()) / test.images
-        yield f"Naming one class always has {most * 100:.1f}."
+    yield from _scale(first)
     if task.rules:
         yield f"Rules in force: {', '.join(task.rules)}."
     alone = ", ".join(row.family for row in standing.order if row not in standing.groups)
@@ -128,15 +131,43 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
         yield f"Of one checkpoint, so that its group tells of that and not of its method: {single}."
     if others := ", ".join(row.family for row in standing.order if _by_others(standing.cells[row])):
         yield f"Trained by others, maybe on these pictures: {others}."
+    if first.data.kind == "real" and (small := ", ".join(_of_the_demo(standing))):
+        yield f"Of the demo profile, too small to tell of a method: {small}."
     if apart := _of_other_pixels(standing):
         yield f"Of other pixels than most, under the same names: {', '.join(apart)}."
     if twice := ", ".join(sorted({record.pretraining.family for record in standing.replaced})):
         yield f"Without the earlier runs of seeds that have checkpoints of their own by now: {twice}."
 
 
+def _scale(record: Record) -> Iterator[str]:
+    """What the numbers of a record's table are means of, and what those have that see nothing."""
+    task, test, draws = record.task, record.parts["test"], record.data.draws
+    if draws:
+        yield f"Means over {len(draws.hashes)} draws of {draws.per_class} pictures a class."
+    if task.metric == "dice":
+        # thin masks may vanish in pixels of the network's input, which the published head counts
+        least = "at least " if record.cell.protocol == "published" else ""
+        yield f"Predicting nothing has {least}{sum(test.negatives.values()) / test.images * 100:.1f}."
+    if task.metric == "accuracy":
+        most = 1 / len(task.labels) if draws else max(test.positives.values()) / test.images
+        yield f"Naming one class always has {most * 100:.1f}."
+    if task.metric.startswith("precision"):  # of reports of as many classes, as many of each
+        yield f"Chance has {100 / len(task.labels):.1f}."
+    if task.metric.startswith("recall"):  # more, where reports are of several pictures or worded the same
+        yield f"Chance has at least {int(task.metric.rpartition('_')[2]) / test.images * 100:.1f}."
+    if "mean_average_precision:skipping" in record.metrics:
+        yield "Papers count only pictures that have a true and a predicted box."
+
+
 def _of_one_checkpoint(standing: Standing, row: Row) -> bool:
     runs = standing.cells[row][standing.fractions[-1]].runs
     return len({run.checkpoint for run in runs if run.seed in standing.usual}) == 1
+
+
+def _of_the_demo(standing: Standing) -> list[str]:
+    """Families of encoders of the smallest size."""
+    every = (cell.records[0] for row in standing.order for cell in standing.cells[row].values())
+    return sorted({record.pretraining.family for record in every if record.pretraining.profile == "demo"})
 
 
 def _of_other_pixels(standing: Standing) -> list[str]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 import socket
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from ray.exceptions import WorkerCrashedError
 
-from harness import cluster
-from harness.errors import UsageError
+from harness import cluster, plan, sweep
+from harness.cluster import Machines
+from harness.errors import HarnessError, UsageError
 from harness.settings import load
 
 
@@ -69,3 +74,28 @@ def test_a_port_at_which_nobody_listens_is_said_at_once(monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match=f"no Ray cluster answers at --address {address}: .*refused"):
         cluster.join(load(), address)
     assert not init.called
+
+
+def test_a_training_whose_machine_dies_asks_for_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would wait for a machine as large as the one that is gone."""
+    asked, machines = list[dict[str, Any]](), iter((Machines(64, 0.0, 64), Machines(32, 0.0, 32)))
+
+    def options(**wanted: Any) -> Any:
+        asked.append(wanted)
+        return SimpleNamespace(remote=lambda *_: None)
+
+    ended = Mock(side_effect=[WorkerCrashedError(), "weights"])
+    monkeypatch.setattr(sweep.cluster, "join", lambda *_: next(machines))
+    monkeypatch.setattr(sweep.ray, "remote", lambda **_: lambda _: SimpleNamespace(options=options))
+    monkeypatch.setattr(sweep.ray, "get", ended)
+    cell = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
+    assert sweep._made(load(results=tmp_path), sweep.Options(None, None, 1), cell) == "weights"
+    assert [each["num_cpus"] for each in asked] == [64, 32]
+    assert {each["max_retries"] for each in asked} == {0}
+    ended.side_effect = WorkerCrashedError()
+    monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(32, 0.0, 32))
+    with pytest.raises(HarnessError, match="its process was ended"):
+        sweep._made(load(results=tmp_path), sweep.Options(None, None, 1), cell)
+    assert len(asked) == 4

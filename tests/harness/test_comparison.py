@@ -139,6 +139,24 @@ def test_runs_of_either_method_that_share_a_checkpoint_are_not_independent(
     assert wrong / 400 < 0.08
 
 
+def test_the_fewer_checkpoints_count_also_where_persons_differ_most() -> None:
+    """At the interval's level the resampled persons alone may decide, for both structures alike, and further
+    out the few checkpoints of one."""
+    seeds, people, differ = range(5), np.arange(50), 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        draws = rng.normal(0, 0.01, 1000) + rng.normal(0, 0.004, (5, 1000))
+        values = 0.04 + rng.normal(0, 0.002, 5)
+        one = stats.Resampled(tuple(stats.Run(seed, seed) for seed in seeds), people, values, draws)
+        few = tuple(stats.Run(seed % 2, seed) for seed in seeds)
+        other = stats.Resampled(few, people, values * 0, draws * 0)
+        alone = [stats.standard_error(one._replace(runs=runs)).p(values.mean()) for runs in (one.runs, few)]
+        found, turned = comparison.paired_difference(one, other), comparison.paired_difference(other, one)
+        assert found.p == turned.p == max(alone)
+        differ += alone[0] != alone[1]
+    assert differ > 100
+
+
 def test_what_is_paired_must_pair() -> None:
     def runs(*seeds: int, people: int = 3) -> stats.Resampled:
         values = np.arange(float(people))

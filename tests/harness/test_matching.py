@@ -152,6 +152,29 @@ def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_
         assert matched(toy, settings)[0].pixels is None
 
 
+def test_a_search_tells_pictures_that_were_replaced_from_those_it_has_seen(tmp_path: Path, toy: Path) -> None:
+    root = tmp_path / "data" / "toy"
+    root.mkdir(parents=True)
+    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
+    (root / STAMP).unlink()
+    settings = load(data_root=tmp_path / "data", results=tmp_path / "results")
+    job = matched(toy, settings)[2]
+    assert job.pictures is None  # of no search
+
+    def seen() -> str | None:
+        [found] = jobs.match([replace(job.cell, tuned=3)], settings, [job.checkpoint], make=None)
+        assert isinstance(found, jobs.Job)
+        return found.pictures
+
+    square = job.checkpoint.card.profile.preprocessing
+    asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
+    before = seen()
+    cache.open_images(asked, folder=settings.images, workers=1)
+    assert before and seen() == before
+    Image.fromarray(255 - np.asarray(Image.open(asked.paths[3]))).save(asked.paths[3])
+    assert seen() not in (None, before)
+
+
 def test_whoever_only_looks_draws_no_phantom_and_finds_none_of_it_done(toy: Path, home: Path) -> None:
     assert {job.known for job in matched(toy, load())} == {jobs.NOT_DRAWN}
     assert not list((home / "phantoms").rglob("*.png"))

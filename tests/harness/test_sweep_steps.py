@@ -343,6 +343,29 @@ def test_no_cell_is_computed_whose_record_would_find_no_room(
     assert not compute.called and reports[0]["reason"] == "UsageError: no space"
 
 
+def test_a_cell_that_is_done_already_is_counted_and_not_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another sweep, or by a process that died before it could say so."""
+    (settings, [job]), compute, reports = (load(results=tmp_path), jobs(1)), Mock(), list[dict[str, Any]]()
+    failures.begin(settings, job.tried)
+    monkeypatch.setattr(sweep.trial, "complete", lambda *_: True)
+    monkeypatch.setattr(sweep.trial.tune, "report", reports.append)
+    assert sweep.trial.report_cell(job, settings, compute) and not compute.called
+    [said] = reports
+    assert (said["cells"], said["cell"], said["reason"]) == (1, job.cell.name, "")
+    assert not failures.known(tmp_path, job.tried)
+
+
+def test_a_cell_that_ends_twice_is_counted_once() -> None:
+    bar, told = Bar("cells", 3, "cells"), dict[str, str]()
+    shown = sweep._Shown(bar, told)
+    for reason in ("no picture", ""):  # in a process that died later, and in the one that took over
+        shown.on_trial_result(0, [], None, {"cells": 1, "note": "", "cell": "one", "reason": reason})
+    shown.on_trial_result(0, [], None, {"cells": 0, "note": "1 of 3 configurations"})
+    assert bar.done == 1 and told == {"one": ""}
+
+
 def test_the_bar_says_how_much_is_running_before_the_first_cell_is_done() -> None:
     trials = [Trial("cell", stub=True) for _ in range(3)]
     trials[0].set_status(Trial.RUNNING)

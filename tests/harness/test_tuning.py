@@ -232,6 +232,7 @@ def test_what_was_kept_is_of_the_same_weights_data_and_head(
         job._replace(checkpoint=weights),
         job._replace(known=job.known._replace(fingerprint="0" * 64)),
         job._replace(known=job.known._replace(split="0" * 64)),
+        job._replace(pictures="0" * 64),
         job._replace(checkpoint=other_input),
         job._replace(cell=replace(job.cell, tuned=4)),
         job._replace(cell=replace(job.cell, seed=1)),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +143,7 @@ class Counting(Tiny):
 def test_an_encoder_that_changes_while_it_encodes_is_refused(tmp_path: Path, kind: type[Tiny]) -> None:
     with pytest.raises(HarnessError, match=rf"{kind.__name__} changed its state while it encoded"):
         opened(tmp_path, source(build=kind))  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.npy")) == []
 
 
 # --- the cache ----------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_whatever_shapes_the_features_is_in_the_key(tmp_path: Path, monkeypatch:
     assert not opened(tmp_path, dtype="float16").cached
     monkeypatch.setattr(bank.transforms, "VERSION", bank.transforms.VERSION + 1)
     assert not opened(tmp_path).cached
-    assert len(list(tmp_path.iterdir())) == 4 + len(changes)
+    assert len(list(tmp_path.glob("*.npy"))) == 4 + len(changes)
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "version"])
@@ -200,7 +202,22 @@ def test_a_feature_that_is_no_number_is_refused(tmp_path: Path, dtype: BankDtype
 
     with pytest.raises(DataError, match=rf"not finite in {dtype}, of 1 of \d+ pictures"):
         opened(tmp_path, source(build=Loud), dtype=dtype)  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_groups_that_start_together_encode_once(tmp_path: Path) -> None:
+    """Clean and published cells of a task are two groups with one bank."""
+
+    class Slow(Encoders):
+        def __call__(self) -> nn.Module:
+            time.sleep(0.2)
+            return super().__call__()
+
+    build = Slow()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: opened(tmp_path, source(build)), range(2)))
+    assert build.built == 1 and sorted(each.cached for each in found) == [False, True]
+    np.testing.assert_array_equal(found[0].features, found[1].features)
 
 
 def test_features_that_cannot_be_kept_are_used(
@@ -210,6 +227,7 @@ def test_features_that_cannot_be_kept_are_used(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(bank.arrays, "save", full)
+    monkeypatch.setattr(bank, "locked", full)
     found = opened(tmp_path)
     np.testing.assert_allclose(found.features, direct(images()), atol=1e-6)
     assert not found.cached and "features are not kept" in caplog.text
@@ -233,7 +251,7 @@ def test_features_that_cannot_be_had_are_tried_once(tmp_path: Path) -> None:
 
 def test_a_damaged_bank_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.glob("*.npy")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

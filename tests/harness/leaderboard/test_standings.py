@@ -82,9 +82,10 @@ def test_ranks_are_over_what_all_have_in_common(tmp_path: Path) -> None:
         ["0 %", "0 %", "–"],
     ]
     assert (
-        "Ranks over the 2 tasks in which all 3 stand (1 more lack one of them, or runs of common seeds), in "
-        "each by the mean over the fractions and seeds that they share. The tasks of a dataset are one "
-        "block, by their mean rank: 2 blocks. Ranks over 2 blocks cannot tell 3 apart (Nemenyi)." in page
+        "Ranks of the clean protocol at default settings, over the 2 tasks in which all 3 stand (1 more lack "
+        "one of them, or runs of common seeds), in each by the mean over the fractions and seeds that they "
+        "share. The tasks of a dataset are one block, by their mean rank: 2 blocks. "
+        "Ranks over 2 blocks cannot tell 3 apart (Nemenyi)." in page
     )
     best = table["linear"][0]
     assert best == ["best-x", "1.00", "100.0 / 100.0 / –", "100.0 / – / –", "– / – / –"]
@@ -105,7 +106,10 @@ def test_a_dataset_is_one_block_however_many_tasks_it_has(tmp_path: Path) -> Non
         [f"{name}-x", f"{mean:.2f}"] for name, mean in zip(("best", "middle", "floor"), expected, strict=True)
     ]
     p = friedmanchisquare([1] * 5, [2] * 5, [3] * 5).pvalue
-    assert "Ranks over the 7 tasks in which all 3 stand, " in page and "their mean rank: 5 blocks" in page
+    assert (
+        "at default settings, over the 7 tasks in which all 3 stand, " in page
+        and "their mean rank: 5 blocks" in page
+    )
     assert f"That all are alike: p = {p:.2g} (Friedman)" in page
     assert "Not told apart from best-x: middle-x." in page
 
@@ -155,7 +159,7 @@ def test_a_row_of_few_or_other_seeds_changes_no_rank_of_others(tmp_path: Path, s
         fakes.write(tmp_path, 2.0, method="new", family="new-x", task=task, seed=seed)
     page = leaderboard.build(tmp_path)
     assert tables_of(page)["All kinds"] == before
-    assert "Not ranked, because they have too few runs in common with these: new-x." in page
+    assert "Not ranked, for want of tasks or runs that these have: new-x." in page
 
 
 def test_two_methods_over_few_datasets_are_told_apart_by_no_luck(tmp_path: Path) -> None:
@@ -337,4 +341,4 @@ def test_a_row_of_which_little_was_run_changes_no_rank_of_others(
     found = tables_of(page)["linear"]
     assert [row[:2] for row in found] == [*(row[:2] for row in before), ["new-x", "–"]]
     assert [row[0] for row in tables_of(page)["All kinds"]] == ["first-x", "second-x"]
-    assert "Not ranked, because they have too few runs in common with these: new-x." in page
+    assert "Not ranked, for want of tasks or runs that these have: new-x." in page
