@@ -5,8 +5,8 @@ those of its predictions? Records are never edited: what may not leave is refuse
 
 A bundle is a zip of records and predictions at their places below results/, with the sha256 of each in its
 manifest. There are no pictures in it, and no ids of pictures or persons: predictions are arrays of numbers,
-their ids hashed. Those hashes hold no secret, and ids are few enough to try them all: whoever has a dataset
-can match them, which is what they are for. To anybody else they say which pictures are of one person.
+their ids hashed. Those hashes hold no secret, and ids are few enough to try them all: whoever does, or has
+the dataset, can match them, which is what they are for.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def read(bundle: Path, results: Path) -> Imported:
     already and is another, or cells that the leaderboard would refuse beside those that are there;
     UsageError where there is no such file."""
     if not bundle.is_file():
-        raise UsageError(f"there is no file {bundle}")
+        raise UsageError(f"there is no file {bundle}. Give the path of one that results export has written")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:

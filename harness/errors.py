@@ -75,14 +75,16 @@ class UsageError(HarnessError):
 
 
 class UnknownName(UsageError):
-    """`UnknownName("method", "imitat", known)` says what was meant and what there is."""
+    """`UnknownName("method", "imitat", known)` says what was meant and what there is. `cure`: where one could
+    come from."""
 
-    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, noun: str, name: str, known: Iterable[str], cure: str = "") -> None:
         names = sorted(known)
-        self._parts = noun, name, names
+        self._parts = noun, name, names, cure
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {noun} {name!r}.{hint} Available: {', '.join(names) or 'none'}")
+        more = f". {cure}" if cure else ""
+        super().__init__(f"unknown {noun} {name!r}.{hint} Available: {', '.join(names) or 'none'}{more}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._parts  # errors of worker processes arrive pickled

@@ -339,7 +339,7 @@ def predictions(path: Path) -> Predictions:
 
 
 def hashed(ids: Iterable[str]) -> np.ndarray:
-    """[N] uint64: enough to match two records, not enough to read an id off."""
+    """[N] uint64: enough to match two records. No secret: whoever tries all ids finds them."""
     return np.array([int(hash_of("prediction", name)[:16], 16) for name in ids], dtype=np.uint64)
 
 

@@ -79,6 +79,11 @@ def say_what_was_seen(chosen: Checkpoint, cell: CellPlan, data: DataKind) -> Non
         logger.warning(
             "%s was trained on a phantom: on real data its numbers say nothing of the method", chosen.name
         )
+    if data == "real" and card.profile_name == "demo" and "paper" in cell.method.card.profiles:
+        logger.warning(
+            "%s is of the demo profile, which is for trying things out. For numbers give --profile paper",
+            chosen.name,
+        )
     pictures = (cell.dataset, *cell.dataset_card.shares_pictures)
     if card.imported and trained_on(pictures, card.corpus):
         logger.warning(

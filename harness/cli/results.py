@@ -22,7 +22,11 @@ def export(
     tasks: Annotated[str | None, typer.Option(help="Ids or patterns such as 'rsna:*'. Default: all.")] = None,
     methods: Annotated[str | None, typer.Option(help="Names, comma between. Default: all.")] = None,
 ) -> None:
-    """Write a bundle: no pictures, no ids, no paths, and every number checked."""
+    """Write a bundle: no pictures and no paths, every number checked.
+
+    It holds test labels and hashed ids, which anybody can undo who tries all that there may be: ask the
+    dataset's licence first.
+    """
     from harness import bundle, grid, registry
 
     show.require_folder(results)

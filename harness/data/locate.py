@@ -72,23 +72,26 @@ def find(
 
 def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     """The dataset's folder under the data roots: the root itself, or a folder named as the download or as
-    the dataset. Raises MissingDataset listing what was looked for and where, DataError for a folder that is
-    closed to us, UsageError for a root that is no folder."""
+    the dataset. Raises MissingDataset listing what was looked for and where, or what such a folder lacks,
+    DataError for a folder that is closed to us, UsageError for a root that is no folder."""
     settings.require_roots()
-    closed = []
+    closed, begun = [], []
     for root in settings.data_roots:
         for folder in (root, *(root / item for item in dict.fromkeys((*card.folders, name)))):
-            if all(_holds(folder, marker) for marker in card.markers):
+            lacking = [marker for marker in card.markers if not _holds(folder, marker)]
+            if not lacking:
                 return Located(folder, "phantom" if (folder / STAMP).exists() else "real")
             if os.access(folder, os.F_OK) and not os.access(folder, os.R_OK | os.X_OK):
                 closed.append(folder)  # where a search finds nothing, whatever there is
+            elif folder != root and folder.is_dir():
+                begun.append(f"{folder} is there, but lacks {' and '.join(lacking)}")
     if closed:
         raise DataError(f"no {card.title} is found, but {few(closed)} may not be read. Have it opened")
-    roots = ", ".join(map(str, settings.data_roots))
+    roots, folders = ", ".join(map(str, settings.data_roots)), dict.fromkeys((*card.folders, name))
+    nowhere = f"looked for {' and '.join(card.markers)} there and in its folders {', '.join(folders)}"
     raise MissingDataset(
-        f"no {card.title} under {roots}: looked for {' and '.join(card.markers)} there and in its folders "
-        f"{', '.join(dict.fromkeys((*card.folders, name)))}. How to obtain it: {card.source}. To use a "
-        "phantom instead, run without --data-root and with HARNESS_DATA unset"
+        f"no {card.title} under {roots}: {'; '.join(begun) or nowhere}. How to obtain it: {card.source}. To "
+        "use a phantom instead, run without --data-root and with HARNESS_DATA unset"
     )
 
 

@@ -228,6 +228,15 @@ def test_weights_of_others_that_may_have_seen_the_test_pictures_are_told(
         assert (expected in caplog.text) == (told and imported is not None)
 
 
+def test_a_demo_on_real_data_is_told(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    said = f"{job.checkpoint.name} is of the demo profile, which is for trying things out"
+    for data, profile in (("phantom", "demo"), ("real", "paper"), ("real", "demo")):
+        card = job.checkpoint.card.model_copy(update={"profile_name": profile})
+        assert said not in caplog.text
+        weights.say_what_was_seen(replace(job.checkpoint, card=card), job.cell, data)  # type: ignore[arg-type]
+    assert said in caplog.text
+
+
 def test_a_failure_is_of_the_size_of_its_checkpoint_as_its_record_is(
     tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,9 @@ def test_either_of_two_markers_will_do(tmp_path: Path) -> None:
     (folder / "images").rename(folder / "pictures")
     assert locate.real("toy", card, looking_in(tmp_path)).root == folder
     (folder / "train.csv").unlink()
+    with pytest.raises(MissingDataset, match=rf"{folder} is there, but lacks labels.csv or train.csv\. How"):
+        locate.real("toy", card, looking_in(tmp_path))
+    folder.rename(tmp_path / "elsewhere")
     with pytest.raises(MissingDataset, match=r"looked for labels.csv or train.csv and images or p\*s there"):
         locate.real("toy", card, looking_in(tmp_path))
 
@@ -99,6 +102,12 @@ def test_what_carries_the_stamp_is_a_phantom_wherever_it_lies(tmp_path: Path) ->
 def test_a_missing_dataset_is_an_error_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "train.csv").write_text("")  # half a dataset
+    with pytest.raises(MissingDataset) as caught:
+        locate.real("toy", CARD, looking_in(tmp_path))
+    for part in ("Toy X-rays", f"{tmp_path / 'toy'} is there, but lacks images", "ask the authors"):
+        assert part in str(caught.value)
+    (tmp_path / "toy" / "train.csv").unlink()
+    (tmp_path / "toy").rmdir()
     with pytest.raises(MissingDataset) as caught:
         locate.real("toy", CARD, looking_in(tmp_path))
     for part in ("Toy X-rays", str(tmp_path), "train.csv", "images", "Toy-v1.0-small", "ask the authors"):
