@@ -35,13 +35,13 @@ How to read our tables:
   runs: the draw of the labels, the head's seed, the checkpoint. That of a single run covers the persons
   alone. Under the published protocol the draw is fixed, as in the authors' code, and not covered, except
   where the rule `parts-of-the-clean-protocol` is in force (`python -m harness audit --task TASK` explains
-  rules).
+  rules). That of two runs says little: with one degree of freedom it may be the whole range.
 - **A group** is a row and those below it that cannot be told from it, at the largest share of the labels and
   by the runs of the seeds that rows share: tests paired by person and seed, p-values by Holm within the
   table. The next group begins with the first row that can be told from that one; rows further down may be
   like both. Rows are taken in the order of their means over those runs, which may not be that of the table.
-  Rows of one group are not shown to differ, which is less than to be alike: Holm asks much of a few runs, and
-  `compare` may tell two of them apart that nobody chose for their numbers.
+  Rows of one group are not shown to differ, which is less than to be alike: a few runs show little after
+  Holm, and `compare` of two rows that were chosen beforehand may tell them apart.
 - `–` is a hole: not run, or impossible. `*` marks numbers, or weights, of code that no commit holds, as of a
   method's file from elsewhere.
 """
