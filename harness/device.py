@@ -51,10 +51,10 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def arithmetic(device: torch.device) -> str:
-    """What float32 features depend on beside the code. On newer GPUs convolutions keep ten bits of a factor
-    (TF32), unless that was turned off."""
+    """What float32 features depend on beside the code: processors round differently, and on newer GPUs
+    convolutions keep ten bits of a factor (TF32), unless that was turned off."""
     if device.type != "cuda":
-        return device.type
+        return provenance.processor()
     return f"cuda {torch.cuda.get_device_capability(device)} tf32 {torch.backends.cudnn.allow_tf32}"
 
 

@@ -170,11 +170,19 @@ def require_one_track(first: Iterable[Cell], second: Iterable[Cell]) -> None:
 
 def fields(first: Record, second: Record) -> list[Field]:
     """All that differ, in the order of the schema. A metric with its interval counts as one. What a record
-    does not know (`UNKNOWN`) is like anything."""
+    does not know is like anything."""
     flat = [dict(_flat(record.model_dump(mode="json"))) for record in (first, second)]
     found = [Field(name, *(side.get(name, ABSENT) for side in flat)) for name in {**flat[0], **flat[1]}]
     differing = [field for field in found if field.first != field.second]
-    return [field for field in differing if field.name not in UNKNOWN or None not in field]
+    return [field for field in differing if not _unknown(field)]
+
+
+def _unknown(field: Field) -> bool:
+    """Whether one of two records does not say it: those of before processors were named have `cpu` there."""
+    if field.name == "cost.device":
+        (one, _, threads), (other, _, others) = (value.rpartition(" (") for value in field[1:])
+        return "cpu" in (one, other) and threads == others
+    return field.name in UNKNOWN and None in field
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

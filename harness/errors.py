@@ -99,7 +99,11 @@ class DataError(HarnessError):
 
 
 class MissingDataset(DataError):
-    pass
+    """`begun`: what of it is there, and what that lacks."""
+
+    def __init__(self, message: str, begun: str = "") -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 class BadTable(DataError):

@@ -6,6 +6,7 @@ Apart because that is the whole memory of a sweep: it can be killed at any time,
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -38,7 +39,7 @@ from harness.memo import once
 from harness.plan import CellPlan
 from harness.pretrain import checkpoint
 from harness.pretrain.checkpoint import Checkpoint
-from harness.records import CellBlock, InputBlock, Record
+from harness.records import CellBlock, InputBlock
 from harness.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -283,16 +284,20 @@ def _seen(job: Job, settings: Settings, tables: dict[object, Any]) -> Present | 
     try:
         ids = once(tables, ("ids", cell.task_id, cell.protocol), lambda: hash_lines(frame["image_id"]))
         found: Present = once(tables, (ids, square.stored, square.geometry), look)
-        if found.fingerprint is None and path.is_file() and found.newest > _begun(records.read(path)):
-            words = cell.dataset, cell.source, job.checkpoint.card.profile_name
-            once(tables, "newer", partial(logger.warning, NEWER, *words))
     except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None
+    if found.fingerprint is None and found.newest > _begun(path):
+        words = cell.dataset, cell.source, job.checkpoint.card.profile_name
+        once(tables, "newer", partial(logger.warning, NEWER, *words))
     return found
 
 
-def _begun(record: Record) -> float:
-    """When the work on a record began, in seconds of the epoch."""
+def _begun(path: Path) -> float:
+    """When the work on a record began, in seconds of the epoch; where none can be read, nothing is newer."""
+    try:
+        record = records.read(path)
+    except (HarnessError, OSError):  # said of its cell
+        return math.inf
     return record.written.timestamp() - sum(record.cost.seconds.values())
 
 

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own banner; the bar below says what is worth saying
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends a sweep, not one run of trials
 
+PATIENCE = 30.0  # seconds between two looks at whether the machine of a training is still there
 
 NOT_SHARED = (
     "its record was written on another machine and is not here. The machines of a cluster must share the "
@@ -165,15 +166,21 @@ def _made(settings: Settings, options: Options, cell: CellPlan) -> Checkpoint:
 
 def _by_ray(settings: Settings, options: Options, cell: CellPlan, retries: int) -> Checkpoint:
     """Tried again by us: Ray would ask for the same again, and wait for ever where the largest machine has
-    died."""
+    died. That one has, Ray knows only a while after its work has ended."""
     method = cell.method
     machine = cluster.join(settings, options.address)
     # a process that lived on would keep its part of a GPU from the cells
     make = ray.remote(max_calls=1 if machine.gpus else 0)(weights.made).options(
         num_cpus=machine.cores, num_gpus=machine.gpus, max_retries=0
     )
+    asked = make.remote(method, settings, cell.seed)
+    while not ray.wait([asked], timeout=PATIENCE)[0]:
+        left = cluster.join(settings, options.address)
+        if left.cores < machine.cores or left.gpus < machine.gpus:
+            ray.cancel(asked, force=True)
+            return _by_ray(settings, options, cell, retries)
     try:
-        made: Checkpoint = ray.get(make.remote(method, settings, cell.seed))
+        made: Checkpoint = ray.get(asked)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HarnessError):
             raise error.cause from error

@@ -24,8 +24,8 @@ def export(
 ) -> None:
     """Write a bundle: no pictures and no paths, every number checked.
 
-    It holds test labels and hashed ids, which anybody can undo who tries all that there may be: ask the
-    dataset's licence first.
+    It holds test labels and hashed ids, and hashes can be undone by trying all ids: ask the dataset's licence
+    first.
     """
     from harness import bundle, grid, registry
 

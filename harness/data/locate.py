@@ -58,11 +58,14 @@ def find(
         return phantom(name, card, writer, settings, profile)
     try:
         found = real(name, card, settings)
-    except MissingDataset:
+    except MissingDataset as error:
         if not stand_in:
             raise
+        begun = f" ({error.begun})" if error.begun else ""
         logger.info(
-            "the data roots hold no %s: using a PHANTOM of it (synthetic), which the record says", name
+            "the data roots hold no %s%s: using a PHANTOM of it (synthetic), which the record says",
+            name,
+            begun,
         )
         return phantom(name, card, writer, settings, profile)
     if found.kind == "phantom":
@@ -91,7 +94,8 @@ def real(name: str, card: DatasetCard, settings: Settings) -> Located:
     nowhere = f"looked for {' and '.join(card.markers)} there and in its folders {', '.join(folders)}"
     raise MissingDataset(
         f"no {card.title} under {roots}: {'; '.join(begun) or nowhere}. How to obtain it: {card.source}. To "
-        "use a phantom instead, run without --data-root and with HARNESS_DATA unset"
+        "use a phantom instead, run without --data-root and with HARNESS_DATA unset",
+        "; ".join(begun),
     )
 
 

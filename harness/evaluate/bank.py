@@ -67,7 +67,7 @@ def open_bank(
     path = folder / f"{key}.npy"
     with ExitStack() as alone:
         if not path.exists():
-            with suppress(OSError):  # of a disk that takes nothing: told when features are to be kept
+            with suppress(OSError, HarnessError):  # a full disk, or one without locks: it only saves work
                 alone.enter_context(locked(path.with_suffix(".lock")))
         if path.exists():  # another process may have made it while this one waited
             return Bank(arrays.load(path), True, None)

@@ -132,7 +132,7 @@ def _notes(standing: Standing, largest: str) -> Iterator[str]:
     if others := ", ".join(row.family for row in standing.order if _by_others(standing.cells[row])):
         yield f"Trained by others, maybe on these pictures: {others}."
     if first.data.kind == "real" and (small := ", ".join(_of_the_demo(standing))):
-        yield f"Of the demo profile, which is for trying things out: {small}."
+        yield f"Of the demo profile: {small}."
     if apart := _of_other_pixels(standing):
         yield f"Of other pixels than most, under the same names: {', '.join(apart)}."
     if twice := ", ".join(sorted({record.pretraining.family for record in standing.replaced})):

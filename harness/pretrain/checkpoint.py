@@ -139,7 +139,9 @@ def found(store: Path, name: str) -> Checkpoint:
     """The one asked for. Raises UnknownName when there is none, CheckpointError when it is broken."""
     known = [folder.name for folder in _folders(store)]
     if name not in known:
-        cure = f"Those are in {store}: import others (checkpoints import FILE --as NAME), or set HARNESS_HOME"
+        cure = (
+            f"They lie in {store}: train one (pretrain), import one (checkpoints import), or set HARNESS_HOME"
+        )
         raise UnknownName("checkpoint", name, known, cure)
     return read(store / name)
 

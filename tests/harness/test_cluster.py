@@ -79,8 +79,12 @@ def test_a_port_at_which_nobody_listens_is_said_at_once(monkeypatch: pytest.Monk
 def test_a_training_whose_machine_dies_asks_for_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would wait for a machine as large as the one that is gone."""
-    asked, machines = list[dict[str, Any]](), iter((Machines(64, 0.0, 64), Machines(32, 0.0, 32)))
+    """Else it would wait for a machine as large as the one that is gone, of which Ray knows some time after
+    its work has ended."""
+    asked, large, small = list[dict[str, Any]](), Machines(64, 0.0, 64), Machines(32, 0.0, 32)
+    machines = iter((large, large, large, small, small))
+    ready, waiting, cancelled = ([None], []), ([], [None]), Mock()
+    told = iter((ready, waiting, waiting, ready))
 
     def options(**wanted: Any) -> Any:
         asked.append(wanted)
@@ -89,13 +93,17 @@ def test_a_training_whose_machine_dies_asks_for_what_is_left(
     ended = Mock(side_effect=[WorkerCrashedError(), "weights"])
     monkeypatch.setattr(sweep.cluster, "join", lambda *_: next(machines))
     monkeypatch.setattr(sweep.ray, "remote", lambda **_: lambda _: SimpleNamespace(options=options))
+    monkeypatch.setattr(sweep.ray, "wait", lambda *_, **__: next(told))
+    monkeypatch.setattr(sweep.ray, "cancel", cancelled)
     monkeypatch.setattr(sweep.ray, "get", ended)
     cell = plan.cell("random_init", "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)
-    assert sweep._made(load(results=tmp_path), sweep.Options(None, None, 1), cell) == "weights"
-    assert [each["num_cpus"] for each in asked] == [64, 32]
-    assert {each["max_retries"] for each in asked} == {0}
+    settings, once_more = load(results=tmp_path), sweep.Options(None, None, 1)
+    assert sweep._made(settings, once_more, cell) == "weights"
+    assert [each["num_cpus"] for each in asked] == [64, 64, 32]
+    assert {each["max_retries"] for each in asked} == {0} and cancelled.call_count == 1
     ended.side_effect = WorkerCrashedError()
-    monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(32, 0.0, 32))
+    monkeypatch.setattr(sweep.cluster, "join", lambda *_: small)
+    monkeypatch.setattr(sweep.ray, "wait", lambda *_, **__: ready)
     with pytest.raises(HarnessError, match="its process was ended"):
-        sweep._made(load(results=tmp_path), sweep.Options(None, None, 1), cell)
-    assert len(asked) == 4
+        sweep._made(settings, once_more, cell)
+    assert len(asked) == 5

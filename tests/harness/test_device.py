@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from harness import device
+from harness import device, provenance
 from harness.errors import UsageError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -79,4 +79,7 @@ def test_features_of_other_arithmetic_have_other_names(monkeypatch: pytest.Monke
             monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
             said.add(device.arithmetic(GPU))
     assert len(said) == 4
-    assert device.arithmetic(CPU) == "cpu"
+    for processor in ("GenuineIntel", "AuthenticAMD"):
+        monkeypatch.setattr(provenance, "processor", lambda name=processor: name)
+        said.add(device.arithmetic(CPU))
+    assert len(said) == 6

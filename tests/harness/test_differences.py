@@ -79,6 +79,21 @@ def test_what_a_record_does_not_know_is_like_anything(name: str, values: tuple[A
     assert differences.fields(fakes.record(), first) == differences.fields(first, fakes.record()) == []
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("cpu (1 threads)", "AMD EPYC (1 threads)", False),  # of before processors were named
+        ("cpu (2 threads)", "AMD EPYC (1 threads)", True),
+        ("Intel Xeon (1 threads)", "AMD EPYC (1 threads)", True),
+        ("cpu (1 threads)", "NVIDIA H100", True),
+    ],
+)
+def test_a_processor_that_was_not_named_is_like_any(one: str, other: str, told: bool) -> None:
+    first, second = (changed(cost={"device": device}) for device in (one, other))
+    for pair in ((first, second), (second, first)):
+        assert [field.name for field in differences.fields(*pair)] == (["cost.device"] if told else [])
+
+
 def cell(path: Path) -> Cell:
     return Cell(path, records.read(path))
 

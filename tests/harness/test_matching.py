@@ -21,6 +21,7 @@ from harness.contracts import Split, Task, Variant
 from harness.data import cache, locate, task_data
 from harness.errors import HarnessError
 from harness.failures import Tried
+from harness.files import write_text
 from harness.jobs import Job, Known, Lost
 from harness.phantom import STAMP, Cohort
 from harness.pretrain import make
@@ -162,15 +163,18 @@ def test_a_search_tells_pictures_that_were_replaced_from_those_it_has_seen(tmp_p
     assert job.pictures is None  # of no search
 
     def seen() -> str | None:
-        [found] = jobs.match([replace(job.cell, tuned=3)], settings, [job.checkpoint], make=None)
+        [found] = jobs.match([tuned.cell], settings, [job.checkpoint], make=None)
         assert isinstance(found, jobs.Job)
         return found.pictures
 
+    tuned = job._replace(cell=replace(job.cell, tuned=3))
     square = job.checkpoint.card.profile.preprocessing
     asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
     before = seen()
-    cache.open_images(asked, folder=settings.images, workers=1)
+    write_text(tuned.place(settings.results), "{")  # a record that nobody can read, to be put aside
     assert before and seen() == before
+    cache.open_images(asked, folder=settings.images, workers=1)
+    assert seen() == before
     Image.fromarray(255 - np.asarray(Image.open(asked.paths[3]))).save(asked.paths[3])
     assert seen() not in (None, before)
 
@@ -237,6 +241,7 @@ def test_a_method_whose_pre_training_is_killed_fails_alone(
     monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
     monkeypatch.setattr(sweep.cluster, "join", lambda *_: Machines(1, 0.0, 1))
     monkeypatch.setattr(sweep.ray, "remote", lambda **_: lambda function: Killed())
+    monkeypatch.setattr(sweep.ray, "wait", lambda asked, timeout: (asked, []))
     monkeypatch.setattr(sweep.ray, "get", get)
     cells = [
         plan.cell(method, "chexpert", profile="demo", protocol="clean", fraction=1.0, seed=0)

@@ -106,6 +106,7 @@ def test_a_missing_dataset_is_an_error_with_the_cure(tmp_path: Path) -> None:
         locate.real("toy", CARD, looking_in(tmp_path))
     for part in ("Toy X-rays", f"{tmp_path / 'toy'} is there, but lacks images", "ask the authors"):
         assert part in str(caught.value)
+    assert caught.value.begun == f"{tmp_path / 'toy'} is there, but lacks images"
     (tmp_path / "toy" / "train.csv").unlink()
     (tmp_path / "toy").rmdir()
     with pytest.raises(MissingDataset) as caught:
@@ -213,6 +214,10 @@ def test_only_where_it_is_asked_for_a_phantom_stands_in(
     assert said.text == ""
     assert found(tmp_path, stand_in=True).kind == "phantom"
     assert "the data roots hold no toy: using a PHANTOM" in said.text
+    (tmp_path / "toy").mkdir()
+    assert found(tmp_path, stand_in=True).kind == "phantom"
+    lacking = f"({tmp_path / 'toy'} is there, but lacks train.csv and images)"
+    assert f"the data roots hold no toy {lacking}: using a PHANTOM" in said.text
 
 
 def test_a_dataset_whose_card_has_no_phantom_asks_for_data() -> None:

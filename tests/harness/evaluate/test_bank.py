@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -231,6 +233,11 @@ def test_features_that_cannot_be_kept_are_used(
     found = opened(tmp_path)
     np.testing.assert_allclose(found.features, direct(images()), atol=1e-6)
     assert not found.cached and "features are not kept" in caplog.text
+
+
+def test_a_disk_without_locks_keeps_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOSYS, "not implemented")))
+    assert [opened(tmp_path).cached for _ in range(2)] == [False, True]
 
 
 def test_features_that_cannot_be_had_are_tried_once(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_table_says_what_chance_has(metric: str, draws: dict[str, Any] | None,
 
 
 def test_an_encoder_of_the_smallest_size_is_named_on_real_data(tmp_path: Path) -> None:
-    said = "Of the demo profile, which is for trying things out: small-x."
+    said = "Of the demo profile: small-x."
     fakes.write(tmp_path, family="small-x", kind="phantom")
     fakes.write(tmp_path, family="large-x", kind="real", profile="paper")
     assert said not in leaderboard.build(tmp_path)
