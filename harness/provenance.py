@@ -65,6 +65,7 @@ def code(*files: Path) -> Code:
     )
 
 
+@cache
 def processor() -> str:
     """The name of the CPU, "cpu" where the system does not tell. MKL, which multiplies torch's matrices,
     rounds differently on Intel's and on AMD's, and so does oneDNN with other vector instructions: the same

@@ -35,12 +35,12 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.
     ended = {"cells": 1, "cell": job.cell.name}
     try:
         if complete(settings.results, job):  # by this trial, in a process that died, or by another sweep
-            failures.forget(settings.results, job.tried)
-            tune.report({**ended, "note": f"{job.cell.name}: done before", "reason": ""})
-            return True
-        pipeline.require_results(settings.results)  # before hours whose record would find no room
-        failures.begin(settings, job.tried)
-        record = compute(job).record
+            note = "done before"
+        else:
+            pipeline.require_results(settings.results)  # before hours whose record would find no room
+            failures.begin(settings, job.tried)
+            record = compute(job).record
+            note = f"{record.metrics[record.task.metric].value * 100:.1f}"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         try:
@@ -51,8 +51,7 @@ def report_cell(job: Job, settings: Settings, compute: Callable[[Job], pipeline.
             raise
         return False
     failures.forget(settings.results, job.tried)
-    value = record.metrics[record.task.metric].value * 100
-    tune.report({**ended, "note": f"{job.cell.name}: {value:.1f}", "reason": ""})
+    tune.report({**ended, "note": f"{job.cell.name}: {note}", "reason": ""})
     return True
 
 

@@ -95,17 +95,26 @@ def test_a_part_of_a_real_dataset_is_said_to_be_one_once(
     assert caplog.text.count(f"toy in {root} has the counts of no known release") == said
 
 
-def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_record(
-    tmp_path: Path, toy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "data" / "toy"
+def with_real_pictures(folder: Path) -> Settings:
+    root = folder / "data" / "toy"
     root.mkdir(parents=True)
     fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
     (root / STAMP).unlink()
-    settings = load(data_root=tmp_path / "data", results=tmp_path / "results")
-    job = matched(toy, settings)[0]
+    return load(data_root=folder / "data", results=folder / "results")
+
+
+def pictures(job: Job, settings: Settings) -> cache.Wanted:
     square = job.checkpoint.card.profile.preprocessing
-    asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
+    frame = fakes.read_toy(settings.data_roots[0] / "toy")
+    return cache.wanted("toy", frame, square.stored, square.geometry)
+
+
+def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_record(
+    tmp_path: Path, toy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_real_pictures(tmp_path)
+    job = matched(toy, settings)[0]
+    asked = pictures(job, settings)
     pixels = cache.open_images(asked, folder=tmp_path / "elsewhere", workers=1).fingerprint
 
     def written(when: datetime) -> None:
@@ -154,11 +163,7 @@ def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_
 
 
 def test_a_search_tells_pictures_that_were_replaced_from_those_it_has_seen(tmp_path: Path, toy: Path) -> None:
-    root = tmp_path / "data" / "toy"
-    root.mkdir(parents=True)
-    fakes.write_toy(root, Cohort("toy", 30, 0, (10, 10)), 1)
-    (root / STAMP).unlink()
-    settings = load(data_root=tmp_path / "data", results=tmp_path / "results")
+    settings = with_real_pictures(tmp_path)
     job = matched(toy, settings)[2]
     assert job.pictures is None  # of no search
 
@@ -168,8 +173,7 @@ def test_a_search_tells_pictures_that_were_replaced_from_those_it_has_seen(tmp_p
         return found.pictures
 
     tuned = job._replace(cell=replace(job.cell, tuned=3))
-    square = job.checkpoint.card.profile.preprocessing
-    asked = cache.wanted("toy", fakes.read_toy(root), square.stored, square.geometry)
+    asked = pictures(job, settings)
     before = seen()
     write_text(tuned.place(settings.results), "{")  # a record that nobody can read, to be put aside
     assert before and seen() == before
