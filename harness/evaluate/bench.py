@@ -144,7 +144,7 @@ class Head(Protocol):
 class Evaluator(Protocol):
     """A file of this folder that is named after a kind, or `published_KIND` for a head of others' code."""
 
-    VERSION: int  # raised by every change, here or in what it uses, after which its numbers are others
+    VERSION: int  # raised by a change, here or in what it uses, that moves its numbers by more than rounding
 
     def check(self, task: Task, data: TaskData) -> None:
         """Before anything is decoded or trained: raises EmptyClass naming the part that lacks something, and

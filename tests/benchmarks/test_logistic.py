@@ -18,10 +18,8 @@ from harness.evaluate import logistic
 TOLERANCE = logistic.TOLERANCE
 
 
-@pytest.mark.parametrize("n,d", [(40, 2048), (400, 512), (400, 2048), (2000, 256)])
-def test_at_least_twice_as_fast_as_a_loop_over_scikit_learn(
-    benchmark: BenchmarkFixture, n: int, d: int
-) -> None:
+@pytest.mark.parametrize("n,d", [(29, 256), (40, 2048), (236, 256), (400, 512), (400, 2048), (2000, 256)])
+def test_five_times_as_fast_as_a_loop_over_scikit_learn(benchmark: BenchmarkFixture, n: int, d: int) -> None:
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((n, 256)) / np.arange(1, 257) ** 0.7
     features = np.maximum(hidden @ rng.standard_normal((256, d)) + 0.3, 0)  # as pooled after a ReLU
@@ -54,4 +52,4 @@ def test_at_least_twice_as_fast_as_a_loop_over_scikit_learn(
     benchmark.extra_info["times faster than scikit-learn"] = round(ratio, 1)
     benchmark.extra_info["objective against theirs, worst and best"] = [max(excess), min(excess)]
     assert max(excess) < 1e-9
-    assert ratio > 2
+    assert ratio > 5

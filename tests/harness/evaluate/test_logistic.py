@@ -89,6 +89,28 @@ def test_coefficients_agree_with_scikit_learn_on_a_well_conditioned_problem() ->
             assert float(intercepts[s, label]) == pytest.approx(theirs.intercept_[0], abs=1e-7)
 
 
+def badly_conditioned(case: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = {
+        "rare labels": lambda: rng.standard_normal((2000, 200)) / np.arange(1, 201),
+        "heavy tails": lambda: rng.standard_cauchy((200, 50)),
+        "equal axes": lambda: np.eye(100)[rng.integers(0, 100, 600)],
+    }[case]()
+    labels = rng.random((len(x), 1)) < (0.01 if case == "rare labels" else 0.3)
+    return (x - x.mean(axis=0)) / x.std(axis=0), labels.astype(np.int8)
+
+
+@pytest.mark.parametrize("case", ["rare labels", "heavy tails", "equal axes"])
+def test_badly_conditioned_problems_reach_the_optimum_almost_without_a_penalty(case: str) -> None:
+    x, y = badly_conditioned(case)
+    weights, intercepts, _ = logistic.solve(torch.from_numpy(x), y, (100.0,))
+    theirs = LogisticRegression(C=100, tol=1e-12, max_iter=1000, solver="newton-cholesky").fit(x, y[:, 0])
+    best = objective(theirs.coef_[0], theirs.intercept_[0], x, y[:, 0], 100)
+    found = objective(weights[0, :, 0].numpy(), float(intercepts[0, 0]), x, y[:, 0], 100)
+    assert found == pytest.approx(best, rel=1e-9)
+    assert weights[0, :, 0].numpy() == pytest.approx(theirs.coef_[0], rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize("strength", [1e-5, 1.0, 1e4])
 def test_two_images_have_the_closed_form(strength: float) -> None:
     """x = ±1 with labels 1 and 0: the intercept is 0, and w solves w = 2 C / (1 + e^w)."""
