@@ -6,10 +6,10 @@ did not, and it is never handed a test split. Objective per label, as in scikit-
     C · Σ_i log(1 + exp(-s_i (w·x_i + b))) + ½ ‖w‖²        s_i = ±1, images of unknown label left out
 
 All strengths and labels are fitted at once. Features are first rotated to their principal axes, where the
-Hessian is nearly diagonal and w has at most N coordinates; there, Newton's method takes some 15 steps. Each
-is found by conjugate gradients (Nocedal & Wright 2006, algorithm 7.1) with that diagonal as preconditioner,
-in single precision, as a step need only be roughly right; the gradient, which says where the optimum is, is
-in double.
+Hessian is nearly diagonal and w has at most N coordinates; there, a truncated Newton's method (line search
+Newton-CG: Nocedal & Wright 2006, algorithm 7.1) takes some 15 steps. Each is found by conjugate gradients,
+preconditioned by about that diagonal, in single precision, as a step need only be roughly right; the
+gradient, which says where the optimum is, is in double.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 for 200,000 alike. The penalty is weighed against the sum of the losses, not their mean."""
 
 TOLERANCE = 1e-9  # of the gradient's norm per image and unit of C
-STEPS = 200  # some 15 are needed, 36 with heavy-tailed features and C = 10,000
+STEPS = 200  # some 15 are needed, 36 with Cauchy-tailed features at C = 100, 82 at C = 10,000
 PRODUCTS = 200  # with the Hessian, of a step; where more would be needed, the next step goes on
 HALVINGS = 40  # of a step
 ROUNDING = 1e-12  # relative, of the objective
@@ -70,8 +70,8 @@ def fit(
     metric: Metric = macro_auroc,
 ) -> Probe:
     """A probe for the L `labels` with the strength that has the best `metric` (of truth, scores and labels)
-    on `validation`; of equals, the strongest penalty. Computed in float64 on the device of the training
-    features.
+    on `validation`; of equals, the strongest penalty. Computed on the device of the training features, or on
+    the CPU where they are few, to a gradient that vanishes in float64.
 
     Raises EmptyClass when a label has one class only in either part, DataError for features that are not
     finite, TrainingDiverged when a fit does not reach its optimum.
@@ -104,8 +104,8 @@ def solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> tu
     """Optimal weights [S, D, L], intercepts [S, L], and the largest relative gradient left.
 
     `features` [N, D] float64, `truth` [N, L] 1, 0 or -1 for unknown, `strengths` S values of C. The objective
-    is strictly convex, so a vanishing gradient is the one optimum. Raises TrainingDiverged when `TOLERANCE`
-    is not reached.
+    is strictly convex, so a vanishing gradient is the one optimum. Every label has both classes. Raises
+    TrainingDiverged when `TOLERANCE` is not reached.
     """
     if features.numel() > SMALL:
         return _solve(features, truth, strengths)
@@ -124,7 +124,7 @@ def _solve(features: Tensor, truth: np.ndarray, strengths: Sequence[float]) -> t
     problem = _Problem(
         z=z,
         single=single,
-        squares=single.square().mean(dim=0),
+        mean_squares=torch.linalg.vector_norm(single, dim=0) ** 2 / len(z),  # without a copy of z
         penalty=penalty,
         sign=sign.repeat(len(strengths), 1),
         known=sign.abs().sum(dim=1).repeat(len(strengths)),
@@ -161,7 +161,7 @@ class _Problem(NamedTuple):
 
     z: Tensor  # [N, r + 1]
     single: Tensor  # [N, r + 1] z in single precision
-    squares: Tensor  # [r + 1] means, of its columns
+    mean_squares: Tensor  # [r + 1] of its columns
     penalty: Tensor  # [r + 1] 1, but 0 for the intercept
     sign: Tensor  # [K, N] 1, -1, or 0 for unknown, which makes the loss a constant
     known: Tensor  # [K] images of known label
@@ -190,7 +190,8 @@ class _Problem(NamedTuple):
     def at(self, w: Tensor, margins: Tensor, objective: Tensor) -> _Point:
         wrong = self.sign * torch.sigmoid(-margins)  # the probability of what the label is not, signed
         gradient = torch.addcmul(self.penalty * w, self.strength[:, None], wrong @ self.z, value=-1)
-        return _Point(w, margins, objective, gradient, self.strength[:, None] * wrong * (self.sign - wrong))
+        uncertainty = (self.strength[:, None] * wrong * (self.sign - wrong)).float()
+        return _Point(w, margins, objective, gradient, uncertainty)
 
     def relative(self, gradient: Tensor) -> Tensor:
         """[K] norms per known image and unit of C: those of the mean loss."""
@@ -199,13 +200,13 @@ class _Problem(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """Where K fits have come to."""
+    """Where K fits have come to. Their Hessians are z^T diag(uncertainty) z + diag(penalty)."""
 
     w: Tensor  # [K, r + 1]
     margins: Tensor  # [K, N]
     objective: Tensor  # [K]
     gradient: Tensor  # [K, r + 1]
-    uncertainty: Tensor  # [K, N] C p (1 - p), 0 where unknown: the Hessian is z^T uncertainty z + penalty
+    uncertainty: Tensor  # [K, N] C p (1 - p), 0 where unknown, in single precision
 
 
 def _minimise(problem: _Problem) -> tuple[Tensor, float]:
@@ -228,43 +229,45 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
     raise TrainingDiverged(
         f"{len(fits)} of {len(solutions)} linear probes have a relative gradient of up to "
         f"{float(size.max()):.1e} after {STEPS} steps, not {TOLERANCE:.0e}. Look at the features: some are "
-        "nearly the same numbers, or far larger in a few pictures than in all others"
+        "far larger in a few pictures than in all others"
     )
 
 
 def _direction(problem: _Problem, point: _Point) -> Tensor:
-    """[K, r + 1] to about the minimum of the objective's second-order model: the closer to the optimum, the
-    closer, so that steps converge faster than linearly, but no closer than `TOLERANCE` needs."""
+    """[K, r + 1] to about the minimum of the objective's second-order model. Conjugate gradients stop where
+    the preconditioned norm of the residual has fallen to √(10 size), at most 0.3, of what it was, so that steps
+    converge faster than linearly; but about three times below `TOLERANCE` is low enough."""
     norm: Tensor = torch.linalg.vector_norm(point.gradient, dim=1, keepdim=True)
     size = problem.relative(point.gradient)
-    uncertainty, penalty = point.uncertainty.float(), problem.penalty.float()
-    # the Hessian's diagonal [K, r + 1], as if all images were as uncertain as on average; with the exact one
-    # ten times the products are needed where axes are of equal length
-    curvature = torch.addcmul(penalty, uncertainty.sum(dim=1, keepdim=True), problem.squares)
+    penalty = problem.penalty.float()
+    # the Hessian's diagonal [K, r + 1], as if all images were as uncertain as on average: the exact one saves
+    # few products, and where axes are of equal length takes up to nine times as many
+    curvature = torch.addcmul(penalty, point.uncertainty.sum(dim=1, keepdim=True), problem.mean_squares)
     residual = (point.gradient / -norm).float()  # of unit length, as single precision has a short range
     direction = torch.zeros_like(residual)
     conjugate = residual / curvature
-    energy = torch.linalg.vecdot(residual, conjugate)
-    enough = energy * torch.maximum((10 * size).clamp(max=0.1), (TOLERANCE / size / 3) ** 2).float()
+    square = torch.linalg.vecdot(residual, conjugate)  # [K] of the preconditioned norm
+    enough = square * torch.maximum((10 * size).clamp(max=0.1), (TOLERANCE / size / 3) ** 2).float()
     for _ in range(PRODUCTS):
-        going = energy > enough
+        going = square > enough
         if not going.any():
             break
         product = torch.addmm(
-            penalty * conjugate, (conjugate @ problem.single.T) * uncertainty, problem.single
+            penalty * conjugate, (conjugate @ problem.single.T) * point.uncertainty, problem.single
         )
-        length = torch.where(going, energy / torch.linalg.vecdot(conjugate, product), 0)[:, None]
+        length = torch.where(going, square / torch.linalg.vecdot(conjugate, product), 0)[:, None]
         direction = torch.addcmul(direction, length, conjugate)
         residual = torch.addcmul(residual, length, product, value=-1)
         scaled = residual / curvature
-        before, energy = energy, torch.linalg.vecdot(residual, scaled)
-        conjugate = torch.addcmul(scaled, torch.where(going, energy / before, 0)[:, None], conjugate)
+        before, square = square, torch.linalg.vecdot(residual, scaled)
+        conjugate = torch.addcmul(scaled, torch.where(going, square / before, 0)[:, None], conjugate)
     return norm * direction
 
 
 def _step(problem: _Problem, point: _Point, direction: Tensor) -> _Point:
     """Along the direction, halved until the objective falls enough (Armijo); no matrix product for a try,
-    since the margins are linear. The objective is known to its rounding only: falling less is no failure."""
+    since the margins are linear. The objective is known to its rounding only: falling less is no failure.
+    After `HALVINGS` the last try stands, and the gradient there is judged."""
     ahead = problem.margins(direction)
     slope = torch.linalg.vecdot(point.gradient, direction)
     length = torch.ones_like(slope)

@@ -92,11 +92,12 @@ def test_coefficients_agree_with_scikit_learn_on_a_well_conditioned_problem() ->
 def badly_conditioned(case: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = {
-        "rare labels": lambda: rng.standard_normal((2000, 200)) / np.arange(1, 201),
+        # L-BFGS does not arrive here, nor does Newton's method if its steps are never halved
+        "rare labels": lambda: np.exp(3 * rng.standard_normal((2000, 150))),
         "heavy tails": lambda: rng.standard_cauchy((200, 50)),
         "equal axes": lambda: np.eye(100)[rng.integers(0, 100, 600)],
     }[case]()
-    labels = rng.random((len(x), 1)) < (0.01 if case == "rare labels" else 0.3)
+    labels = rng.random((len(x), 1)) < (0.005 if case == "rare labels" else 0.3)
     return (x - x.mean(axis=0)) / x.std(axis=0), labels.astype(np.int8)
 
 
