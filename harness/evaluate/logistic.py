@@ -234,9 +234,10 @@ def _minimise(problem: _Problem) -> tuple[Tensor, float]:
 
 
 def _direction(problem: _Problem, point: _Point) -> Tensor:
-    """[K, r + 1] to about the minimum of the objective's second-order model. Conjugate gradients stop where
-    the preconditioned norm of the residual has fallen to √(10 size), at most 0.3, of what it was, so that steps
-    converge faster than linearly; but about three times below `TOLERANCE` is low enough."""
+    """[K, r + 1] to about the minimum of the objective's second-order model.
+
+    Conjugate gradients stop where the preconditioned norm of the residual has fallen to √(10 size), at most
+    0.3, of what it was, so that steps converge faster than linearly; but a third of `TOLERANCE` is enough."""
     norm: Tensor = torch.linalg.vector_norm(point.gradient, dim=1, keepdim=True)
     size = problem.relative(point.gradient)
     penalty = problem.penalty.float()
