@@ -311,7 +311,7 @@ def _row(first: Sequence[Cell], second: Sequence[Cell]) -> Row:
         first=record.pretraining.family,
         second=second[0].record.pretraining.family,
         seeds=tuple(cell.record.cell.seed for cell in first),
-        checkpoints=min(len({cell.record.cell.checkpoint for cell in side}) for side in (first, second)),
+        checkpoints=min(len({cell.record.pretraining.weights for cell in side}) for side in (first, second)),
         paired=paired(first, second),
         adjusted=None,
     )

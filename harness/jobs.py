@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 NEWER = (
     "%s has pictures that are newer than records of it, and are not decoded: nobody knows whether they are "
     "others now. They are compared once they are decoded, as by any run, or for the methods of a profile by: "
-    "python -m harness data prepare %s --profile %s"
+    "python -m harness data prepare %s --profile %s%s"
 )
 
 
@@ -157,6 +158,24 @@ def put_aside(results: Path, todo: Iterable[Job]) -> None:
         logger.warning("%s: %s. Put aside in %s, to be run again", few(paths, shown=1), reason, aside)
 
 
+def borrowing(tried: Iterable[Tried]) -> Iterator[str]:
+    """Of methods whose checkpoint is of another seed than cells are: what these cells are, and the cure."""
+    seeds: dict[str, set[int]] = defaultdict(set)
+    methods: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for one in tried:
+        if one.lent:
+            seeds[one.cell.method.name].add(one.cell.seed)
+    for method, found in seeds.items():
+        methods[tuple(sorted(found))].append(method)
+    for numbers, names in methods.items():
+        yield (
+            f"{', '.join(names)}: one training serves several seeds, so that cells of seed "
+            f"{', '.join(map(str, numbers))} differ by the draw of labels alone, and run again once their "
+            "seed has its own. Where trainings are to differ too, first: python -m harness pretrain --method "
+            "NAME --seed N"
+        )
+
+
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     """Jobs of frozen kinds: those that read the same features stand together."""
     groups: dict[object, list[Job]] = {}
@@ -223,6 +242,9 @@ def match(
                 find = partial(_checkpoint, cell, settings, kind, named, make, memo)
                 chosen = once(memo, (cell.method.name, cell.seed, kind), find)
                 job = Job(cell, chosen, known, chosen in named) if chosen else None
+                if job:
+                    doubts = partial(weights.say_what_was_seen, job.checkpoint, cell, kind)
+                    once(memo, ("doubts", job.checkpoint.name, cell.dataset), doubts)
                 if job and kind == "real" and (seen := _seen(job, settings, tables)):
                     job = job._replace(pixels=seen.fingerprint, pictures=seen.key if cell.tuned else None)
             except HarnessError as error:
@@ -243,7 +265,7 @@ def _data(cell: CellPlan, settings: Settings, tables: dict[object, Any], *, draw
     """Raises HarnessError for whatever a reader may meet."""
     try:
         located = once(tables, "place", partial(_located, cell, settings, draw))
-        whole = once(tables, "table", partial(_table, cell, located))
+        whole = once(tables, "table", partial(_table, cell, settings, located))
         pool = task_data.of_table(whole, located, cell.dataset_card, cell.task, cell.protocol)
     except locate.NotDrawn:
         return NOT_DRAWN
@@ -262,9 +284,11 @@ def _located(cell: CellPlan, settings: Settings, draw: bool) -> Located:
     return locate.find(cell.dataset, cell.dataset_card, writer, settings, cell.method.profile_name)
 
 
-def _table(cell: CellPlan, located: Located) -> pd.DataFrame:
+def _table(cell: CellPlan, settings: Settings, located: Located) -> pd.DataFrame:
+    card = cell.dataset_card
     whole = table.read(registry.load("tasks", cell.source), located.root)
-    task_data.say_release(cell.dataset, cell.dataset_card, located, table.release(whole, cell.dataset_card))
+    doctor = shlex.quote(cell.source) + settings.data_option
+    task_data.say_release(cell.dataset, card, located, table.release(whole, card), doctor)
     return whole
 
 
@@ -287,7 +311,7 @@ def _seen(job: Job, settings: Settings, tables: dict[object, Any]) -> Present | 
     except (HarnessError, OSError):  # what is wrong is said of cells that need it
         return None
     if found.fingerprint is None and found.newest > _begun(path):
-        words = cell.dataset, cell.source, job.checkpoint.card.profile_name
+        words = cell.dataset, shlex.quote(cell.source), job.checkpoint.card.profile_name, settings.data_option
         once(tables, "newer", partial(logger.warning, NEWER, *words))
     return found
 

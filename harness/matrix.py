@@ -16,6 +16,7 @@ from harness import jobs, plan, records, weights
 from harness.contracts import DataKind, ProfileName, ProtocolName
 from harness.data import locate
 from harness.errors import BadRecord, MissingDataset, NewerRecord
+from harness.failures import Tried
 from harness.grid import Grid
 from harness.jobs import Job, Lost
 from harness.memo import once
@@ -32,6 +33,7 @@ class Matrix(NamedTuple):
     untrained: dict[str, str]  # method without a checkpoint -> what it would be trained on
     undrawn: int  # cells whose phantom is not drawn yet, so that nothing tells whether they are done
     in_the_way: dict[str, int]  # what is wrong with records in the places of cells -> how many there are
+    borrowing: list[str]  # see `jobs.borrowing`
 
 
 class Row(NamedTuple):
@@ -39,6 +41,7 @@ class Row(NamedTuple):
 
     task: str
     method: str
+    profile: ProfileName
     done: int
     left: int
     seconds: float | None  # of a cell like these so far; None: there is none yet
@@ -55,6 +58,7 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
     corpora: dict[object, Any] = {}
     undrawn = 0
     in_the_way: Counter[str] = Counter()
+    todo: list[Tried] = []
     for job in jobs.match(wanted.cells, settings, named, make=None):
         cell = job.tried.cell
         if isinstance(job, Lost) and job.error:
@@ -80,15 +84,20 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
                 in_the_way[reason] += 1
             else:
                 done = job.place(settings.results).is_file()
+        if not done:
+            lent = (
+                isinstance(job, Lost) and cell.method.profile.recipe and cell.seed
+            )  # its training will be of 0
+            todo.append(job.tried._replace(lent=job.tried.lent or bool(lent)))
         task = _words(cell.task_id, cell.protocol, cell.options)
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
     costs = _costs(settings.results)
     rows = [
-        Row(like.task, method, sum(done), len(done) - sum(done), *costs.get(like, (None, None)))
+        Row(like.task, method, like.profile, sum(done), len(done) - sum(done), *costs.get(like, (None, None)))
         for (like, method), done in counts.items()
     ]
-    return Matrix(rows, missing, untrained, undrawn, dict(in_the_way))
+    return Matrix(rows, missing, untrained, undrawn, dict(in_the_way), list(jobs.borrowing(todo)))
 
 
 def _corpus(method: MethodPlan, settings: Settings) -> str:

@@ -33,6 +33,8 @@ PACKAGES = (
 )
 """Packages whose version can change a number."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
 SOURCES = ("harness", "methods", "tasks")
 """Folders whose uncommitted changes make a checkout dirty: results and notes do not."""
 
@@ -84,11 +86,15 @@ def _commit() -> str | None:
 
 def forget_peak_memory() -> None:
     """Resets the peak that `peak_memory_mib` tells to what is held now. What is free by now goes back to
-    the system: glibc keeps it in pieces, and a process of many cells grew with each of them. Nothing happens
-    where a system knows neither (macOS, some containers)."""
+    the system: glibc keeps it in pieces, and a process of many cells grew with each of them. From now on it
+    keeps large pieces too, until this is called again: to get the memory of every batch anew takes a fifth of
+    the time that encoding does. Nothing happens where a system knows neither (macOS, some containers)."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -6,6 +6,7 @@ Apart because everything that runs cells (the command line, the sweep, a noteboo
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -89,16 +90,18 @@ def prepare(plan: CellPlan, settings: Settings, chosen: Checkpoint | None, cost:
     with cost.step("data"):
         located = locate.find(plan.dataset, card, dataset, settings, plan.method.profile_name)
         pool = task_data.load(located, dataset, card, plan.task, plan.protocol)
-        task_data.say_release(plan.dataset, card, located, pool.release)
+        doctor = shlex.quote(plan.source) + settings.data_option
+        task_data.say_release(plan.dataset, card, located, pool.release, doctor)
         evaluator(plan).check(plan.task, _sampled(pool, plan))
     chosen = chosen or weights.current(plan.method, settings, plan.seed, located.kind)
+    cost.cached["checkpoint"] = chosen is not None
     if chosen:
         _before(settings, pool, chosen, plan)  # refuses to replace one of a newer harness
-        weights.say_what_was_seen(chosen, plan, located.kind)
-    cost.cached["checkpoint"] = chosen is not None
-    if chosen is None and plan.method.profile.recipe is None:  # at once; a training comes after the pictures
+    elif plan.method.profile.recipe is None:  # at once; a training comes after the pictures
         with cost.step("checkpoint"):
             chosen = weights.made(plan.method, settings, plan.seed)
+    if chosen:
+        weights.say_what_was_seen(chosen, plan, located.kind)
     square = (chosen.card.profile if chosen else plan.method.profile).preprocessing
     with cost.step("images"):
         images = cache.open_images(

@@ -12,6 +12,8 @@ HARNESS_BANK_DTYPE   float32 or float16, of cached features; default: float32
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -61,6 +63,12 @@ class Settings:
     def phantoms(self) -> Path:
         return self.home / "phantoms"
 
+    @property
+    def data_option(self) -> str:
+        """The end of a printed command that reads the same data; "" where HARNESS_DATA says which."""
+        given = self.data_roots != _roots_of_the_environment()
+        return "".join(f" --data-root {shlex.quote(str(root))}" for root in self.data_roots if given)
+
     def require_roots(self) -> None:
         """Raises UsageError for a data root that is no folder, as of a disk that is not mounted: what lies in
         the others may be another copy."""
@@ -72,17 +80,23 @@ class Settings:
 def load(data_root: Path | None = None, results: Path | None = None) -> Settings:
     """Settings from the environment; explicit arguments win. Raises UsageError for a value that cannot be."""
     project = PACKAGE_ROOT if (PACKAGE_ROOT / "pyproject.toml").exists() else Path.cwd()
-    listed = os.environ.get("HARNESS_DATA", "").split(os.pathsep)
-    roots = [data_root] if data_root else [Path(item) for item in listed if item]
     return Settings(
         project=project,
         results=(results or project / "results").expanduser().resolve(),
         home=Path(os.environ.get("HARNESS_HOME") or project / ".harness").expanduser().resolve(),
-        data_roots=tuple(root.expanduser().resolve() for root in roots),
+        data_roots=_absolute([data_root]) if data_root else _roots_of_the_environment(),
         device=os.environ.get("HARNESS_DEVICE", ""),
         workers=workers(),
         bank_dtype=_bank_dtype(os.environ.get("HARNESS_BANK_DTYPE") or "float32"),
     )
+
+
+def _roots_of_the_environment() -> tuple[Path, ...]:
+    return _absolute(Path(item) for item in os.environ.get("HARNESS_DATA", "").split(os.pathsep) if item)
+
+
+def _absolute(roots: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(root.expanduser().resolve() for root in roots)
 
 
 def _bank_dtype(text: str) -> BankDtype:

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 class Run(NamedTuple):
     """What differs between the runs of one cell of a leaderboard."""
 
-    checkpoint: int  # seed of the pre-training
+    checkpoint: int  # seed of the pre-training; of the same weights the same
     seed: int  # of the cell: it draws the labels, and begins a trained head
 
 

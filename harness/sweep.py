@@ -91,6 +91,8 @@ def run(
             if len(untried) == options.limit:
                 break  # before checkpoints are made that nobody needs
         todo = (untried + begun)[: options.limit]
+        for line in jobs.borrowing(job.tried for job in todo):
+            logger.warning(line)
         summary.left = len(wanted.cells) - summary.before - len(summary.failed) - len(todo)
         jobs.put_aside(settings.results, todo)
         for job in todo:
@@ -140,13 +142,8 @@ def _jobs(
     options: Options,
 ) -> Iterator[Job]:
     """Every cell with its checkpoint and its data; where one cannot be had, the cell fails."""
-    warned = set()
     for job in jobs.match(wanted.cells, settings, named, partial(_made, settings, options)):
         if isinstance(job, Job):
-            pair = job.checkpoint.name, job.cell.dataset
-            if pair not in warned:
-                warned.add(pair)
-                weights.say_what_was_seen(job.checkpoint, job.cell, job.data)
             yield job
         elif job.error:
             failures.write(settings, job.tried, job.error)

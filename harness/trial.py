@@ -5,6 +5,7 @@ Apart because a cell ends in the same way in every trial, whether its settings w
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -26,6 +27,10 @@ def begin_process(settings: Settings, cores: int) -> Settings:
     torch.set_num_threads(1)  # sums depend on it in the last digits; and two cells side by side are faster
     os.environ[WORKERS] = str(cores)  # what reads tables asks for it
     logging.getLogger("harness").setLevel(logging.WARNING)
+    if (
+        not gc.get_freeze_count()
+    ):  # imported modules are no garbage: to look through them takes 0.15 s each time
+        gc.freeze()
     return replace(settings, workers=cores)
 
 

@@ -28,6 +28,7 @@ from harness.contracts import (
     TextBackbone,
     TextFeatures,
 )
+from harness.files import hash_of
 from harness.metrics import score
 from harness.phantom import Cohort, stamp
 from harness.pretrain.corpus import Corpus, Texts
@@ -268,7 +269,7 @@ def record(
             "imported_from": imported_from,
             "corpus": corpus,
             "data_kind": kind,
-            "weights": "d" * 64,
+            "weights": hash_of(family, trained),
             "images_per_second": 100.0,
             "seconds": 60.0,
         },

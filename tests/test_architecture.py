@@ -58,7 +58,7 @@ ARROWS: Mapping[str, str] = {
     "grid": f"plan registry {TOOLS}",
     "jobs": "run account weights grid failures plan registry pretrain.checkpoint data.* records identity "
     f"quarantine {TOOLS}",
-    "matrix": f"jobs grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
+    "matrix": f"jobs failures grid weights plan pretrain.checkpoint data.locate records {TOOLS}",
     "searches": f"jobs run account weights evaluate.search records {TOOLS}",
     "trial": "run jobs failures parallel settings",
     "tuning": f"trial searches run jobs account evaluate.search cost {TOOLS}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,6 @@ def import_(
     if card.profile.text is None:
         show.line("The image encoder alone: tasks that compare pictures with words will refuse it.")
     show.say(
-        f"Use it: python -m harness run --method {method or card.method} --task chexpert "
+        f"Use it: python -m harness run --method {shlex.quote(method or card.method)} --task chexpert "
         f"--checkpoint {done.name}"
     )

@@ -94,7 +94,10 @@ def _folders(first: Sequence[Cell], second: Sequence[Cell], *, json: bool) -> No
     rule = "task, protocol, fraction, seed" + (", method and checkpoint" if found.by_checkpoint else "")
     show.line(f"{found.matched} cells of A and B match by {rule}.")
     if found.by_checkpoint and not found.matched:
-        show.line("One of them has several checkpoints. To compare two methods, give A and B one each.")
+        show.line(
+            "One of them has several checkpoints, which must match then. To compare two methods, give A and "
+            "B one each, with cells of the same tasks."
+        )
     for name, paths in (("A", found.only_first), ("B", found.only_second)):
         if paths:
             more = [f"... {len(paths) - SHOWN} more, all of them with --json"] if len(paths) > SHOWN else []

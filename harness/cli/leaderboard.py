@@ -30,10 +30,11 @@ def leaderboard(
     current = settings.load(results=results)
     # records of another folder get a page of their own there, never the project's
     ours = (current.project / "results").resolve()
-    place = current.project if results is None or results.resolve() == ours else results
-    target = place / "leaderboard.md"
+    elsewhere = results if results and results.resolve() != ours else None
+    target = (elsewhere or current.project) / "leaderboard.md"
+    command = show.leaderboard_command(elsewhere and Path("FOLDER"))  # a page names no place of a machine
     printed = [folder / "reported" for folder in (current.results, current.project / "results")]
-    text = page.build(current.results, current.workers, next(filter(Path.is_dir, printed), None))
+    text = page.build(current.results, current.workers, next(filter(Path.is_dir, printed), None), command)
     difference = page.difference(target, text)
     if check:
         if difference:

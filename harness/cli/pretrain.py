@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -61,12 +62,12 @@ def pretrain(
 
     train = partial(make.trained, settings=current, seed=seed, stand_in=False, processes=processes)
     if method == ALL:
-        _all(pairs, train)
+        _all(pairs, train, current.data_option)
     else:
-        _say(train(*pairs[0]), method)
+        _say(train(*pairs[0]), method, current.data_option)
 
 
-def _all(pairs: Sequence[tuple[MethodPlan, CorpusPlan]], train: Train) -> None:
+def _all(pairs: Sequence[tuple[MethodPlan, CorpusPlan]], train: Train, data_option: str) -> None:
     """One after the other; one that fails costs none of the others. Raises HarnessError when any did."""
     from harness import registry
     from harness.errors import HarnessError
@@ -83,7 +84,7 @@ def _all(pairs: Sequence[tuple[MethodPlan, CorpusPlan]], train: Train) -> None:
             logger.exception("%s failed", wanted.name)
             rows.append([wanted.name, "failed", f"{type(error).__name__}: {error}"])
         else:
-            _say(done, wanted.name)
+            _say(done, wanted.name, data_option)
             rows.append([wanted.name, "done" if done.card.written > began else "was there", done.name])
     show.table("Pre-training", ["method", "outcome", "checkpoint or reason"], rows)
     failed = [name for name, outcome, _ in rows if outcome == "failed"]
@@ -91,9 +92,12 @@ def _all(pairs: Sequence[tuple[MethodPlan, CorpusPlan]], train: Train) -> None:
         raise HarnessError(f"{', '.join(failed)} failed. What is done is kept: cure it and run this again")
 
 
-def _say(done: Checkpoint, method: str) -> None:
+def _say(done: Checkpoint, method: str, data_option: str) -> None:
     found = ", ".join(f"{key} {value * 100:.1f} %" for key, value in done.card.retrieval.items())
     show.line(f"{done.name}: {done.card.steps} steps, {done.card.seconds:.0f} s. Validation: {found}")
     for warning in done.card.warnings:
         show.say(f"warning: {warning}. See {done.folder / 'health.svg'}")
-    show.say(f"Use it: python -m harness run --method {method} --task chexpert --checkpoint {done.name}")
+    show.say(
+        f"Use it: python -m harness run --method {shlex.quote(method)} --task chexpert "
+        f"--checkpoint {done.name}{data_option}"
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness import settings
 from harness.cli import show
+
+if TYPE_CHECKING:
+    from harness.records import Record
 
 
 def run(
@@ -103,4 +107,22 @@ def run(
             "Whose picture an image is, is not known for all here: split and interval are by the best ids "
             "there are, and a person may stand in two parts."
         )
-    show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard_command(results)}")
+    if _beside_other_weights(done.path, record):
+        show.say(
+            f"Record: {done.path}. Others beside it are of other weights of the same name, which no page "
+            "shows together. Give --results a folder of your own."
+        )
+    else:
+        show.say(f"Record: {done.path}. On the leaderboard with: {show.leaderboard_command(results)}")
+
+
+def _beside_other_weights(path: Path, record: Record) -> bool:
+    """Whether a record in the same folder is of another training under the same name."""
+    from harness import records
+    from harness.errors import BadRecord
+
+    for other in path.parent.glob("*.json"):
+        with suppress(BadRecord):  # whoever reads it says so
+            if records.read(other).pretraining.weights != record.pretraining.weights:
+                return True
+    return False

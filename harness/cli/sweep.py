@@ -42,7 +42,12 @@ def sweep(
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
     limit: Annotated[int | None, typer.Option(help="Cells at most.", min=1)] = None,
     retries: Annotated[
-        int, typer.Option(help="How often a cell is tried again whose process died.", min=0)
+        int,
+        typer.Option(
+            help="How often what ended its process is begun again: a training, a trained cell, or the cells "
+            "of a frozen encoder on a task.",
+            min=0,
+        ),
     ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
 ) -> None:
@@ -164,9 +169,14 @@ def _show(matrix: Matrix, limit: int | None) -> None:
         show.say(f"cannot run: {line}")
     for reason, count in matrix.in_the_way.items():
         show.say(f"would be put aside and run again: {count} record{'s' if count > 1 else ''}: {reason}")
-    columns = ["task", "method", "done", "to do", "seconds each", "MiB each"]
+    for line in matrix.borrowing:
+        show.say(line)
+    columns = ["task", "method", "profile", "done", "to do", "seconds each", "MiB each"]
     lines = [
-        [row.task, row.method, str(row.done), str(row.left), _number(row.seconds), _number(row.size)]
+        [
+            *(row.task, row.method, row.profile, str(row.done), str(row.left)),
+            *(_number(row.seconds), _number(row.size)),
+        ]
         for row in matrix.rows
     ]
     show.table("Cells", columns, lines)

@@ -62,13 +62,14 @@ class TaskData(TaskPool):
     validation: np.ndarray  # the validation positions whose labels may be looked at
 
 
-def say_release(name: str, card: DatasetCard, located: Located, release: str) -> None:
-    """Where a real dataset is maybe a part of one: its numbers look like those of the whole."""
+def say_release(name: str, card: DatasetCard, located: Located, release: str, doctor: str) -> None:
+    """Where a real dataset is maybe a part of one: its numbers look like those of the whole. `doctor`: what
+    `data doctor` is to be given."""
     if located.kind == "real" and card.variants and not release:
         logger.warning(
             "%s in %s has the counts of no known release: its numbers may not be those of the dataset. What "
             "differs says: python -m harness data doctor %s",
-            *(name, located.root, name),
+            *(name, located.root, doctor),
         )
 
 

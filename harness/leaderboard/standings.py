@@ -38,7 +38,11 @@ class Runs:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        return tuple(Run(record.pretraining.seed, record.cell.seed) for record in self.records)
+        seeds: dict[str, int] = {}  # of weights that are the same under several seeds, the first
+        return tuple(
+            Run(seeds.setdefault(record.pretraining.weights, record.pretraining.seed), record.cell.seed)
+            for record in self.records
+        )
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from harness import comparison, differences, quarantine, records, stats
+from harness import comparison, differences, leaderboard, quarantine, records, stats
 from harness.differences import Cell, Paired
 from harness.errors import UsageError
 from harness.metrics.classification import Classification
@@ -224,7 +224,7 @@ def test_two_methods_match_by_cell_and_are_tested_over_their_seeds(tmp_path: Pat
         [extra],
     )
     shown = {item.example.name: item.cells for item in found.fields}
-    inputs = {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6}
+    inputs = {"cell.method": 6, "cell.checkpoint": 6, "pretraining.family": 6, "pretraining.weights": 6}
     assert shown == inputs | {"metrics.macro_auroc": 6, "predictions": 6}
     expected = [directly(written["imitate"][share], written["gloria"][share]) for share in (0.01, 1.0)]
     for row, share, difference in zip(found.rows, (0.01, 1.0), expected, strict=True):
@@ -236,6 +236,22 @@ def test_two_methods_match_by_cell_and_are_tested_over_their_seeds(tmp_path: Pat
     assert sorted(row.adjusted or 0 for row in found.rows) == pytest.approx(
         [min(2 * low, 1), min(max(2 * low, high), 1)]  # Holm of two, by hand
     )
+
+
+def test_the_same_weights_under_several_seeds_are_one_checkpoint(tmp_path: Path) -> None:
+    """As of a method without a training, whose weights are somebody's."""
+    sides = []
+    for method, same in (("imagenet", True), ("gloria", False)):
+        for seed in (0, 1, 2):
+            made = fakes.record(method=method, family=f"{method}-x", seed=seed)
+            weights = "a" * 64 if same else made.pretraining.weights
+            origin = made.pretraining.model_copy(update={"weights": weights})
+            fakes.store(tmp_path, made.model_copy(update={"pretraining": origin}))
+        sides.append(differences.cells(f"{tmp_path}/phantom/*/{method}-*"))
+    assert [row.checkpoints for row in differences.folders(*sides).rows] == [1]
+    assert [row.checkpoints for row in differences.folders(sides[1], sides[1]).rows] == [3]
+    page = leaderboard.build(tmp_path)
+    assert "(3 runs of 1 checkpoint)" in page and "(3 runs)" in page
 
 
 def test_results_folders_of_many_methods_match_by_checkpoint(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_pictures_that_were_replaced_under_their_names_are_told_from_those_of_a_
     assert seen() == (None, "", 1)
     card = job.checkpoint.card.model_copy(update={"profile_name": "paper"})  # as of published weights
     assert len(list(jobs.match([job.cell], settings, [replace(job.checkpoint, card=card)], make=None))) == 1
-    assert f"data prepare {job.cell.source} --profile paper" in caplog.text
+    assert f"data prepare {job.cell.source} --profile paper{settings.data_option}" in caplog.text
     cache.open_images(asked, folder=settings.images, workers=1)
     assert seen() == (pixels, "", 0)
     Image.fromarray(255 - np.asarray(Image.open(asked.paths[3]))).save(asked.paths[3])

@@ -101,6 +101,26 @@ def test_a_record_that_cannot_be_judged_is_said_of_its_cell_alone(
     assert [row.left for row in found.rows] == [1]
 
 
+def test_seeds_that_share_a_training_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is there, or one that will be made; of an untrained method every seed has its own."""
+    monkeypatch.setattr(jobs, "_data", lambda *_, **__: KNOWN)
+    wanted = cells(methods=["convirt", "gloria", "random_init"], seeds=3)
+    there = make.untrained(wanted.cells[0].method, load(), seed=1)
+
+    def find(method: plan.MethodPlan, *_: object) -> object:
+        return there if method.name == "convirt" else None
+
+    monkeypatch.setattr(jobs.weights, "fitting", find)
+    of_convirt, of_gloria = matrix.matrix(wanted, load(results=tmp_path), []).borrowing
+    assert (
+        of_convirt.startswith("convirt: ") and "cells of seed 0, 2 differ by the draw of labels" in of_convirt
+    )
+    assert of_gloria.startswith("gloria: ") and "cells of seed 1, 2 differ by the draw of labels" in of_gloria
+    assert matrix.matrix(wanted, load(results=tmp_path), [there]).borrowing == [of_gloria]
+
+
 def test_two_reasons_of_one_dataset_are_both_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(method: plan.MethodPlan, *_: object) -> None:
         raise UsageError(f"{method.name} has checkpoints of several corpora")

@@ -24,9 +24,8 @@ SAMPLE = Path(__file__).parents[2] / "docs" / "chestxray14_sample.py"
 
 @pytest.mark.slow
 def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
-    floor = replace(
-        fakes.CARD, profiles={"demo": replace(fakes.PROFILE, recipe=None, text=None)}, trained_on=()
-    )
+    untrained = replace(fakes.PROFILE, recipe=None, text=None)
+    floor = replace(fakes.CARD, profiles={"demo": untrained, "paper": untrained}, trained_on=())
     method = fakes.write_method(tmp_path, floor)
     command = [sys.executable, "-m", "harness", "run", "--method", str(method), "--task", "rsna", "--json"]
     command += ["--data-root", str(realdata), "--results", str(tmp_path / "results")]
@@ -34,6 +33,8 @@ def test_real_pictures_take_the_road(realdata: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "PHANTOM" not in done.stderr
     assert f"rsna in {realdata / 'rsna'} has the counts of no known release" in done.stderr  # 169 pictures
+    assert f"python -m harness data doctor rsna --data-root {realdata}\n" in done.stderr
+    assert done.stderr.count("is of the demo profile, which is for trying things out") == 1
     record = Record.model_validate(json.loads(done.stdout))
     assert (record.data.kind, record.data.persons_known) == ("real", True)
     [(path, stored)] = records.read_all(tmp_path / "results")

@@ -37,6 +37,16 @@ def test_explicit_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert settings.load(results=Path("mine")).results == tmp_path.resolve() / "mine"
 
 
+def test_a_printed_command_reads_the_same_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where it was given by an option, that is repeated, ready for a shell."""
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    assert settings.load().data_option == settings.load(data_root=tmp_path).data_option == ""
+    assert settings.load(data_root=tmp_path / "my data").data_option == f" --data-root '{tmp_path}/my data'"
+    monkeypatch.delenv("HARNESS_DATA")
+    assert settings.load().data_option == ""
+    assert settings.load(data_root=tmp_path).data_option == f" --data-root {tmp_path}"
+
+
 def test_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HOME", "~/cache")
     found = settings.load()

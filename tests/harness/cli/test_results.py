@@ -67,6 +67,7 @@ def test_folders_are_compared_on_the_terminal(tmp_path: Path) -> None:
         "cell.method",
         "cell.checkpoint",
         "pretraining.family",
+        "pretraining.weights",
     ]
     [row] = shown["rows"]
     assert row["seeds"] == [0, 1]
@@ -96,7 +97,7 @@ def test_what_one_checkpoint_or_too_wide_a_pattern_can_tell_is_said(tmp_path: Pa
     assert said not in harness("compare", f"{task}/d-*", f"{task}/d-*").out
     wide = harness("compare", f"{task}/a-*", f"{task}/[bc]-*").out
     assert "0 cells of A and B match by task, protocol, fraction, seed, method and checkpoint." in wide
-    assert "To compare two methods, give A and B one each." in wide
+    assert "To compare two methods, give A and B one each, with cells of the same tasks." in wide
 
 
 def test_phantom_and_real_are_refused_with_2(tmp_path: Path) -> None:
@@ -133,7 +134,8 @@ def test_cells_are_handed_on_and_taken_over(tmp_path: Path, monkeypatch: pytest.
     assert (done.code, done.out) == (0, f"{bundle}: 1 cells\n"), done.err
     monkeypatch.setenv("HOME", str(tmp_path))
     done = harness("leaderboard", "--results=~/theirs")  # which no shell expands
-    assert done.code == 0 and (tmp_path / "theirs" / "leaderboard.md").exists(), done.err
+    page = (tmp_path / "theirs" / "leaderboard.md").read_text()
+    assert done.code == 0 and page.count("by `python -m harness leaderboard --results FOLDER`") == 2, done.err
     assert harness("list", "results", "--results=~/theirs", "--json").out.count('"cell"') == 1
     deep = tmp_path / "theirs" / "phantom"
     done = harness("leaderboard", "--results", deep)
