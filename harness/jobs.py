@@ -224,7 +224,8 @@ def match(
     named: Sequence[Checkpoint],
     make: Callable[[CellPlan], Checkpoint] | None,
 ) -> Iterator[Job | Lost]:
-    """Each cell with its checkpoint and data, or with why they cannot be had.
+    """Each cell with its checkpoint and data, or with why they cannot be had. What makes numbers of a
+    checkpoint on a dataset doubtful is said once.
 
     Its checkpoint is the one of the `named` ones of its method whose number its seed is, modulo how many
     there are; else the one of its seed, or of the lowest, that fits; else what `make` makes. Without `make`

@@ -84,11 +84,9 @@ def matrix(wanted: Grid, settings: Settings, named: Sequence[Checkpoint]) -> Mat
                 in_the_way[reason] += 1
             else:
                 done = job.place(settings.results).is_file()
-        if not done:
-            lent = (
-                isinstance(job, Lost) and cell.method.profile.recipe and cell.seed
-            )  # its training will be of 0
-            todo.append(job.tried._replace(lent=job.tried.lent or bool(lent)))
+        if not done:  # a training that is yet to come will be of seed 0
+            to_come = isinstance(job, Lost) and cell.method.profile.recipe is not None and cell.seed > 0
+            todo.append(job.tried._replace(lent=job.tried.lent or to_come))
         task = _words(cell.task_id, cell.protocol, cell.options)
         like = _Like(job.tried.data, job.tried.profile, task)
         counts.setdefault((like, cell.method.name), []).append(done)
