@@ -65,9 +65,9 @@ def test_a_dry_run_says_what_is_left_and_what_is_missing(place: Place, whole: di
     assert "cannot run: tiny siim:linear clean 25pct s0 and 11 more: no SIIM" in found.err
     assert f"would be put aside and run again: 1 record: {damaged}" in found.err
     rows = [line.split() for line in found.out.splitlines() if "random_init" in line]
-    assert [row[:4] for row in rows] == [
-        ["chexpert:linear", "random_init", "6", "0"],
-        ["rsna:finetune", "random_init", "0", "6"],
+    assert [row[:5] for row in rows] == [
+        ["chexpert:linear", "random_init", "demo", "6", "0"],
+        ["rsna:finetune", "random_init", "demo", "0", "6"],
     ]
     assert "13 cells to do." in found.out
 
