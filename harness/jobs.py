@@ -170,9 +170,9 @@ def borrowing(tried: Iterable[Tried]) -> Iterator[str]:
     for numbers, names in methods.items():
         yield (
             f"{', '.join(names)}: one training serves several seeds, so that cells of seed "
-            f"{', '.join(map(str, numbers))} differ by the draw of labels alone, and run again once their "
-            "seed has its own. Where trainings are to differ too, first: python -m harness pretrain --method "
-            "NAME --seed N"
+            f"{', '.join(map(str, numbers))} differ by the draw of labels and the head's seed at most, and "
+            "run again once their seed has its own. Where trainings are to differ too, first: "
+            "python -m harness pretrain --method NAME --seed N"
         )
 
 
